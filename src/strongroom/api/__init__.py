@@ -1,0 +1,1 @@
+"""The wire: authentication, limits, dialects, replies and the description of them."""

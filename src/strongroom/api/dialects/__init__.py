@@ -1,0 +1,1 @@
+"""The spellings of the same use cases that clients know, one module each."""

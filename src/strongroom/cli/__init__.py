@@ -1,0 +1,1 @@
+"""The command line: every command of strongroom, one module a group."""

@@ -1,0 +1,1 @@
+"""Chains, derivation, signing, watching and sending: how money enters and leaves."""

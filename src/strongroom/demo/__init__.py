@@ -1,0 +1,1 @@
+"""A complete server with customers, money and a past, from one command."""

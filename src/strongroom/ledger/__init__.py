@@ -1,0 +1,1 @@
+"""Accounts, postings, entries and seals: double entry over integer amounts, pure."""
