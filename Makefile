@@ -1,0 +1,41 @@
+# The two to begin with: "make demo" starts a complete server, "make test" runs every test.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help env dev demo test check format bench soak lock clean
+
+PYTHON := .venv/bin/python
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1	/p' $(MAKEFILE_LIST) | expand -t 9
+
+env: ## Create .venv from the hash-locked requirements, so that .venv/bin/strongroom runs
+	@scripts/setup.sh runtime
+
+dev:
+	@scripts/setup.sh dev
+
+demo: env ## Start a complete server with customers, money and a past (DEMO="--port 0" adds options)
+	@exec .venv/bin/strongroom demo $(DEMO)
+
+test: dev ## Install what the tests need and run them all (TESTS="tests/unit -k nonce" chooses)
+	@$(PYTHON) -m pytest $(TESTS)
+
+check: dev ## The quick gates: style, types, the arrows between the rooms
+	@scripts/check.sh
+
+format: dev ## Put the code into the house's format
+	@$(PYTHON) -m ruff check --fix src tests bench
+	@$(PYTHON) -m ruff format src tests bench
+
+bench: dev ## Measure reads and transfers a second and print a table (BENCH adds options)
+	@$(PYTHON) bench/run.py $(BENCH)
+
+soak: dev ## What is too long for every day: many more examples and every test marked soak
+	@HYPOTHESIS_PROFILE=soak $(PYTHON) -m pytest -m "soak or property or simulation or crash" --timeout 3600 $(TESTS)
+
+lock: dev ## Write both locks anew from pyproject.toml (LOCK=--upgrade moves to the newest versions)
+	@scripts/lock.sh $(LOCK)
+
+clean: ## Remove .venv and every cache
+	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache

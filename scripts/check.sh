@@ -1,0 +1,22 @@
+#!/bin/sh
+# The quick gates, all of them even when one fails, so that one run shows everything there is to mend.
+set -u
+cd "$(dirname "$0")/.."
+
+failed=
+gate() {
+    echo "== $*"
+    .venv/bin/python -m "$@" || failed="$failed $1"
+}
+
+gate ruff check .
+gate ruff format --check .
+gate basedpyright
+gate importlinter.cli lint --no-logo
+gate pytest tests/test_tidy.py
+
+if [ -n "$failed" ]; then
+    echo "check: failed:$failed" >&2
+    exit 1
+fi
+echo "check: all gates passed."

@@ -1,0 +1,25 @@
+#!/bin/sh
+# Write both locks anew from pyproject.toml: exact versions, a hash for every file, and no index, host or path.
+# A version that is locked already stays where pyproject.toml still allows it; pass --upgrade to move to the newest.
+# Needs the development environment: run "make test" or "scripts/setup.sh dev" before.
+set -eu
+cd "$(dirname "$0")/.."
+
+lock() {
+    output=$1
+    shift
+    if [ -f "$output" ]; then grep -v '^#' "$output" >"$output.new"; fi
+    .venv/bin/uv pip compile pyproject.toml --group build --universal --python-version 3.11 --no-build \
+        --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet \
+        --output-file "$output.new" "$@" >/dev/null
+    {
+        echo "# Made by 'make lock' from pyproject.toml; do not edit."
+        cat "$output.new"
+    } >"$output"
+    rm "$output.new"
+}
+
+# The larger set first: what development adds may hold a shared package back, and both must install the same one.
+lock requirements-dev.lock --extra dev "$@"
+lock requirements.lock --constraint requirements-dev.lock "$@"
+echo "Wrote requirements.lock and requirements-dev.lock."
