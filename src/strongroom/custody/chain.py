@@ -1,0 +1,164 @@
+"""The chain port: all that custody asks of a network's node, the same for every family.
+
+    ChainError (Exception)
+      Unreachable              no answer, or none that settles it: what was asked for may have happened or not
+      Rejected                 a no: the node will not take this transaction as it is
+
+A payment reserves something that can be spent once: inputs on a UTXO chain, a nonce on an account chain. A payment may
+have several candidate transactions (a higher fee, say), which all spend the same inputs or nonce: they exclude each
+other, and at most one of them is ever mined. Only the chain's own word that one of them is buried, or that something
+else spent what they spend, ends a payment; `Unreachable` never does, and `Rejected` speaks of one candidate only.
+
+Amounts are integers in the chain's smallest unit of the asset (wei, satoshi, drop).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from enum import Enum
+from typing import Protocol
+
+import msgspec
+
+
+class ChainError(Exception):
+    """A node did not do what it was asked."""
+
+
+class Unreachable(ChainError):
+    """The node gave no answer, or none that settles it: ask again, and take nothing for granted."""
+
+
+class Rejected(ChainError):
+    """The node will not take this transaction; the message is its reason, for the operator."""
+
+
+class Block(msgspec.Struct, frozen=True):
+    """A block of the chain; `time_ms` is the miner's clock in Unix milliseconds."""
+
+    height: int
+    hash: str
+    parent_hash: str
+    time_ms: int
+
+
+class Output(msgspec.Struct, frozen=True):
+    """One payment to one address inside a transaction; (txid, index) names it for ever, whichever block it is in.
+
+    `asset_id` is the chain's own name for what was paid, `""` for the native coin. `ours` is true when our own keys
+    funded the transaction: that is never a deposit.
+    """
+
+    txid: str
+    index: int
+    address: str
+    tag: str
+    asset_id: str
+    amount: int
+    ours: bool = False
+
+
+class Payee(msgspec.Struct, frozen=True):
+    """Somebody a payment pays: an address in its normal spelling, its tag or `""`, an asset id and an amount."""
+
+    address: str
+    tag: str
+    asset_id: str
+    amount: int
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A signed transaction ready to broadcast; its `txid` is known before the node has seen it."""
+
+    txid: str
+    blob: bytes
+
+
+class Fate(Enum):
+    """What the node knows of a transaction now."""
+
+    UNKNOWN = "unknown"
+    MEMPOOL = "mempool"
+    MINED = "mined"
+    CONFLICTED = "conflicted"
+
+
+class TransactionStatus(msgspec.Struct, frozen=True):
+    """Where a transaction stands.
+
+    `block` is the block it is in; for `CONFLICTED` the block of the rival that spent the same nonce or inputs, or None
+    when the transaction can never be mined again. A reorganisation may undo whatever has a `block`. `fee` is what the
+    transaction pays, in the native coin's smallest unit (0 while unknown).
+    """
+
+    fate: Fate
+    block: Block | None = None
+    fee: int = 0
+
+
+class Chain(Protocol):
+    """A network as its node tells it; every method but the pure ones may raise `Unreachable`."""
+
+    @property
+    def network(self) -> str:
+        """Return the network's id."""
+        ...
+
+    async def tip(self) -> Block:
+        """Return the newest block of the best chain."""
+        ...
+
+    async def block_at(self, height: int) -> Block | None:
+        """Return the best chain's block at `height`, or None above its tip."""
+        ...
+
+    async def outputs_in(self, block_hash: str) -> Sequence[Output]:
+        """Return every output of a block, in order; also of a block no longer on the best chain, none if unknown."""
+        ...
+
+    async def mempool(self) -> Sequence[Output]:
+        """Return the outputs of the transactions that wait to be mined."""
+        ...
+
+    async def transaction(self, txid: str) -> TransactionStatus:
+        """Return where a transaction stands now."""
+        ...
+
+    async def watch(self, addresses: Collection[str]) -> None:
+        """Tell the node that addresses are ours: what they receive becomes spendable. Telling twice is fine."""
+        ...
+
+    async def balance(self, asset_id: str) -> int:
+        """Return what the hot wallet can spend: received in blocks, less what its payments, pending too, take."""
+        ...
+
+    async def estimate_fee(self, payees: Sequence[Payee]) -> int:
+        """Return the fee to pay now for such a payment, in the native coin's smallest unit."""
+        ...
+
+    async def next_nonce(self) -> int:
+        """Return the lowest nonce above all that the hot wallet's transactions used, waiting ones included."""
+        ...
+
+    async def build(self, payees: Sequence[Payee], nonce: int, fee: int) -> bytes:
+        """Return the canonical bytes of an unsigned payment: the same arguments always give the same bytes."""
+        ...
+
+    def assemble(self, body: bytes, signature: bytes) -> Candidate:
+        """Put `build`'s bytes and the signer's answer together; pure."""
+        ...
+
+    async def broadcast(self, blob: bytes) -> str:
+        """Hand a candidate's blob to the network and return its txid; the same blob twice is fine.
+
+        Raises `Rejected` when the node refuses the candidate, `Unreachable` when it is not known whether it was taken.
+        """
+        ...
+
+    async def wait_change(self, seen: int, timeout_s: float) -> int:
+        """Return the chain's change number once it is not `seen` any more, at the latest after `timeout_s`.
+
+        Blocks, reorganisations and arrivals in the mempool count as changes. Give -1 to get the number at once. It does
+        not raise while the node is unreachable: it waits.
+        """
+        ...

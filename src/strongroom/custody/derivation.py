@@ -1,0 +1,128 @@
+"""Deposit addresses from extended public keys (BIP-32): as many as are wanted, without a private key in reach.
+
+    mnemonic -> seed -> account xpub, m/purpose'/coin'/0'      once, where the seed is kept
+    account xpub -> branch -> address 0, 1, 2, ...              in the API's process, about 0.15 ms an address
+
+Deriving is work for a thread, ahead of the commands that give addresses out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from bip_utils import (  # pyright: ignore[reportMissingTypeStubs]
+    Base58ChecksumError,
+    Bip32KeyError,
+    Bip32KeyNetVersions,
+    Bip32Slip10Secp256k1,
+    Bip39MnemonicGenerator,
+    Bip39SeedGenerator,
+    EthAddrEncoder,
+    P2WPKHAddrEncoder,
+    XrpAddrEncoder,
+)
+from bip_utils.bip.bip32.base import Bip32Base  # pyright: ignore[reportMissingTypeStubs]
+
+from strongroom.custody.families import Family, Network
+from strongroom.errors import check
+
+FIRST_TAG: Final = 100_000
+"""The destination tag of a branch's address 0; small tags are left to other uses of the account."""
+
+MAX_INDEX: Final = 2**31 - 1
+"""The largest unhardened child of a key (BIP-32)."""
+
+_ACCOUNT_DEPTH: Final = 3
+_DEPOSIT_ACCOUNT: Final = 0
+_HOT_ACCOUNT: Final = 1
+_PUBLIC_VERSIONS: Final = {
+    "xpub": Bip32KeyNetVersions(bytes.fromhex("0488b21e"), bytes.fromhex("0488ade4")),
+    "tpub": Bip32KeyNetVersions(bytes.fromhex("043587cf"), bytes.fromhex("04358394")),
+    "zpub": Bip32KeyNetVersions(bytes.fromhex("04b24746"), bytes.fromhex("04b2430c")),
+    "vpub": Bip32KeyNetVersions(bytes.fromhex("045f1cf6"), bytes.fromhex("045f18bc")),
+}
+
+
+class DerivedAddress(NamedTuple):
+    """A deposit address in its normal spelling, with its tag (`""` where the network has none)."""
+
+    address: str
+    tag: str
+
+
+class Branch:
+    """One unhardened branch of an account: an endless row of deposit addresses.
+
+    A restored system goes on with a fresh branch, so that nothing given out after the backup is given out again. On a
+    network with tags the branch is one address, and the row is the row of its tags.
+    """
+
+    def __init__(self, network: Network, xpub: str, branch: int = 0) -> None:
+        """Read an account's extended public key (xpub, zpub, tpub or vpub); raises `ValueError` for anything else."""
+        self.network = network
+        self.branch = branch
+        self._key = _account_key(xpub).ChildKey(branch)
+        self._shared = self._encode(0) if network.format.needs_extension else None
+
+    def address(self, index: int) -> DerivedAddress:
+        """Return the address at `index` (0 to 2^31 - 1)."""
+        check(0 <= index <= MAX_INDEX, "an address index is an unhardened child's")
+        if self._shared is not None:
+            return DerivedAddress(self._shared, str(FIRST_TAG + index))
+        return DerivedAddress(self._encode(index), "")
+
+    def addresses(self, first: int, count: int) -> list[DerivedAddress]:
+        """Return the `count` addresses from index `first` on; for a thread, when `count` is large."""
+        return [self.address(index) for index in range(first, first + count)]
+
+    def _encode(self, index: int) -> str:
+        public_key = self._key.ChildKey(index).PublicKey().KeyObject()
+        if self.network.bitcoin is not None:
+            return P2WPKHAddrEncoder.EncodeKey(public_key, hrp=self.network.bitcoin.hrp)
+        encoder = EthAddrEncoder if self.network.family is Family.EVM else XrpAddrEncoder
+        return encoder.EncodeKey(public_key)
+
+
+def new_mnemonic(entropy: bytes) -> str:
+    """Return the BIP-39 words of `entropy` (16 to 32 bytes, 32 for 24 words): the whole wallet on a sheet of paper."""
+    return Bip39MnemonicGenerator().FromEntropy(entropy).ToStr()
+
+
+def seed_of(mnemonic: str, passphrase: str = "") -> bytes:
+    """Return the 64-byte BIP-39 seed of `mnemonic`; raises `ValueError` if a word or the checksum is wrong."""
+    return Bip39SeedGenerator(mnemonic).Generate(passphrase)
+
+
+def account_xpubs(seed: bytes, networks: Iterable[Network]) -> dict[str, str]:
+    """Return the xpub of each network's deposit account by network id: all that the API's process needs to know."""
+    master = Bip32Slip10Secp256k1.FromSeed(seed)
+    return {
+        network.id: master.DerivePath(_path(network, _DEPOSIT_ACCOUNT)).PublicKey().ToExtended() for network in networks
+    }
+
+
+def hot_key(seed: bytes, network: Network) -> bytes:
+    """Return the private key of the network's hot wallet (32 bytes).
+
+    It is in a hardened account of its own: whoever has an account's xpub and one of its child keys has them all.
+    """
+    path = _path(network, _HOT_ACCOUNT) + "/0/0"
+    return Bip32Slip10Secp256k1.FromSeed(seed).DerivePath(path).PrivateKey().Raw().ToBytes()
+
+
+def _path(network: Network, account: int) -> str:
+    return f"m/{network.purpose}'/{network.coin_type}'/{account}'"
+
+
+def _account_key(xpub: str) -> Bip32Base:
+    versions = _PUBLIC_VERSIONS.get(xpub[:4])
+    if versions is None:
+        raise ValueError(f"an extended public key begins with one of {', '.join(_PUBLIC_VERSIONS)}")
+    try:
+        key = Bip32Slip10Secp256k1.FromExtendedKey(xpub, versions)
+    except (Base58ChecksumError, Bip32KeyError, ValueError) as problem:
+        raise ValueError(f"not an extended public key: {problem}") from None
+    if key.Depth().ToInt() != _ACCOUNT_DEPTH:
+        raise ValueError("an extended public key of another depth than an account's, m/purpose'/coin'/account'")
+    return key
