@@ -1,0 +1,83 @@
+"""The one owner of time, randomness and fresh ids, so that a simulator can put its own in their place."""
+
+from __future__ import annotations
+
+import secrets
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import Final
+
+DAY_MS: Final = 86_400_000
+_DAY_MS_SPACE: Final = 100_000_000
+_REFS_PER_MS: Final = 1000
+
+
+class Clock:
+    """Wall clock in Unix milliseconds that never runs backwards, and a monotonic one in seconds for durations."""
+
+    def __init__(self) -> None:
+        self._latest_ms = 0
+
+    def now_ms(self) -> int:
+        """Return Unix milliseconds; never less than any earlier answer."""
+        self._latest_ms = max(self._latest_ms, self._read_ms())
+        return self._latest_ms
+
+    def advance_to(self, at_ms: int) -> None:
+        """Answer nothing earlier than `at_ms` from now on: the books' last stamp, when they are opened."""
+        self._latest_ms = max(self._latest_ms, at_ms)
+
+    def monotonic_s(self) -> float:
+        """Return seconds since an arbitrary moment, for measuring durations only."""
+        return time.monotonic()
+
+    def _read_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+
+class SetClock(Clock):
+    """A clock that stands where it was set until it is moved: for writing a dated past, and for tests."""
+
+    def __init__(self, at_ms: int) -> None:
+        super().__init__()
+        self.at_ms = at_ms
+
+    def _read_ms(self) -> int:
+        return self.at_ms
+
+    def monotonic_s(self) -> float:
+        """Return the set time in seconds."""
+        return self.at_ms / 1000
+
+
+class Ids:
+    """Fresh identifiers: order references, user ids, UUIDs, salts and secrets."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last_ref = 0
+
+    def ref(self) -> int:
+        """Return a new order reference: yyyymmdd, then 11 digits (millisecond of the day, sequence); ever growing."""
+        now_ms = self._clock.now_ms()
+        day = int(datetime.fromtimestamp(now_ms // 1000, UTC).strftime("%Y%m%d"))
+        fresh = (day * _DAY_MS_SPACE + now_ms % DAY_MS) * _REFS_PER_MS
+        self._last_ref = max(fresh, self._last_ref + 1)
+        return self._last_ref
+
+    def uid(self) -> int:
+        """Return a random ten-digit user id."""
+        return 1_000_000_000 + secrets.randbelow(9_000_000_000)
+
+    def uuid(self) -> str:
+        """Return a random UUID as text."""
+        return str(uuid.uuid4())
+
+    def random_bytes(self, count: int) -> bytes:
+        """Return `count` bytes from the operating system's generator."""
+        return secrets.token_bytes(count)
+
+    def below(self, limit: int) -> int:
+        """Return a random integer in [0, limit)."""
+        return secrets.randbelow(limit)

@@ -1,0 +1,91 @@
+"""The engine's port to the store: how a batch becomes one durable commit, and what can be read of the committed state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Protocol
+
+from strongroom.engine.command import Row
+from strongroom.engine.state import Item, State
+from strongroom.ledger.seals import Frontier
+from strongroom.records.history import Line
+from strongroom.records.kept import Key
+
+
+class StoreError(Exception):
+    """A commit did not simply succeed.
+
+    StoreError
+      NotDone    nothing of the batch was kept, and nothing will be: the data or the disk refused it
+      InDoubt    COMMIT itself failed: the batch may or may not be found after a crash, until `resolve` says
+    """
+
+
+class NotDone(StoreError):
+    """Nothing of the batch was kept."""
+
+
+class InDoubt(StoreError):
+    """The batch may have been kept; only `Store.resolve` can tell."""
+
+
+class Store(Protocol):
+    """Keeps committed rows and the journal. One writer at a time; everything it answers is durable."""
+
+    async def begin(self, keys: Collection[Key]) -> State:
+        """Return the committed rows at these addresses, ready to be decided over."""
+        ...
+
+    async def commit(self, state: State) -> None:
+        """Make the state's changes and items durable in one step, then visible to readers.
+
+        Raises `NotDone` or `InDoubt`; readers then see none of it.
+        """
+        ...
+
+    async def resolve(self) -> bool:
+        """After `InDoubt`: force the store to a known state and return whether the batch is in it.
+
+        Raises `NotDone` while the store still cannot commit; to be tried again.
+        """
+        ...
+
+
+class Reads(Protocol):
+    """Queries over committed state only."""
+
+    def row(self, kind: type[Row], *key: int | str | bytes) -> Row:
+        """Return the committed row, or the absent one."""
+        ...
+
+    def rows(
+        self, kind: type[Row], equal: Mapping[str, int | str | bytes], limit: int, *, newest_first: bool = False
+    ) -> list[Row]:
+        """Return at most `limit` rows whose fields equal these values, in the order of their keys."""
+        ...
+
+    def line(self, number: int) -> Line:
+        """Return a history line; the absent one if there is none."""
+        ...
+
+    def last(self) -> tuple[int, int]:
+        """Return the number and the stamp (Unix ms) of the newest journal item."""
+        ...
+
+    def items(self, first: int, limit: int) -> list[Item]:
+        """Return journal items from a number on, with their postings and lines."""
+        ...
+
+    def frontier(self) -> Frontier:
+        """Return the seal over all items so far."""
+        ...
+
+    def balances(self) -> Iterator[tuple[int, int, int]]:
+        """Yield (packed account, balance, count of postings) of every account."""
+        ...
+
+    def subscribe(self, listener: Callable[[Collection[Key]], None]) -> None:
+        """Call the listener with the addresses that a commit changed, before anyone is answered."""
+        ...
+
+

@@ -1,0 +1,169 @@
+"""The writer: one batch in flight; commands that arrive meanwhile wait and make up the next one.
+
+Nobody is answered, not even with a refusal, before what the answer depends on is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final, NamedTuple, Protocol
+
+from strongroom.clock import Clock
+from strongroom.engine.command import Command
+from strongroom.engine.port import InDoubt, NotDone, Store
+from strongroom.engine.settle import Outcome, needs_of, settle
+from strongroom.engine.state import State
+from strongroom.errors import UNAVAILABLE, InvariantBroken
+from strongroom.records.kept import Key
+
+MAX_QUEUED: Final = 10_000
+MAX_BATCH: Final = 512
+RESOLVE_EVERY_S: Final = 0.5
+
+
+class Waiting(NamedTuple):
+    """A command in the queue, with its needs and the promise of its outcome."""
+
+    command: Command
+    needs: list[Key]
+    promise: asyncio.Future[Outcome]
+
+
+class WriterEvents(Protocol):
+    """What the writer tells of itself, for metrics and logs."""
+
+    def committed(self, commands: int, seconds: float) -> None:
+        """Tell that a batch was made durable, and how long its commit took."""
+        ...
+
+    def failed(self, command: Command, error: Exception) -> None:
+        """Tell that a command met a mistake of ours and was not done."""
+        ...
+
+    def doubtful(self, error: Exception, *, resolved: bool) -> None:
+        """Tell that a commit is in doubt, or that the doubt is over."""
+        ...
+
+
+class Writer:
+    """The queue of commands and the loop that settles and commits them in batches.
+
+    `trouble` says why nothing is accepted at the moment; empty when all is well.
+    """
+
+    def __init__(self, store: Store, clock: Clock, events: WriterEvents) -> None:
+        self._store = store
+        self._clock = clock
+        self._events = events
+        self._queue: deque[Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._closing = False
+        self.trouble = ""
+
+    @property
+    def depth(self) -> int:
+        """How many commands are waiting."""
+        return len(self._queue)
+
+    async def submit(self, command: Command) -> Outcome:
+        """Queue a command and return its outcome once it is durable.
+
+        Raises `Refused` UNAVAILABLE at once, with nothing done, when the queue is full, the store is in trouble or the
+        writer is closing; `InvariantBroken` when the command met a mistake of ours and was not done.
+        """
+        if self._closing:
+            raise UNAVAILABLE("System draining")
+        if self.trouble or len(self._queue) >= MAX_QUEUED:
+            raise UNAVAILABLE(self.trouble or "System busy")
+        promise: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._queue.append(Waiting(command, needs_of(command), promise))
+        self._arrived.set()
+        return await promise
+
+    async def run(self) -> None:
+        """Settle and commit batches until `close` was called and the queue is empty."""
+        while batch := await self._take():
+            try:
+                await self._write(batch)
+            except BaseException as error:
+                for waiting in batch:
+                    _fail(waiting, InvariantBroken(f"the writer stopped: {error!r}"))
+                raise
+
+    def close(self) -> None:
+        """Accept no more commands; `run` ends once all that were accepted are answered."""
+        self._closing = True
+        self._arrived.set()
+
+    async def _take(self) -> list[Waiting]:
+        while not self._queue and not self._closing:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+
+    async def _write(self, batch: list[Waiting]) -> None:
+        """Write a batch; if the store refuses it as a whole, write its commands one by one: the culprit fails alone."""
+        try:
+            await self._commit(batch)
+        except NotDone as error:
+            if len(batch) == 1:
+                self._events.failed(batch[0].command, error)
+                _refuse_busy(batch)
+            else:
+                for waiting in batch:
+                    await self._write([waiting])
+
+    async def _commit(self, batch: list[Waiting]) -> None:
+        state = await self._store.begin({key for waiting in batch for key in waiting.needs})
+        now_ms = max(self._clock.now_ms(), state.last_ms)
+        outcomes = [self._settle(waiting, state, now_ms) for waiting in batch]
+        started_s = self._clock.monotonic_s()
+        try:
+            await self._store.commit(state)
+        except InDoubt as error:
+            if not await self._resolve(error):
+                return _refuse_busy(batch)
+        self._events.committed(len(batch), self._clock.monotonic_s() - started_s)
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            _answer(waiting, outcome)
+        return None
+
+    def _settle(self, waiting: Waiting, state: State, now_ms: int) -> Outcome | InvariantBroken:
+        """Settle one command; a mistake of ours fails this command alone and leaves the state as it was."""
+        try:
+            return settle(waiting.command, waiting.needs, state, now_ms)
+        except Exception as error:
+            self._events.failed(waiting.command, error)
+            return InvariantBroken(f"{type(waiting.command).__name__}: {error}")
+
+    async def _resolve(self, error: InDoubt) -> bool:
+        """Accept nothing until the store knows whether it kept the batch; return whether it did."""
+        self.trouble = "Ledger in doubt"
+        self._events.doubtful(error, resolved=False)
+        while True:
+            try:
+                kept = await self._store.resolve()
+            except NotDone:
+                await asyncio.sleep(RESOLVE_EVERY_S)
+                continue
+            self.trouble = ""
+            self._events.doubtful(error, resolved=True)
+            return kept
+
+
+def _answer(waiting: Waiting, outcome: Outcome | InvariantBroken) -> None:
+    if isinstance(outcome, InvariantBroken):
+        _fail(waiting, outcome)
+    elif not waiting.promise.done():
+        waiting.promise.set_result(outcome)
+
+
+def _fail(waiting: Waiting, error: Exception) -> None:
+    if not waiting.promise.done():
+        waiting.promise.set_exception(error)
+
+
+def _refuse_busy(batch: list[Waiting]) -> None:
+    for waiting in batch:
+        _fail(waiting, UNAVAILABLE("System busy"))

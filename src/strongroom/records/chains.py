@@ -1,0 +1,27 @@
+"""What is known of a chain: its best block as last seen, and what the house owns on it in the chain's own units."""
+
+from __future__ import annotations
+
+from strongroom.records.kept import Kept
+
+
+class Tip(Kept, frozen=True, gc=False):
+    """The best block that the watcher has worked through."""
+
+    network: int
+    height: int = 0
+    block: str = ""
+    at_ms: int = 0
+
+
+class Holding(Kept, frozen=True, gc=False):
+    """Exact total of an asset on a network in chain units (wei, drops), as text: it may exceed 64 bits.
+
+    The omnibus account is its floor in ledger units.
+    """
+
+    KEY = 2
+
+    network: int
+    asset: int
+    chain_units: str = "0"

@@ -1,0 +1,56 @@
+"""Deposits: what arrived for a customer, from its first sight to its credit, and back if the chain takes it back."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from strongroom.records.kept import Kept
+
+
+class DepositState(IntEnum):
+    """Seen -> confirming -> credited; or dropped, too small, withheld; REVERSED when a reorg took a credited one."""
+
+    SEEN = 1
+    CONFIRMING = 2
+    CREDITED = 3
+    DROPPED = 4
+    TOO_SMALL = 5
+    WITHHELD = 6
+    REVERSED = 7
+
+
+class Deposit(Kept, frozen=True, gc=False):
+    """A deposit by its order reference. `amount` and `fee` are in ledger units, `chain_units` is exact, as text.
+
+    `position` is the output's index or the log's ordinal. `height` 0 means in no block. An internal one came from a
+    withdrawal inside the house and has no transaction.
+    """
+
+    ref: int
+    owner: int = 0
+    asset: int = 0
+    network: int = 0
+    address: str = ""
+    tag: str = ""
+    txid: str = ""
+    position: int = 0
+    chain_units: str = "0"
+    amount: int = 0
+    fee: int = 0
+    state: int = 0
+    height: int = 0
+    block: str = ""
+    confirmations: int = 0
+    seen_ms: int = 0
+    internal: bool = False
+
+
+class Outpoint(Kept, frozen=True, gc=False):
+    """What identifies a deposit on its chain: it can be booked once."""
+
+    KEY = 3
+
+    network: int
+    txid: str
+    position: int
+    ref: int = 0

@@ -1,0 +1,150 @@
+"""History lines, and the threads that link them so that any page is a short walk.
+
+A line belongs to two threads: all lines of its owner, and the owner's lines of one asset and type. Each thread is a
+skew-binary linked list (E. W. Myers, "An applicative random-access stack", 1983): every line points to the one before
+and to one far before, so the line at any count or time is found in a logarithmic number of steps, without an index.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+from strongroom.records.kept import Kept, Key
+
+
+class LineType(IntEnum):
+    """What a history line tells of: the reference's list of types, in its order."""
+
+    DEPOSIT = 1
+    WITHDRAW = 2
+    CONVERT = 3
+    TRANSFER_OUT = 4
+    TRANSFER_IN = 5
+    REFERRAL_EARNING = 6
+    STAKE_FREEZE = 7
+    STAKE_UNFREEZE = 8
+    SUB_ACCOUNT_IN = 9
+    SUB_ACCOUNT_OUT = 10
+    EXPRESS_BUY = 11
+    STRATEGY_INCOME = 12
+    STRATEGY_PAY = 13
+    TOKEN_VOUCHER_IN = 14
+    SPOT_FEE_REBATE = 15
+    FUTURES_FEE_REBATE = 16
+    TRIAL_FUND = 17
+    GENERAL_FEE_REBATE = 18
+    TOKEN_VOUCHER_OUT = 19
+
+
+class Note(IntEnum):
+    """What a line's description says beyond its type."""
+
+    NONE = 0
+    INTERNAL = 1
+
+
+class Entry(Kept, frozen=True, gc=False):
+    """What a decision says about one history line; the journal gives it its number and its place in the threads.
+
+    `amount` is what was asked or seen, positive; `net` the signed change of the balance; `fees` what was charged, all
+    in units of `asset`. `other` is the counterparty's user id. A conversion names the other leg's asset and amount,
+    and its rate as text. Deposits and withdrawals are found by `ref`.
+    """
+
+    SEALED: ClassVar[bool] = False
+
+    owner: int
+    asset: int
+    type: int
+    ref: int
+    amount: int
+    net: int
+    fees: int = 0
+    network: int = 0
+    other: int = 0
+    other_asset: int = 0
+    other_amount: int = 0
+    rate: str = ""
+    note: int = 0
+
+
+class Line(Kept, frozen=True, gc=False):
+    """A history line in its place. `number` is the item's number * 16 + its place in the item.
+
+    `all_*` links the owner's whole history, `kind_*` that of one asset and type: how many lines the thread has up to
+    this one, the line before, and the line far before.
+    """
+
+    SEALED: ClassVar[bool] = False
+
+    number: int
+    at_ms: int = 0
+    owner: int = 0
+    asset: int = 0
+    type: int = 0
+    ref: int = 0
+    amount: int = 0
+    net: int = 0
+    fees: int = 0
+    network: int = 0
+    other: int = 0
+    other_asset: int = 0
+    other_amount: int = 0
+    rate: str = ""
+    note: int = 0
+    all_count: int = 0
+    all_before: int = 0
+    all_jump: int = 0
+    kind_count: int = 0
+    kind_before: int = 0
+    kind_jump: int = 0
+
+
+LINES_PER_ITEM = 16
+
+
+class Thread(Kept, frozen=True, gc=False):
+    """The end of a linked list of lines: (0, 0) for asset and type means the owner's whole history.
+
+    `spine` holds (count, line) pairs from the newest line along its far pointers down to (0, 0), flattened.
+    """
+
+    KEY: ClassVar[int] = 3
+    SEALED: ClassVar[bool] = False
+    TRAILING: ClassVar[bool] = True
+
+    owner: int
+    asset: int
+    type: int
+    spine: tuple[int, ...] = (0, 0)
+
+    @property
+    def count(self) -> int:
+        """How many lines the thread has."""
+        return self.spine[0]
+
+    @property
+    def newest(self) -> int:
+        """The number of its newest line, 0 if it has none."""
+        return self.spine[1]
+
+    def append(self, line: int) -> Thread:
+        """Return the thread with one more line at its end."""
+        return Thread(self.owner, self.asset, self.type, (self.count + 1, line, *self._rest()))
+
+    def jump(self) -> int:
+        """Return the line that the next appended line points far back to."""
+        return self._rest()[1]
+
+    def _rest(self) -> tuple[int, ...]:
+        """Return the spine below the next line: two equal steps are joined into one long one."""
+        spine = self.spine
+        if len(spine) >= 6 and spine[0] - spine[2] == spine[2] - spine[4]:
+            return spine[4:]
+        return spine
+
+
+def threads_of(owner: int, asset: int, type_: int) -> tuple[Key, Key]:
+    """Return the addresses of the two threads that a line of this owner, asset and type belongs to."""
+    return (Thread, owner, 0, 0), (Thread, owner, asset, type_)

@@ -1,0 +1,103 @@
+"""Withdrawals, and the payments that carry them out: a withdrawal is not a transaction."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from strongroom.records.kept import Kept
+
+
+class WithdrawalState(IntEnum):
+    """Awaiting approval -> approved -> paying -> settled; or rejected, cancelled, expired, failed."""
+
+    AWAITING = 1
+    APPROVED = 2
+    PAYING = 3
+    SETTLED = 4
+    REJECTED = 5
+    CANCELLED = 6
+    EXPIRED = 7
+    FAILED = 8
+
+
+OPEN_WITHDRAWALS = (WithdrawalState.AWAITING, WithdrawalState.APPROVED, WithdrawalState.PAYING)
+"""The states in which the customer's money is held."""
+
+
+class Withdrawal(Kept, frozen=True, gc=False):
+    """A withdrawal by its order reference, in ledger units: `asked` as requested, `to_address` what the receiver gets,
+    `fee` what the customer is charged, `held` = `to_address` + `fee`. `deposit` is the reference of the deposit that an
+    internal one makes. `uuid` is wallet v1's orderId."""
+
+    ref: int
+    owner: int = 0
+    asset: int = 0
+    network: int = 0
+    address: str = ""
+    tag: str = ""
+    asked: int = 0
+    to_address: int = 0
+    fee: int = 0
+    state: int = 0
+    requested_ms: int = 0
+    deposit: int = 0
+    payment: int = 0
+    txid: str = ""
+    height: int = 0
+    uuid: str = ""
+
+    @property
+    def held(self) -> int:
+        """What the customer's account holds for it while it is open."""
+        return self.to_address + self.fee
+
+
+class PaymentState(IntEnum):
+    """Reserved -> signed -> mined -> final, or voided; each step is committed before its effect."""
+
+    RESERVED = 1
+    SIGNED = 2
+    MINED = 3
+    FINAL = 4
+    VOIDED = 5
+
+
+class Payment(Kept, frozen=True, gc=False):
+    """A transaction of the house that carries out a withdrawal, by its own reference.
+
+    `spends` names the reserved inputs or the (hot wallet, nonce). `candidates` are the txids of all signed versions, all
+    spending the same; `blob` is the newest one to broadcast.
+    """
+
+    ref: int
+    network: int = 0
+    asset: int = 0
+    withdrawal: int = 0
+    spends: str = ""
+    state: int = 0
+    candidates: tuple[str, ...] = ()
+    blob: bytes = b""
+    chain_fee_units: str = "0"
+    height: int = 0
+    created_ms: int = 0
+
+
+class Reserved(Kept, frozen=True, gc=False):
+    """What a payment spends can be reserved once: the input, or the hot wallet's nonce."""
+
+    KEY = 2
+
+    network: int
+    spends: str
+    payment: int = 0
+
+
+class Spent(Kept, frozen=True, gc=False):
+    """What a user withdrew of an asset on a day (days since 1970, UTC), for limits of velocity."""
+
+    KEY = 3
+
+    owner: int
+    asset: int
+    day: int
+    amount: int = 0

@@ -1,0 +1,93 @@
+"""The store in memory: the same port as the durable ones, for the simulator, property tests and comparisons.
+
+It keeps nothing after the process ends and says so: it is never offered as an operator's store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+from strongroom.engine.command import Row
+from strongroom.engine.state import Item, State
+from strongroom.errors import check
+from strongroom.ledger.seals import Frontier, leaf_hash
+from strongroom.records.heads import Head
+from strongroom.records.history import Line
+from strongroom.records.kept import Kept, Key
+from strongroom.store.sealing import leaf_bytes
+
+
+class MemoryStore:
+    """`Store` and `Reads` over dictionaries."""
+
+    def __init__(self) -> None:
+        self.kept: dict[Key, Kept] = {}
+        self.journal: list[Item] = []
+        self._lines: dict[int, Line] = {}
+        self._frontier = Frontier()
+        self._last_ms = 0
+        self._listeners: list[Callable[[Collection[Key]], None]] = []
+
+    async def begin(self, keys: Collection[Key]) -> State:
+        """Return the rows at these addresses."""
+        rows = {key: self.kept.get(key) or key[0].absent(key) for key in keys}
+        return State(rows, len(self.journal) + 1, self._last_ms)
+
+    async def commit(self, state: State) -> None:
+        """Take over the state's changes and items."""
+        check(state.first_item == len(self.journal) + 1, "items are numbered without gaps")
+        for item in state.items:
+            self.journal.append(item)
+            self._lines.update((line.number, line) for line in item.lines)
+            self._frontier = self._frontier.append(leaf_hash(leaf_bytes(item, b"")))
+            self._last_ms = item.at_ms
+        self.kept.update(state.changed)
+        for listener in self._listeners:
+            listener(state.changed.keys())
+
+    async def resolve(self) -> bool:
+        """Return that nothing is in doubt: memory takes over all or nothing."""
+        return True
+
+    def row(self, kind: type[Row], *key: int | str | bytes) -> Row:
+        """Return the row, or the absent one."""
+        found = self.kept.get((kind, *key)) or kind(*key)
+        check(isinstance(found, kind), "a row is of the kind its address names")
+        return found  # type: ignore[return-value]
+
+    def rows(
+        self, kind: type[Row], equal: Mapping[str, int | str | bytes], limit: int, *, newest_first: bool = False
+    ) -> list[Row]:
+        """Return at most `limit` rows whose fields equal these values, in the order of their keys."""
+        found = [
+            row
+            for row in self.kept.values()
+            if isinstance(row, kind) and all(getattr(row, name) == value for name, value in equal.items())
+        ]
+        return sorted(found, key=lambda row: row.key()[1:], reverse=newest_first)[:limit]
+
+    def line(self, number: int) -> Line:
+        """Return a history line; the absent one if there is none."""
+        return self._lines.get(number) or Line(number)
+
+    def last(self) -> tuple[int, int]:
+        """Return the number and the stamp of the newest item."""
+        return len(self.journal), self._last_ms
+
+    def items(self, first: int, limit: int) -> list[Item]:
+        """Return journal items from a number on."""
+        return self.journal[first - 1 : first - 1 + limit]
+
+    def frontier(self) -> Frontier:
+        """Return the seal over all items."""
+        return self._frontier
+
+    def balances(self) -> Iterator[tuple[int, int, int]]:
+        """Yield (packed account, balance, count) of every account."""
+        for row in self.kept.values():
+            if isinstance(row, Head):
+                yield row.account, row.after, row.count
+
+    def subscribe(self, listener: Callable[[Collection[Key]], None]) -> None:
+        """Call the listener with the addresses that each commit changed."""
+        self._listeners.append(listener)
