@@ -6,13 +6,13 @@ cd "$(dirname "$0")/.."
 failed=
 gate() {
     echo "== $*"
-    .venv/bin/python -m "$@" || failed="$failed $1"
+    ".venv/bin/$@" || failed="$failed $1"
 }
 
 gate ruff check .
 gate ruff format --check .
 gate basedpyright
-gate importlinter.cli lint --no-logo
+gate lint-imports --no-logo
 gate pytest tests/test_tidy.py
 
 if [ -n "$failed" ]; then

@@ -1,0 +1,69 @@
+"""What every family of tests shares: its budget of time, its mark, and how many examples hypothesis tries."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Final
+
+import hypothesis
+import pytest
+
+TESTS: Final = Path(__file__).parent
+
+BUDGETS_S: Final = {
+    "unit": 20,
+    "contract": 60,
+    "property": 90,
+    "simulation": 60,
+    "functional": 120,
+    "crash": 120,
+    "browser": 60,
+}
+"""Seconds each family may use of the ten minutes that all of them have on two cores; more is shown, and never fails."""
+
+used_s: defaultdict[str, float] = defaultdict(float)
+ran: Counter[str] = Counter()
+
+# No deadline for one example: a slow machine is no bug. In CI the examples are the same every time.
+hypothesis.settings.register_profile("dev", deadline=None, max_examples=100)
+hypothesis.settings.register_profile("ci", deadline=None, max_examples=100, derandomize=True, database=None)
+hypothesis.settings.register_profile("soak", deadline=None, max_examples=5_000, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
+
+
+def family_of(path: Path) -> str:
+    """Return the family a test's file belongs to: its folder under tests/, or "tidy" for what lies beside them."""
+    parts = path.relative_to(TESTS).parts if path.is_relative_to(TESTS) else ()
+    return parts[0] if len(parts) > 1 else "tidy"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare each family's mark, so that `-m` can choose by it."""
+    for family, budget_s in BUDGETS_S.items():
+        config.addinivalue_line("markers", f"{family}: the tests in tests/{family}, {budget_s} s in all")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with its family."""
+    for item in items:
+        if (family := family_of(item.path)) in BUDGETS_S:
+            item.add_marker(family)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add what each part of a test took to its family."""
+    family = family_of(TESTS.parent / report.location[0])
+    used_s[family] += report.duration
+    ran[family] += report.when == "call"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what each family used of its budget."""
+    terminalreporter.section("time by family of tests")
+    for family in sorted(used_s, key=lambda name: -used_s[name]):
+        budget_s = BUDGETS_S.get(family)
+        budget = "" if budget_s is None else f" of {budget_s} s"
+        over = "  OVER ITS BUDGET" if budget_s is not None and used_s[family] > budget_s else ""
+        terminalreporter.write_line(f"{family:<12}{ran[family]:>5} tests {used_s[family]:>8.1f} s{budget}{over}")
