@@ -143,10 +143,9 @@ def test_of_equally_long_and_fresh_ways_the_first_common_quote_decides(
 
 def test_equally_good_ways_are_decided_alike_there_and_back() -> None:
     """Seen from BTC the way over AAA comes first, seen from XYZ the one over BBB: taking both would give a gain."""
-    over_a_and_d = {"BTC_AAA": "1", "AAA_DDD": "1", "DDD_XYZ": "2"}
-    over_c_and_b = {"BTC_CCC": "1", "CCC_BBB": "1", "BBB_XYZ": "1"}
-    source = Listed("table", **over_a_and_d, **over_c_and_b)
-    book = RateBook([source], common_quotes=("AAA", "BBB", "CCC", "DDD"))
+    over_a_and_d = Listed("table", BTC_AAA="1", AAA_DDD="1", DDD_XYZ="2")
+    over_c_and_b = Listed("table", BTC_CCC="1", CCC_BBB="1", BBB_XYZ="1")
+    book = RateBook([over_a_and_d, over_c_and_b], common_quotes=("AAA", "BBB", "CCC", "DDD"))
     assert (book.quote("BTC", "XYZ", NOW_MS).text(), book.quote("XYZ", "BTC", NOW_MS).text()) == ("2", "0.5")
 
 
