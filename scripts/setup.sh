@@ -73,10 +73,10 @@ install_all() {
         "$python" -m venv .venv
     fi
     echo "Installing $(lock_of "$wanted"); the first time takes a minute."
-    .venv/bin/python -m pip install --quiet --require-hashes --no-deps --only-binary :all: \
+    .venv/bin/python -m pip install -qq --require-hashes --no-deps --only-binary :all: \
         --requirement "$(lock_of "$wanted")"
     # The build tools came with the lock, so nothing is fetched for this step.
-    .venv/bin/python -m pip install --quiet --no-deps --no-index --no-build-isolation --editable .
+    .venv/bin/python -m pip install -qq --no-deps --no-index --no-build-isolation --editable .
     fingerprint requirements.lock >.venv/runtime.installed
     if [ "$wanted" = dev ]; then fingerprint requirements-dev.lock >.venv/dev.installed; fi
     rm .venv/installing
