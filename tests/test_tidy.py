@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import pytest
+
 ROOT: Final = Path(__file__).parent.parent
 SOURCE: Final = ROOT / "src" / "strongroom"
 
@@ -67,8 +69,9 @@ def lines_of(function: Function) -> int:
 
 def refuse(rule: str, places: Iterable[str]) -> None:
     """Fail with the rule and every place that breaks it."""
-    found = list(places)
-    assert not found, f"{rule}:\n  " + "\n  ".join(found)
+    found = dict.fromkeys(places)
+    if found:
+        pytest.fail("\n  ".join((f"{rule}:", *found)), pytrace=False)
 
 
 def test_there_is_source_to_look_at() -> None:
@@ -247,7 +250,7 @@ def test_decisions_are_pure() -> None:
 
 @cache
 def tracked_texts() -> dict[str, str]:
-    """Return the text of every tracked file that is one, by its path in the project."""
+    """Return every tracked file that is text, by its path in the project."""
     command = ["git", "-c", "safe.directory=*", "ls-files", "-z"]
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout.decode().split("\0")
     found = {}
