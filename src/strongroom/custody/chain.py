@@ -3,6 +3,7 @@
     ChainError (Exception)
       Unreachable              no answer, or none that settles it: what was asked for may have happened or not
       Rejected                 a no: the node will not take this transaction as it is
+        InsufficientFunds      a no that money changes: the same transaction may be taken once funds have arrived
 
 A payment reserves something that can be spent once: inputs on a UTXO chain, a nonce on an account chain. A payment may
 have several candidate transactions (a higher fee, say), which all spend the same inputs or nonce: they exclude each
@@ -31,6 +32,10 @@ class Unreachable(ChainError):
 
 class Rejected(ChainError):
     """The node will not take this transaction; the message is its reason, for the operator."""
+
+
+class InsufficientFunds(Rejected):
+    """The hot wallet cannot pay this now; the same transaction may be taken once funds have arrived."""
 
 
 class Block(msgspec.Struct, frozen=True):
