@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 failed=
 gate() {
     echo "== $*"
-    ".venv/bin/$@" || failed="$failed $1"
+    ".venv/bin/$@" || failed="$failed [$*]"
 }
 
 gate ruff check .
