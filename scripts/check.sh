@@ -2,6 +2,7 @@
 # The quick gates, all of them even when one fails, so that one run shows everything there is to mend.
 set -u
 cd "$(dirname "$0")/.."
+export PYTHONPATH=src
 
 failed=
 gate() {
