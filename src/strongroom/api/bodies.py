@@ -45,7 +45,7 @@ def read_object(raw: bytes) -> dict[str, JsonValue]:
     if not raw:
         return {}
     # Cheap and exact enough: nesting can only be too deep where there are that many brackets.
-    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _depth(raw) > MAX_DEPTH:
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _nests_too_deep(raw):
         raise errors.PARAMETER_INVALID(f"the body is nested deeper than {MAX_DEPTH} levels")
     try:
         value: object = _DECODER.decode(raw.decode("utf-8"))
@@ -152,16 +152,17 @@ def _malformed(raw: bytes, problem: json.JSONDecodeError) -> Refused:
     return errors.PARAMETER_INVALID(f"the body is not valid JSON (character {problem.pos})")
 
 
-def _depth(raw: bytes) -> int:
-    """Return how deep objects and arrays nest in `raw`, brackets inside strings aside."""
-    depth = deepest = 0
+def _nests_too_deep(raw: bytes) -> bool:
+    """Say whether objects and arrays nest deeper than `MAX_DEPTH`, brackets inside strings aside."""
+    depth = 0
     for mark in _STRING.sub("", raw.decode("utf-8", "replace")):
         if mark in "[{":
             depth += 1
-            deepest = max(deepest, depth)
+            if depth > MAX_DEPTH:
+                return True
         elif mark in "]}":
             depth -= 1
-    return deepest
+    return False
 
 
 def _check_texts(value: JsonValue) -> None:
