@@ -19,6 +19,7 @@ from bip_utils import (  # pyright: ignore[reportMissingTypeStubs]
     Bip39MnemonicGenerator,
     Bip39SeedGenerator,
     EthAddrEncoder,
+    MnemonicChecksumError,
     P2WPKHAddrEncoder,
     XrpAddrEncoder,
 )
@@ -91,7 +92,10 @@ def new_mnemonic(entropy: bytes) -> str:
 
 def seed_of(mnemonic: str, passphrase: str = "") -> bytes:
     """Return the 64-byte BIP-39 seed of `mnemonic`; raises `ValueError` if a word or the checksum is wrong."""
-    return Bip39SeedGenerator(mnemonic).Generate(passphrase)
+    try:
+        return Bip39SeedGenerator(mnemonic).Generate(passphrase)
+    except MnemonicChecksumError:
+        raise ValueError("the words' checksum is wrong") from None
 
 
 def account_xpubs(seed: bytes, networks: Iterable[Network]) -> dict[str, str]:
