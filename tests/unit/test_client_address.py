@@ -120,7 +120,7 @@ def test_an_allow_list_names_networks_and_single_addresses() -> None:
 @pytest.mark.parametrize("text", ["192.0.2.1/24", "example.org", "", "192.0.2.0/33"])
 def test_a_mistaken_network_is_told(text: str) -> None:
     """Host bits, names and wrong lengths are errors, not guesses."""
-    with pytest.raises(ValueError, match="network|host bits"):
+    with pytest.raises(ValueError, match=r"network|host bits"):
         read_networks([text])
 
 
