@@ -1,7 +1,7 @@
 """The closed list of refusals: every failure a client can be told of, with its status, code and message.
 
     Refused (Exception)            raised anywhere a request can be turned down; carries one `Error` of this list
-    InvariantBroken (Exception)    raised by `check()`: our own mistake; nothing is committed, the client gets SYSTEM_ERROR
+    InvariantBroken (Exception)    raised by `check()`: our mistake; nothing is committed, the client gets SYSTEM_ERROR
 
 Docs and OpenAPI are generated from `ERRORS`, so an error that is not in the list cannot be answered.
 """

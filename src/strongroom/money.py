@@ -92,7 +92,7 @@ def format_amount(units: int, scale: int) -> str:
 
 
 class Rate(msgspec.Struct, frozen=True):
-    """A price as an exact decimal, `units` / 10^`decimals`: target asset for one source asset, with where it comes from.
+    """A price as an exact decimal, `units` / 10^`decimals`: target for one of the source, with its origin.
 
     `as_of_ms` is when the oldest price behind it was observed, in Unix milliseconds.
     """

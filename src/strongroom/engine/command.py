@@ -42,6 +42,10 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     result: msgspec.Struct | None = None
 
 
+class Stale(Exception):
+    """What the preparation assumed has changed meanwhile: nothing was done, the use case prepares again."""
+
+
 class View(Protocol):
     """What a decision may read: the committed rows, with what earlier commands of the batch changed."""
 
@@ -50,7 +54,7 @@ class View(Protocol):
         ...
 
 
-class Command(msgspec.Struct, frozen=True, tag=True):
+class Command(msgspec.Struct, frozen=True, tag=True, tag_field="command"):
     """One thing to be done or refused as a whole.
 
     By itself it changes nothing; each kind of command says what it needs and decides. `JOURNALED` is false for a
@@ -68,5 +72,5 @@ class Command(msgspec.Struct, frozen=True, tag=True):
         return ()
 
     def decide(self, view: View, now_ms: int) -> Decision:
-        """Return the effects, or raise `Refused`; pure, and rechecks whatever the preparation assumed."""
+        """Return the effects, or raise `Refused` or `Stale`; pure, and rechecks what the preparation assumed."""
         return Decision()

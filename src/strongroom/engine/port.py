@@ -1,15 +1,31 @@
-"""The engine's port to the store: how a batch becomes one durable commit, and what can be read of the committed state."""
+"""The engine's port to the store: how a batch becomes one durable commit, and what can be read of committed state."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
+import msgspec
+
 from strongroom.engine.command import Row
-from strongroom.engine.state import Item, State
+from strongroom.engine.state import State
+from strongroom.ledger.entries import Booked
 from strongroom.ledger.seals import Frontier
 from strongroom.records.history import Line
 from strongroom.records.kept import Key
+
+
+class StoredItem(msgspec.Struct, frozen=True, gc=False):
+    """A journal item as it was kept: its texts are as they were sealed, with the salt of its leaf."""
+
+    number: int
+    at_ms: int
+    command: bytes
+    refusal: str
+    effects: bytes
+    salt: bytes
+    postings: Sequence[Booked]
+    lines: Sequence[Line]
 
 
 class StoreError(Exception):
@@ -72,7 +88,7 @@ class Reads(Protocol):
         """Return the number and the stamp (Unix ms) of the newest journal item."""
         ...
 
-    def items(self, first: int, limit: int) -> list[Item]:
+    def items(self, first: int, limit: int) -> list[StoredItem]:
         """Return journal items from a number on, with their postings and lines."""
         ...
 
@@ -87,5 +103,3 @@ class Reads(Protocol):
     def subscribe(self, listener: Callable[[Collection[Key]], None]) -> None:
         """Call the listener with the addresses that a commit changed, before anyone is answered."""
         ...
-
-

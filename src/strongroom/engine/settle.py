@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from strongroom.clock import DAY_MS
-from strongroom.engine.command import Command, Decision, Guard
+from strongroom.engine.command import Command, Decision, Guard, Stale
 from strongroom.engine.state import Item, State
 from strongroom.errors import IDEMPOTENCY_MISMATCH, INVALID_NONCE, Refused, check
 from strongroom.ledger.entries import Booked, book_entry
@@ -18,7 +18,7 @@ from strongroom.records.history import LINES_PER_ITEM, Entry, Line, Thread, thre
 from strongroom.records.kept import Kept, Key
 
 REPLY_KEPT_MS: Final = DAY_MS + DAY_MS // 24
-"""How long a reply is remembered: the contract's 24 hours and one more, so that a client's clock may differ."""
+"""How long a reply is remembered: the contract's 24 hours and one more, for clocks that differ."""
 
 MAX_RESULT_BYTES: Final = 16_384
 
@@ -26,7 +26,8 @@ MAX_RESULT_BYTES: Final = 16_384
 class Outcome(msgspec.Struct, frozen=True):
     """What became of a command: its refusal, or the encoded result; `item` is 0 where nothing was journaled.
 
-    `repeated` says that the result is that of an earlier request with the same Idempotency-Key, made at `at_ms`.
+    `repeated` says that the result is an earlier one, of the same Idempotency-Key, made at `at_ms`; `stale`
+    that nothing was decided, because what the command was prepared from has changed.
     """
 
     at_ms: int
@@ -34,6 +35,7 @@ class Outcome(msgspec.Struct, frozen=True):
     refusal: Refused | None = None
     item: int = 0
     repeated: bool = False
+    stale: bool = False
 
 
 def needs_of(command: Command) -> list[Key]:
@@ -63,6 +65,8 @@ def settle(command: Command, needs: Sequence[Key], state: State, now_ms: int) ->
     try:
         decision = command.decide(state, now_ms)
         booked = book_entry(decision.postings, _balances(decision, state))
+    except Stale:
+        return Outcome(now_ms, stale=True)
     except Refused as refusal:
         return _refuse(command, state, now_ms, refusal)
     return _fold(command, state, now_ms, decision, booked)

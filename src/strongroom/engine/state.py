@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import msgspec
 
@@ -47,9 +48,7 @@ class State:
         """Return the row as the batch sees it; raises `InvariantBroken` if the current command did not declare it."""
         address: Key = (kind, *key)
         check(address in self._declared, "a decision reads only the rows its command declared")
-        row = self.rows[address]
-        check(isinstance(row, kind), "a row is of the kind its address names")
-        return row  # type: ignore[return-value]
+        return cast(Row, self.rows[address])
 
     def apply(self, rows: Sequence[Kept], item: Item | None = None) -> None:
         """Lay changed rows and a journal item on top, all or none; each row must be one the command declared."""

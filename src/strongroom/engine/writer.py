@@ -133,7 +133,7 @@ class Writer:
         """Settle one command; a mistake of ours fails this command alone and leaves the state as it was."""
         try:
             return settle(waiting.command, waiting.needs, state, now_ms)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it fails this command alone and is told
             self._events.failed(waiting.command, error)
             return InvariantBroken(f"{type(waiting.command).__name__}: {error}")
 

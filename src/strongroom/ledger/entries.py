@@ -18,12 +18,12 @@ class Posting(NamedTuple):
 
 
 class Booked(NamedTuple):
-    """A posting in its place: the account's balance after it, and how many postings the account then has."""
+    """A posting in its place: the account's balance after it, and the how manieth of the account it is."""
 
     account: int
     amount: int
     after: int
-    count: int
+    nth: int
 
 
 def move(source: Account, target: Account, amount: int) -> tuple[Posting, Posting]:

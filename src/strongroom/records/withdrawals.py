@@ -65,8 +65,8 @@ class PaymentState(IntEnum):
 class Payment(Kept, frozen=True, gc=False):
     """A transaction of the house that carries out a withdrawal, by its own reference.
 
-    `spends` names the reserved inputs or the (hot wallet, nonce). `candidates` are the txids of all signed versions, all
-    spending the same; `blob` is the newest one to broadcast.
+    `spends` names the reserved inputs or the (hot wallet, nonce). `candidates` are the txids of all signed
+    versions, all spending the same; `blob` is the newest one to broadcast.
     """
 
     ref: int

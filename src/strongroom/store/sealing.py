@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import msgspec
 
 from strongroom.engine.command import Command
+from strongroom.engine.port import StoredItem
 from strongroom.engine.state import Item
-from strongroom.ledger.entries import Booked
-from strongroom.records.history import Line
+from strongroom.ledger.seals import leaf_hash
 from strongroom.records.kept import Kept
 
 _encode = msgspec.json.Encoder().encode
@@ -28,19 +28,13 @@ def effects_text(rows: Sequence[Kept]) -> bytes:
     return _encode([[type(row).__name__, row] for row in rows]) if rows else b""
 
 
-def leaf_bytes(item: Item, salt: bytes) -> bytes:
-    """Return all that the seal of an item covers."""
-    return sealed_bytes(
-        (item.number, item.at_ms, command_text(item.command), item.refusal, effects_text(item.rows)),
-        item.postings,
-        item.lines,
-        salt,
-    )
+def stored_item(item: Item, salt: bytes) -> StoredItem:
+    """Return the item as it is kept."""
+    command, effects = command_text(item.command), effects_text(item.rows)
+    return StoredItem(item.number, item.at_ms, command, item.refusal, effects, salt, item.postings, item.lines)
 
 
-def sealed_bytes(
-    head: tuple[int, int, bytes, str, bytes], postings: Sequence[Booked], lines: Sequence[Line], salt: bytes
-) -> bytes:
-    """Return the sealed bytes of an item whose texts are encoded already, as a store reads it back."""
-    number, at_ms, command, refusal, effects = head
-    return b"\x00".join((_encode([number, at_ms, refusal, postings, lines]), command, effects, salt))
+def leaf_of(item: StoredItem) -> bytes:
+    """Return the leaf hash of an item: over all that is kept of it, and its salt: a proof gives nothing away."""
+    outer = _encode([item.number, item.at_ms, item.refusal, item.postings, item.lines])
+    return leaf_hash(b"\x00".join((outer, item.command, item.effects, item.salt)))

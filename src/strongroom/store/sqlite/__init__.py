@@ -1,1 +1,1 @@
-"""The store on one SQLite file."""
+"""The embedded store: one SQLite file, one writing thread, append-only tables in the commit."""

@@ -1,0 +1,87 @@
+"""Connections to the one database file, and the numbered migrations that bring it up to date."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import IO, Any, Final
+
+import apsw
+
+from strongroom.engine.port import StoreError
+
+DATABASE_FILE: Final = "strongroom.sqlite"
+LOCK_FILE: Final = "lock"
+_CACHE_KIB: Final = 65_536
+_BUSY_TIMEOUT_MS: Final = 5_000
+
+
+class DataFolderBusy(StoreError):
+    """Another server has this data folder open."""
+
+
+class DataFolderNewer(StoreError):
+    """The data folder was written by a newer release; there is no way back."""
+
+
+def lock_folder(folder: Path) -> IO[str]:
+    """Return the folder's lock, held until it is closed or the process ends. Raises `DataFolderBusy`."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = (folder / LOCK_FILE).open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        holder = lock.read().strip() or "unknown"
+        lock.close()
+        raise DataFolderBusy(f"the data folder {folder} is in use by process {holder}") from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def open_writer(folder: Path) -> apsw.Connection:
+    """Return the writing connection: WAL, every commit synced to disk, migrated to the newest schema."""
+    connection = apsw.Connection(str(folder / DATABASE_FILE))
+    connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "wal_autocheckpoint=4000"):
+        run(connection, f"PRAGMA {pragma}")
+    run(connection, f"PRAGMA cache_size=-{_CACHE_KIB}")
+    migrate(connection)
+    return connection
+
+
+def open_reader(folder: Path) -> apsw.Connection:
+    """Return a read-only connection; it sees what is committed, and never waits for the writer."""
+    connection = apsw.Connection(str(folder / DATABASE_FILE), flags=apsw.SQLITE_OPEN_READONLY)
+    connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
+    run(connection, f"PRAGMA cache_size=-{_CACHE_KIB}")
+    return connection
+
+
+def run(connection: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> Any:
+    """Execute SQL and return its cursor; the one place that talks to a connection."""
+    return connection.execute(sql, values)  # pyright: ignore[reportUnknownMemberType]
+
+
+def migrations() -> list[str]:
+    """Return the SQL of every migration, in the order of their numbers, which start at 1 and have no gap."""
+    folder = resources.files("strongroom.store.sqlite") / "migrations"
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    return [(folder / name).read_text() for name in names]
+
+
+def migrate(connection: apsw.Connection) -> None:
+    """Apply the migrations that the database has not seen, each in a transaction of its own."""
+    (version,) = run(connection, "PRAGMA user_version").fetchone()
+    scripts = migrations()
+    if version > len(scripts):
+        raise DataFolderNewer(f"the database has schema {version}, this release knows {len(scripts)}")
+    for number, script in enumerate(scripts[version:], version + 1):
+        with connection:
+            run(connection, script)
+            run(connection, f"PRAGMA user_version={number}")

@@ -1,0 +1,220 @@
+"""The embedded store: committed rows in memory where they are hot, everything durable in one SQLite file."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar, cast
+
+import apsw
+
+from strongroom.clock import Ids
+from strongroom.engine.command import Row
+from strongroom.engine.port import InDoubt, NotDone, StoredItem
+from strongroom.engine.state import State
+from strongroom.errors import check
+from strongroom.ledger.seals import Frontier
+from strongroom.records.guards import Nonce
+from strongroom.records.history import Line
+from strongroom.records.kept import Kept, Key
+from strongroom.store.sqlite import reads
+from strongroom.store.sqlite.batches import (
+    Statements,
+    forgetting_statements,
+    journal_statements,
+    nonce_statements,
+    row_statements,
+)
+from strongroom.store.sqlite.connection import lock_folder, open_reader, open_writer, run
+from strongroom.store.sqlite.nonces import NonceMemory
+from strongroom.store.sqlite.recovery import unswept_rows
+from strongroom.store.sqlite.sweep import Sweep, Sweeper
+
+MAX_CACHED_ROWS: Final = 1_000_000
+_FORGET_EVERY_MS: Final = 60_000
+
+Answer = TypeVar("Answer")
+
+
+class Written(NamedTuple):
+    """A batch as it went to disk: what becomes visible once it is known to be there."""
+
+    state: State
+    sweep: Sweep
+    frontier: Frontier
+    nonces: list[Nonce]
+    at_ms: int
+
+
+class SqliteStore:
+    """`Store` and `Reads` over the database of a data folder.
+
+    `begin` answers from memory where it can; `commit` writes in a thread of its own; readers use a second connection.
+    """
+
+    def __init__(self, folder: Path, ids: Ids) -> None:
+        """Open the folder, migrated and recovered. Raises `DataFolderBusy`, `DataFolderNewer`."""
+        self._lock = lock_folder(folder)
+        self._ids = ids
+        self._writer = open_writer(folder)
+        self._reader = open_reader(folder)
+        self._thread = ThreadPoolExecutor(1, "strongroom-store")
+        self._listeners: list[Callable[[Collection[Key]], None]] = []
+        self._cache: dict[Key, Kept] = {}
+        self._nonces = NonceMemory(self._writer)
+        self._sweeper = Sweeper(unswept_rows(self._writer))
+        self._batch, self._last_ms, self._frontier = reads.load_frontier(self._writer)
+        self._forgotten_ms = 0
+        self._doubt: Written | None = None
+
+    def close(self) -> None:
+        """Close the connections and give the folder free."""
+        self._thread.shutdown()
+        self._reader.close()
+        self._writer.close()
+        self._lock.close()
+
+    async def begin(self, keys: Collection[Key]) -> State:
+        """Return the committed rows at these addresses."""
+        rows: dict[Key, Kept] = {}
+        missing: list[Key] = []
+        for key in keys:
+            row = self._in_memory(key)
+            if row is None:
+                missing.append(key)
+            else:
+                rows[key] = row
+        if missing:
+            loaded = await self._in_thread(lambda: {key: reads.load(self._writer, key) for key in missing})
+            rows.update(loaded)
+            self._cache.update(loaded)
+        return State(rows, self._frontier.count + 1, self._last_ms)
+
+    async def commit(self, state: State) -> None:
+        """Make the state durable, then visible. Raises `NotDone` or `InDoubt`."""
+        if state.items or state.changed:
+            check(state.first_item == self._frontier.count + 1, "items are numbered without gaps")
+            self._fold(await self._in_thread(lambda: self._write(state)))
+
+    async def resolve(self) -> bool:
+        """Force a commit through; then what is on disk is all there is. Raises `NotDone` while that fails."""
+        doubt = self._doubt
+        kept = await self._in_thread(self._settle_doubt)
+        if kept and doubt is not None:
+            self._fold(doubt)
+        self._doubt = None
+        return kept
+
+    async def _in_thread(self, function: Callable[[], Answer]) -> Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+    def _in_memory(self, key: Key) -> Kept | None:
+        """Return the committed row if memory has it; signatures are there whole, so that one not found is absent."""
+        if key[0] is Nonce:
+            return self._nonces.get(key)
+        return self._sweeper.dirty.get(key) or self._cache.get(key)
+
+    def _write(self, state: State) -> Written:
+        """Write a batch in one transaction, in the writing thread."""
+        written, statements = self._prepare(state)
+        try:
+            run(self._writer, "BEGIN IMMEDIATE")
+            for sql, values in statements:
+                run(self._writer, sql, values)
+        except (apsw.Error, OverflowError, TypeError) as error:
+            self._roll_back()
+            raise NotDone(str(error)) from error
+        try:
+            run(self._writer, "COMMIT")
+        except apsw.Error as error:
+            self._roll_back()
+            self._doubt = written
+            raise InDoubt(str(error)) from error
+        return written
+
+    def _prepare(self, state: State) -> tuple[Written, Statements]:
+        trailing = sum(1 for row in state.changed.values() if row.TRAILING)
+        sweep = self._sweeper.plan(trailing, self._frontier.count)
+        nonces = [row for row in state.changed.values() if isinstance(row, Nonce)]
+        at_ms = state.items[-1].at_ms if state.items else self._last_ms
+        frontier, statements = journal_statements(state, self._frontier, self._batch + 1, at_ms, self._ids)
+        statements += row_statements(state, sweep, self._sweeper.dirty)
+        statements += nonce_statements(self._nonces.numbered(nonces))
+        if at_ms >= self._forgotten_ms + _FORGET_EVERY_MS:
+            self._forgotten_ms = at_ms
+            statements += forgetting_statements(self._nonces.oldest, at_ms)
+        return Written(state, sweep, frontier, nonces, at_ms), statements
+
+    def _roll_back(self) -> None:
+        if self._writer.in_transaction:
+            run(self._writer, "ROLLBACK")
+
+    def _settle_doubt(self) -> bool:
+        """Commit a change of no meaning: it overwrites whatever a failed commit may have left in the log."""
+        try:
+            run(self._writer, "BEGIN IMMEDIATE; UPDATE swept SET item = item; COMMIT")
+            newest, _, _ = reads.load_frontier(self._writer)
+        except apsw.Error as error:
+            self._roll_back()
+            raise NotDone(str(error)) from error
+        return newest > self._batch
+
+    def _fold(self, written: Written) -> None:
+        """Let readers and the next batch see what is durable now."""
+        state = written.state
+        self._batch += 1
+        self._frontier, self._last_ms = written.frontier, written.at_ms
+        swept = {key: state.changed.get(key) or self._sweeper.dirty[key] for key in written.sweep.keys}
+        self._sweeper.done(written.sweep, [row for row in state.changed.values() if row.TRAILING])
+        self._nonces.fold(written.nonces, written.at_ms)
+        self._cache.update(swept)
+        self._cache.update((key, row) for key, row in state.changed.items() if not row.TRAILING and key[0] is not Nonce)
+        if len(self._cache) > MAX_CACHED_ROWS:
+            for key in list(islice(self._cache, MAX_CACHED_ROWS // 10)):
+                del self._cache[key]
+        for listener in self._listeners:
+            listener(state.changed.keys())
+
+    # -- reads
+
+    def row(self, kind: type[Row], *key: int | str | bytes) -> Row:
+        """Return the committed row, or the absent one."""
+        address: Key = (kind, *key)
+        row = self._in_memory(address)
+        if row is None:
+            row = self._cache[address] = reads.load(self._reader, address)
+        return cast(Row, row)
+
+    def rows(
+        self, kind: type[Row], equal: Mapping[str, int | str | bytes], limit: int, *, newest_first: bool = False
+    ) -> list[Row]:
+        """Return at most `limit` rows whose fields equal these values, in the order of their keys."""
+        check(not kind.TRAILING and kind is not Nonce, "trailing rows are read one by one")
+        return reads.load_where(self._reader, kind, equal, limit, newest_first=newest_first)
+
+    def line(self, number: int) -> Line:
+        """Return a history line; the absent one if there is none."""
+        return reads.load_line(self._reader, number)
+
+    def last(self) -> tuple[int, int]:
+        """Return the number and the stamp (Unix ms) of the newest journal item."""
+        return self._frontier.count, self._last_ms
+
+    def items(self, first: int, limit: int) -> list[StoredItem]:
+        """Return journal items from a number on, with their postings and lines."""
+        return reads.load_items(self._reader, first, limit)
+
+    def frontier(self) -> Frontier:
+        """Return the seal over all items so far."""
+        return self._frontier
+
+    def balances(self) -> Iterator[tuple[int, int, int]]:
+        """Yield (packed account, balance, count) of every account."""
+        return reads.load_balances(self._reader)
+
+    def subscribe(self, listener: Callable[[Collection[Key]], None]) -> None:
+        """Call the listener with the addresses that each commit changed."""
+        self._listeners.append(listener)

@@ -1,0 +1,96 @@
+"""Tables: how each kind of kept row becomes a row of SQL and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from strongroom.records.addresses import Address, AddressBook, Branch, Placed
+from strongroom.records.chains import Holding, Tip
+from strongroom.records.deposits import Deposit, Outpoint
+from strongroom.records.guards import Nonce, Reply
+from strongroom.records.heads import Head
+from strongroom.records.history import Line, Thread
+from strongroom.records.kept import Kept
+from strongroom.records.keys import ApiKey
+from strongroom.records.settings import Settings
+from strongroom.records.users import Name, Profile, User
+from strongroom.records.withdrawals import Payment, Reserved, Spent, Withdrawal
+
+KINDS: Final[tuple[type[Kept], ...]] = (
+    Head, Thread, Nonce, Reply, User, Profile, Name, ApiKey, Address, AddressBook, Placed, Branch, Tip, Holding,
+    Deposit, Outpoint, Withdrawal, Payment, Reserved, Spent, Settings,
+)  # fmt: skip
+"""Every kind of row that has a table."""
+
+_ROWS_PER_STEP: Final = (64, 8, 1)
+
+
+class Table:
+    """One kind's table: its SQL, and the translation of its rows. Fields that SQL has no type for are kept as JSON."""
+
+    def __init__(self, kind: type[Kept]) -> None:
+        self.kind = kind
+        self.name = re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+        self.columns = kind.__struct_fields__
+        self.key_columns = self.columns[: kind.KEY]
+        types = {field.name: field.type for field in msgspec.structs.fields(kind)}
+        self._json = [(i, types[c]) for i, c in enumerate(self.columns) if types[c] not in (int, str, bytes, bool)]
+        self._bools = [i for i, c in enumerate(self.columns) if types[c] is bool]
+        self._plain = not self._json and not self._bools
+        where = " AND ".join(f"{column} = ?" for column in self.key_columns)
+        self.select_one = f"SELECT {', '.join(self.columns)} FROM {self.name} WHERE {where}"
+
+    def encode(self, row: Kept) -> list[Any]:
+        """Return the row's values in the order of the columns."""
+        values = [getattr(row, column) for column in self.columns]
+        for i, _ in self._json:
+            values[i] = msgspec.json.encode(values[i]).decode()
+        for i in self._bools:
+            values[i] = int(values[i])
+        return values
+
+    def decode(self, values: Sequence[Any]) -> Kept:
+        """Return the kept row of a row of SQL."""
+        if self._plain:
+            return self.kind(*values)
+        fields = list(values)
+        for i, type_ in self._json:
+            fields[i] = msgspec.json.decode(fields[i], type=type_)
+        for i in self._bools:
+            fields[i] = bool(fields[i])
+        return self.kind(*fields)
+
+    def select_where(self, names: Sequence[str], *, newest_first: bool) -> str:
+        """Return the query for rows whose columns equal given values, in key order, with a limit."""
+        where = " AND ".join(f"{name} = ?" for name in names if name in self.columns)
+        direction = "DESC" if newest_first else "ASC"
+        order = ", ".join(f"{column} {direction}" for column in self.key_columns)
+        condition = f" WHERE {where}" if where else ""
+        return f"SELECT {', '.join(self.columns)} FROM {self.name}{condition} ORDER BY {order} LIMIT ?"
+
+
+TABLES: Final[dict[type[Kept], Table]] = {kind: Table(kind) for kind in KINDS}
+LINES: Final = Table(Line)
+POSTING_COLUMNS: Final = ("number", "account", "amount", "after", "count")
+ITEM_COLUMNS: Final = ("number", "at_ms", "command", "refusal", "effects", "salt")
+NONCE_COLUMNS: Final = ("number", *Nonce.__struct_fields__)
+POSTINGS_PER_ITEM: Final = 64
+
+
+def insertions(
+    verb: str, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> list[tuple[str, list[Any]]]:
+    """Return statements that write the rows, many in each: every statement gives up the interpreter's lock once."""
+    statements: list[tuple[str, list[Any]]] = []
+    done = 0
+    for size in _ROWS_PER_STEP:
+        while len(rows) - done >= size:
+            places = ", ".join([f"({', '.join('?' * len(columns))})"] * size)
+            values = [value for row in rows[done : done + size] for value in row]
+            statements.append((f"{verb} INTO {table} ({', '.join(columns)}) VALUES {places}", values))
+            done += size
+    return statements

@@ -1,0 +1,103 @@
+"""What every use case works with, and the one way a prepared command is carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Final, Protocol
+
+from strongroom.clock import Clock, Ids
+from strongroom.engine.command import Command, Decision, Guard, View
+from strongroom.engine.port import Reads
+from strongroom.engine.settle import Outcome
+from strongroom.errors import ERRORS, UNAVAILABLE, Refused
+from strongroom.records.guards import Nonce
+from strongroom.records.kept import Key
+from strongroom.records.settings import Settings
+from strongroom.wallet.catalogue import Catalogue, catalogue_of
+
+_MAX_TRIES: Final = 8
+
+
+class Submit(Protocol):
+    """How a command gets to the writer."""
+
+    async def __call__(self, command: Command) -> Outcome:
+        """Return the durable outcome of a command."""
+        ...
+
+
+class Context:
+    """The means of the use cases: the way to the writer, committed state, time and ids."""
+
+    def __init__(self, submit: Submit, reads: Reads, clock: Clock, ids: Ids) -> None:
+        self.submit = submit
+        self.reads = reads
+        self.clock = clock
+        self.ids = ids
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The assets and networks as the settings have them now."""
+        return catalogue_of(self.reads.row(Settings, 0).snapshot)
+
+
+class Declined(Command, frozen=True):
+    """A request that was turned down while it was prepared: it changes nothing, but its signature is used up."""
+
+    PRIVATE: ClassVar[frozenset[str]] = frozenset({"message"})
+
+    error: str
+    message: str
+
+    def decide(self, view: View, now_ms: int) -> Decision:
+        """Refuse, as the preparation did."""
+        raise Refused(ERRORS[self.error], self.message)
+
+
+class Remember(Command, frozen=True):
+    """Remember a signature seen on a GET whose path also has a state-changing method: it never authorises a change."""
+
+    JOURNALED: ClassVar[bool] = False
+
+    api_key: int
+    signature: bytes
+    expires_ms: int
+
+    def needs(self) -> list[Key]:
+        """The signature."""
+        return [Nonce.at(self.api_key, self.signature)]
+
+    def decide(self, view: View, now_ms: int) -> Decision:
+        """Note the signature as seen; refuse one that a change has used up."""
+        nonce = view.get(Nonce, self.api_key, self.signature)
+        if nonce.spent:
+            raise ERRORS["invalid_nonce"]()
+        return Decision(rows=[Nonce(self.api_key, self.signature, self.expires_ms)])
+
+
+async def perform(context: Context, guard: Guard, prepare: Callable[[], Command]) -> Outcome:
+    """Prepare a command and carry it out; prepare again when what it was prepared from has changed meanwhile.
+
+    A refusal while preparing goes through the writer as well, where replays are told from fresh requests and the
+    signature is used up. Raises `Refused` UNAVAILABLE when nothing was done.
+    """
+    for _ in range(_MAX_TRIES):
+        try:
+            command = prepare()
+        except Refused as refusal:
+            command = Declined(guard, refusal.error.name, refusal.message)
+        outcome = await context.submit(command)
+        if not outcome.stale:
+            return outcome
+    raise UNAVAILABLE("System busy")
+
+
+async def perform_own(context: Context, prepare: Callable[[], Command]) -> Outcome:
+    """Carry out a command of the house itself (operator, watcher, sender). Raises what it is refused with."""
+    for _ in range(_MAX_TRIES):
+        outcome = await context.submit(prepare())
+        if outcome.refusal is not None:
+            raise outcome.refusal
+        if not outcome.stale:
+            return outcome
+    raise UNAVAILABLE("System busy")

@@ -1,0 +1,148 @@
+"""What every store must do: the same commands lead to the same books, and what was answered is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from strongroom.errors import INSUFFICIENT_BALANCE, INVALID_NONCE
+from strongroom.records.history import Line, Thread
+from strongroom.store.sqlite.store import SqliteStore
+from support.world import BTC, World, new_store, opened
+
+COIN = 100_000_000
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    """A house on each store in turn."""
+    async with opened(new_store(request.param, tmp_path)) as world:
+        yield world
+
+
+async def test_a_transfer_moves_money_from_one_user_to_the_other(world: World) -> None:
+    """What the sender loses the receiver gains, and nothing else changes."""
+    alice, bob = await world.user("alice"), await world.user("bob")
+    await world.fund(alice, BTC, 10 * COIN)
+    outcome = await world.transfer(world.guard(alice), "btc", "1.5", "Bob")
+    assert outcome.refusal is None
+    assert (world.available(alice, BTC), world.available(bob, BTC)) == (850_000_000, 150_000_000)
+
+
+async def test_an_overdraft_is_refused_and_leaves_the_books_as_they_were(world: World) -> None:
+    """A refusal changes no balance, but stands in the journal."""
+    alice = await world.user("alice")
+    await world.user("bob")
+    await world.fund(alice, BTC, COIN)
+    before = sorted(world.store.balances())
+    outcome = await world.transfer(world.guard(alice), "BTC", "1.00000001", "bob")
+    assert outcome.refusal is not None
+    assert outcome.refusal.error is INSUFFICIENT_BALANCE
+    assert sorted(world.store.balances()) == before
+    assert world.store.items(outcome.item, 1)[0].refusal == "insufficient_balance"
+
+
+async def test_a_signature_is_used_up_by_success_and_by_refusal(world: World) -> None:
+    """The same signed request again is an invalid nonce, whether the first succeeded or not."""
+    alice = await world.user("alice")
+    await world.user("bob")
+    await world.fund(alice, BTC, COIN)
+    for amount in ("0.25", "5", "bad amount"):
+        guard = world.guard(alice)
+        await world.transfer(guard, "BTC", amount, "bob")
+        again = await world.transfer(guard, "BTC", amount, "bob")
+        assert again.refusal is not None
+        assert again.refusal.error is INVALID_NONCE
+    assert world.available(alice, BTC) == 75_000_000
+
+
+async def test_two_requests_with_one_signature_in_one_batch_are_done_once(world: World) -> None:
+    """Twins that wait in the queue together are told apart from two transfers."""
+    alice = await world.user("alice")
+    await world.user("bob")
+    await world.fund(alice, BTC, COIN)
+    guard = world.guard(alice)
+    outcomes = await asyncio.gather(*(world.transfer(guard, "BTC", "0.1", "bob") for _ in range(5)))
+    assert sum(outcome.refusal is None for outcome in outcomes) == 1
+    assert world.available(alice, BTC) == 90_000_000
+
+
+async def test_an_idempotency_key_answers_the_first_reply_again(world: World) -> None:
+    """A retry with a fresh signature moves nothing and tells what the first told; its own signature is used up too."""
+    alice = await world.user("alice")
+    await world.user("bob")
+    await world.fund(alice, BTC, COIN)
+    first = await world.transfer(world.guard(alice, "key", "print"), "BTC", "0.1", "bob")
+    retry = world.guard(alice, "key", "print")
+    second = await world.transfer(retry, "BTC", "0.1", "bob")
+    assert second.repeated
+    assert (second.result, second.at_ms) == (first.result, first.at_ms)
+    assert world.available(alice, BTC) == 90_000_000
+    other = await world.transfer(world.guard(alice, "key", "other"), "BTC", "0.2", "bob")
+    assert other.refusal is not None
+    assert other.refusal.error.name == "idempotency_mismatch"
+
+
+async def test_a_refusal_does_not_burn_the_idempotency_key(world: World) -> None:
+    """After a refusal the same key carries the request out."""
+    alice = await world.user("alice")
+    await world.user("bob")
+    refused = await world.transfer(world.guard(alice, "key", "print"), "BTC", "0.1", "bob")
+    assert refused.refusal is not None
+    await world.fund(alice, BTC, COIN)
+    done = await world.transfer(world.guard(alice, "key", "print"), "BTC", "0.1", "bob")
+    assert done.refusal is None
+    assert not done.repeated
+
+
+async def test_a_hundred_transfers_at_once_share_commits_and_all_count(world: World) -> None:
+    """Concurrent transfers are batched, none is lost and the last of them are refused when the money is gone."""
+    alice, bob = await world.user("alice"), await world.user("bob")
+    await world.fund(alice, BTC, 90)
+    outcomes = await asyncio.gather(
+        *(world.transfer(world.guard(alice), "BTC", "0.00000001", "bob") for _ in range(100))
+    )
+    assert sum(outcome.refusal is None for outcome in outcomes) == 90
+    assert (world.available(alice, BTC), world.available(bob, BTC)) == (0, 90)
+
+
+async def test_history_lines_are_linked_from_the_newest_to_the_oldest(world: World) -> None:
+    """Walking back along a thread visits every line once, and far pointers keep their promise."""
+    alice = await world.user("alice")
+    await world.user("bob")
+    await world.fund(alice, BTC, COIN)
+    for _ in range(40):
+        await world.transfer(world.guard(alice), "BTC", "0.01", "bob")
+    thread = world.store.row(Thread, alice, 0, 0)
+    numbers, line = [], world.store.line(thread.newest)
+    while line != Line(0):
+        numbers.append(line.number)
+        assert line.all_count == thread.count - len(numbers) + 1
+        assert line.all_jump < line.number
+        line = world.store.line(line.all_before)
+    assert len(numbers) == 41
+    assert numbers == sorted(numbers, reverse=True)
+
+
+async def test_the_embedded_store_opens_again_with_all_it_had(tmp_path: Path) -> None:
+    """Balances, histories, signatures, replies and the seal are the same after a restart, swept or not."""
+    async with opened(new_store("sqlite", tmp_path)) as world:
+        alice, bob = await world.user("alice"), await world.user("bob")
+        await world.fund(alice, BTC, COIN)
+        for _ in range(30):
+            used = world.guard(alice, "once", "same")
+            await world.transfer(used, "BTC", "0.01", "bob")
+            await world.transfer(world.guard(alice), "BTC", "0.001", "bob")
+        before = sorted(world.store.balances()), world.store.frontier(), world.store.row(Thread, bob, 0, 0)
+    async with opened(new_store("sqlite", tmp_path)) as world:
+        assert isinstance(world.store, SqliteStore)
+        assert (sorted(world.store.balances()), world.store.frontier(), world.store.row(Thread, bob, 0, 0)) == before
+        assert world.available(bob, BTC) == 4_000_000
+        replayed = await world.transfer(used, "BTC", "0.01", "bob")
+        assert replayed.repeated
+        bare = await world.transfer(used.__class__(alice, 1, used.signature, used.expires_ms), "BTC", "0.01", "bob")
+        assert bare.refusal is not None
+        assert bare.refusal.error is INVALID_NONCE

@@ -1,0 +1,1 @@
+"""What several families of tests use: small worlds to act in."""
