@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Final, Protocol
 
 from strongroom.clock import Clock, Ids
@@ -10,6 +10,7 @@ from strongroom.engine.command import Command, Decision, Guard, View
 from strongroom.engine.port import Reads
 from strongroom.engine.settle import Outcome
 from strongroom.errors import ERRORS, UNAVAILABLE, Refused
+from strongroom.rates.book import RateBook
 from strongroom.records.guards import Nonce
 from strongroom.records.kept import Key
 from strongroom.records.settings import Settings
@@ -26,14 +27,36 @@ class Submit(Protocol):
         ...
 
 
+class AddressFormat(Protocol):
+    """How addresses of a network are written; `ValueError` for any other text."""
+
+    @property
+    def needs_extension(self) -> bool:
+        """Whether an address is only complete with a tag."""
+        ...
+
+    def normalise(self, address: str) -> str:
+        """Return the one spelling of an address."""
+        ...
+
+    def normalise_tag(self, tag: str) -> str:
+        """Return the one spelling of a tag; the empty text is the only one where there are no tags."""
+        ...
+
+
 class Context:
-    """The means of the use cases: the way to the writer, committed state, time and ids."""
+    """The means of the use cases: the way to the writer, committed state, time, ids, prices and address formats.
+
+    `formats` are by the network's code.
+    """
 
     def __init__(self, submit: Submit, reads: Reads, clock: Clock, ids: Ids) -> None:
         self.submit = submit
         self.reads = reads
         self.clock = clock
         self.ids = ids
+        self.rates = RateBook(())
+        self.formats: Mapping[str, AddressFormat] = {}
 
     @property
     def catalogue(self) -> Catalogue:
