@@ -71,7 +71,7 @@ AUTHENTICATION_MISSING = _error(
     "authentication_missing",
     401,
     10002,
-    "UNAUTHORIZED: {} parameter is mandatory",
+    "UNAUTHORIZED: api parameter is mandatory",
     "an authentication header is absent, malformed, repeated or in conflict with its alias",
 )
 INVALID_NONCE = _error(

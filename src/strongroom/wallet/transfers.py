@@ -21,9 +21,10 @@ from strongroom.wallet.users import find_receiver
 
 
 class Transferred(msgspec.Struct, frozen=True):
-    """The sender's order reference and the amount (units) that was moved."""
+    """The sender's order reference, and the asset and amount (units) that were moved."""
 
     ref: int
+    asset: int
     amount: int
 
 
@@ -74,7 +75,7 @@ class Transfer(Command, frozen=True):
             Posting(available(self.sender, self.asset), -self.amount),
             *credit(view, self.receiver, self.asset, self.amount),
         ]
-        return Decision(postings=postings, lines=self._lines(), result=Transferred(self.out_ref, self.amount))
+        return Decision(postings=postings, lines=self._lines(), result=Transferred(self.out_ref, self.asset, self.amount))
 
     def _lines(self) -> list[Entry]:
         amount = self.amount

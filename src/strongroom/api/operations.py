@@ -1,0 +1,126 @@
+"""Operations: what the API offers, declared as data, so that routing, limits, OpenAPI and the docs say the same."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
+
+from strongroom.engine.command import Command, Guard
+from strongroom.errors import check
+from strongroom.records.keys import Permission
+
+if TYPE_CHECKING:
+    from strongroom.api.calls import Call
+
+
+class Answer(Protocol):
+    """How a reading operation makes its body."""
+
+    def __call__(self, call: Call) -> bytes:
+        """Return the body, from committed state."""
+        ...
+
+
+class Prepare(Protocol):
+    """How a changing operation makes its command; it may be asked again when the state changed meanwhile."""
+
+    def __call__(self, call: Call, guard: Guard) -> Command:
+        """Return the command. Raises `Refused`."""
+        ...
+
+
+class Render(Protocol):
+    """How a changing operation spells its result, the first time and every time it is repeated."""
+
+    def __call__(self, call: Call, result: bytes, at_ms: int) -> bytes:
+        """Return the body for the command's encoded result and the stamp of its commit (Unix ms)."""
+        ...
+
+
+class Dialect(Enum):
+    """Which spelling of the one service a path speaks; `MARKETS` and `PLAIN` answer errors as wallet v1 does."""
+
+    V3 = "v3"
+    WALLET_V1 = "wallet_v1"
+    MARKETS = "markets"
+    PLAIN = "plain"
+
+
+class Access(Enum):
+    """Who may call: `OPEN` ignores authentication headers, `PUBLIC` verifies them if sent, the others demand them."""
+
+    OPEN = "open"
+    PUBLIC = "public"
+    READ = "read"
+    CHANGE = "change"
+
+
+class NoParameters(msgspec.Struct, frozen=True):
+    """A request without parameters."""
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing a client can ask for.
+
+    `name` is the counter of its rate limit, shared by dialects. `paths` are as signed, without the optional mount. A
+    reading operation has `answer`; a changing one `prepare`, which may be called again, and `render`, which turns the
+    outcome's result (and nothing that may have changed since) into the body. `reply` describes the body.
+    """
+
+    name: str
+    summary: str
+    dialect: Dialect
+    method: str
+    paths: tuple[str, ...]
+    access: Access
+    permission: Permission | None = None
+    request: type[msgspec.Struct] = NoParameters
+    reply: Any = None
+    answer: Answer | None = None
+    prepare: Prepare | None = None
+    render: Render | None = None
+    errors: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that the declaration is whole."""
+        check((self.access is Access.CHANGE) == (self.prepare is not None), f"{self.name} prepares what it changes")
+        check((self.prepare is None) == (self.render is None), f"{self.name} renders what it prepares")
+        check((self.answer is None) == (self.prepare is not None), f"{self.name} answers what it reads")
+
+
+MOUNT: Final = "/spot"
+"""The optional mount of the v3 dialect: clients send it, but do not sign it."""
+
+
+class Route(msgspec.Struct, frozen=True):
+    """A path as it is received: the path that is signed for it, and its operations by method."""
+
+    signed_path: str
+    dialect: Dialect
+    operations: dict[str, Operation]
+
+    @property
+    def allow(self) -> str:
+        """The methods for an Allow header."""
+        methods = set(self.operations) | {"OPTIONS"} | ({"HEAD"} if "GET" in self.operations else set[str]())
+        return ", ".join(sorted(methods))
+
+    @property
+    def changes(self) -> bool:
+        """Whether any method of the path changes state."""
+        return any(operation.access is Access.CHANGE for operation in self.operations.values())
+
+
+def routes_of(operations: list[Operation]) -> dict[bytes, Route]:
+    """Return every path, byte for byte, with its route."""
+    routes: dict[bytes, Route] = {}
+    for operation in operations:
+        for path in operation.paths:
+            for mount in ("", MOUNT) if operation.dialect is Dialect.V3 else ("",):
+                route = routes.setdefault((mount + path).encode(), Route(path, operation.dialect, {}))
+                check(operation.method not in route.operations, f"{operation.method} {path} is declared once")
+                route.operations[operation.method] = operation
+    return routes

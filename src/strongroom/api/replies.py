@@ -1,0 +1,56 @@
+"""Replies: the envelopes of both dialects, exact numbers, and errors in every shape that clients read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, TypeAlias
+
+import msgspec
+
+from strongroom.api.operations import Dialect
+from strongroom.errors import Refused
+from strongroom.money import format_amount
+
+encode: Final = msgspec.json.Encoder().encode
+
+Number: TypeAlias = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "number"})]
+"""A JSON number in plain notation, exact to its last digit: never a binary float."""
+
+Decimal: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^-?\d+(\.\d+)?$")]
+"""A decimal number as text."""
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What goes out: status, body, and headers beyond the usual ones."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def number(units: int, scale: int) -> msgspec.Raw:
+    """Return an amount as a JSON number without padding (v3)."""
+    return msgspec.Raw(format_amount(units, scale).encode())
+
+
+def raw_number(text: str) -> msgspec.Raw:
+    """Return a decimal text as a JSON number."""
+    return msgspec.Raw(text.encode())
+
+
+def envelope(data: Any, at_ms: int) -> bytes:
+    """Return the success envelope round `data`."""
+    return encode({"code": 1, "msg": "Success", "time": at_ms, "data": data, "success": True})
+
+
+def error_body(refusal: Refused, dialect: Dialect, now_ms: int) -> bytes:
+    """Return a failure's body: one set of fields for all, and beside it in v3 the set of its older clients."""
+    body: dict[str, Any] = {
+        "code": refusal.error.code,
+        "msg": refusal.message,
+        "time": now_ms,
+        "data": None,
+        "success": False,
+    }
+    if dialect is Dialect.V3:
+        body |= {"status": refusal.error.status, "errorCode": refusal.error.code, "message": refusal.message}
+    return encode(body)

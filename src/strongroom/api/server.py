@@ -1,0 +1,254 @@
+"""The signed API as one thin ASGI application: exact-match routes, raw bytes in, bytes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Final, Protocol, cast
+
+import structlog
+
+from strongroom.api.authentication import Authenticator, has_claim, read_claim, require
+from strongroom.api.calls import Call, Caller, Services
+from strongroom.api.client_address import Client, ClientAddresses
+from strongroom.api.limits import LimitExceeded, RateLimits, Standing
+from strongroom.api.operations import Access, Answer, Dialect, Operation, Prepare, Render, Route, routes_of
+from strongroom.api.replies import Reply, error_body
+from strongroom.api.requests import Disconnected, Receive, Request, Scope, Send, read_body, read_head
+from strongroom.engine.command import Command, Guard
+from strongroom.errors import (
+    METHOD_NOT_ALLOWED,
+    NOT_FOUND,
+    PARAMETER_INVALID,
+    RECEIVER_NOT_FOUND,
+    SYSTEM_ERROR,
+    UNAVAILABLE,
+    Refused,
+    check,
+)
+from strongroom.wallet.context import Remember, perform
+
+_JSON: Final = (b"content-type", b"application/json")
+_NO_STORE: Final = (b"cache-control", b"no-store")
+_MAX_IDEMPOTENCY_KEY: Final = 255
+
+log = structlog.get_logger("api")
+
+
+class RequestEvents(Protocol):
+    """What the API tells of each request, for metrics."""
+
+    def answered(self, operation: str, status: int, code: str, seconds: float) -> None:
+        """Tell the operation's name (or "unknown"), the status, the refusal's name (or "") and the time it took."""
+        ...
+
+
+class Api:
+    """Answers every request of the signed surface.
+
+    `draining` answers 503 to everything that is new; `cors_origins` are the origins that browsers may call from.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        operations: list[Operation],
+        authenticator: Authenticator,
+        limits: RateLimits,
+        addresses: ClientAddresses,
+        events: RequestEvents,
+        cors_origins: frozenset[str] = frozenset(),
+    ) -> None:
+        self._services = services
+        self._routes = routes_of(operations)
+        self._authenticator = authenticator
+        self._limits = limits
+        self._addresses = addresses
+        self._events = events
+        self._cors_origins = frozenset(origin.encode() for origin in cors_origins)
+        self.draining = False
+
+    @property
+    def routes(self) -> Mapping[bytes, Route]:
+        """Every path that is answered, as received."""
+        return self._routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+        clock, ids = self._services.context.clock, self._services.context.ids
+        started_s = clock.monotonic_s()
+        request = read_head(scope)
+        route = self._routes.get(request.path)
+        operation = route and route.operations.get("GET" if request.method == "HEAD" else request.method)
+        request_id = ids.random_bytes(8).hex()
+        exchange = Exchange(request, route, operation)
+        try:
+            reply = await self._reply(exchange, receive)
+        except Disconnected:
+            return
+        except Refused as refusal:
+            exchange.code = refusal.error.name
+            reply = self._refusal(exchange, refusal)
+        except Exception as error:
+            log.error("request failed", request_id=request_id, operation=exchange.name, exc_info=error)
+            exchange.code = SYSTEM_ERROR.name
+            reply = self._refusal(exchange, SYSTEM_ERROR())
+        headers = [*reply.headers, *self._headers(exchange), (b"x-request-id", request_id.encode())]
+        await _send(send, request.method, reply, headers)
+        self._events.answered(exchange.name, reply.status, exchange.code, clock.monotonic_s() - started_s)
+
+    async def _reply(self, exchange: Exchange, receive: Receive) -> Reply:
+        """Answer in the contract's order: size, headers, key ... permission, rate limit, then the operation itself."""
+        body = await read_body(receive)
+        if self.draining:
+            raise UNAVAILABLE("System draining")
+        request, route, operation = exchange.request, exchange.route, exchange.operation
+        if route is None:
+            raise NOT_FOUND("no such path")
+        if request.method == "OPTIONS":
+            return Reply(204, b"", ((b"allow", route.allow.encode()),))
+        if operation is None:
+            raise METHOD_NOT_ALLOWED(f"the path answers {route.allow}")
+        client = self._addresses.find(request.peer, request.headers.get(b"x-forwarded-for", ()))
+        call = Call(self._services, route, operation, request.headers, request.query, body)
+        call.caller = self._authenticate(exchange, client, body)
+        exchange.standing = self._limit(operation, call.caller, client)
+        if operation.access is Access.CHANGE:
+            return await self._change(call, exchange)
+        if call.caller is not None and route.changes:
+            await self._remember(call.caller)
+        check(operation.answer is not None, "what does not change something answers")
+        return Reply(200, cast(Answer, operation.answer)(call), _static_headers(operation))
+
+    def _authenticate(self, exchange: Exchange, client: Client, body: bytes) -> Caller | None:
+        operation, headers = exchange.operation, exchange.request.headers
+        if operation is None or exchange.route is None or operation.access is Access.OPEN:
+            return None
+        if operation.access is Access.PUBLIC and not has_claim(headers):
+            return None
+        exchange.signed = True
+        self._limits.check_client(client.bucket)
+        try:
+            claim = read_claim(headers)
+            caller = self._authenticator.verify(claim, exchange.route.signed_path, body, client)
+        except Refused as refusal:
+            if refusal.error.status == 401:
+                self._limits.authentication_failed(client.bucket)
+            raise
+        if operation.permission is not None and operation.access is not Access.PUBLIC:
+            require(caller, operation.permission)
+        return caller
+
+    def _limit(self, operation: Operation, caller: Caller | None, client: Client) -> Standing | None:
+        if caller is None:
+            return self._limits.public_call(client.bucket)
+        tier, user = caller.key.tier, caller.user.uid
+        if operation.access is Access.CHANGE:
+            standing = self._limits.wallet_call(tier, user, operation.name)
+            if RECEIVER_NOT_FOUND.name in operation.errors:
+                self._limits.check_receiver_refusals(tier, user)
+            return standing
+        return self._limits.signed_call(tier, user, caller.key.number, operation.name)
+
+    async def _remember(self, caller: Caller) -> None:
+        """Remember the signature of a GET whose path also changes state, so that it can authorise no change."""
+        guard = Guard(owner=caller.user.uid)
+        command = Remember(guard, caller.key.number, caller.signature, caller.expires_ms)
+        outcome = await self._services.context.submit(command)
+        if outcome.refusal is not None:
+            raise outcome.refusal
+
+    async def _change(self, call: Call, exchange: Exchange) -> Reply:
+        """Carry out a changing operation; whatever becomes of it from here on, the signature is used up."""
+        operation, caller = call.operation, call.caller
+        check(caller is not None, "a change has a caller")
+        caller, prepare, render = cast(Caller, caller), cast(Prepare, operation.prepare), cast(Render, operation.render)
+        key = call.headers.get(b"idempotency-key", [])
+        guard = _guard(call, caller, key)
+        usable = not key or guard.digest
+
+        def prepared() -> Command:
+            if not usable:
+                raise PARAMETER_INVALID("Idempotency-Key must be 1 to 255 visible ASCII characters")
+            return prepare(call, guard)
+
+        outcome = await perform(self._services.context, guard, prepared)
+        if outcome.refusal is not None:
+            if outcome.refusal.error is RECEIVER_NOT_FOUND:
+                self._limits.note_receiver_refusal(caller.user.uid)
+            raise outcome.refusal
+        body = render(call, outcome.result, outcome.at_ms)
+        return Reply(200, body, ((b"idempotency-replayed", b"true"),) if outcome.repeated else ())
+
+    def _refusal(self, exchange: Exchange, refusal: Refused) -> Reply:
+        headers: list[tuple[bytes, bytes]] = []
+        if isinstance(refusal, LimitExceeded):
+            exchange.standing = refusal.standing
+        if refusal.retry_after_s is not None:
+            headers.append((b"retry-after", str(refusal.retry_after_s).encode()))
+        if exchange.route is not None and refusal.error is METHOD_NOT_ALLOWED:
+            headers.append((b"allow", exchange.route.allow.encode()))
+        now_ms = self._services.context.clock.now_ms()
+        return Reply(refusal.error.status, error_body(refusal, exchange.dialect, now_ms), tuple(headers))
+
+    def _headers(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
+        headers: list[tuple[bytes, bytes]] = []
+        if exchange.signed:
+            headers.append(_NO_STORE)
+        if (standing := exchange.standing) is not None:
+            headers.append((b"x-ratelimit-limit", str(standing.limit).encode()))
+            headers.append((b"x-ratelimit-remaining", str(standing.remaining).encode()))
+            headers.append((b"x-ratelimit-reset", str(standing.reset_s).encode()))
+        if self._cors_origins and (origin := exchange.request.headers.get(b"origin", [b""])[0]) in self._cors_origins:
+            headers += [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
+            if exchange.request.method == "OPTIONS" and exchange.route is not None:
+                headers.append((b"access-control-allow-methods", exchange.route.allow.encode()))
+                headers.append((b"access-control-allow-headers", _CORS_HEADERS))
+        return headers
+
+
+_CORS_HEADERS: Final = b"request-api, request-nonce, request-sign, idempotency-key, content-type"
+
+
+class Exchange:
+    """What is known of a request while it is answered: its route, and what the reply's headers shall say."""
+
+    def __init__(self, request: Request, route: Route | None, operation: Operation | None) -> None:
+        self.request = request
+        self.route = route
+        self.operation = operation
+        self.signed = False
+        self.standing: Standing | None = None
+        self.code = ""
+
+    @property
+    def name(self) -> str:
+        """The operation's name, for metrics: from a closed set."""
+        return self.operation.name if self.operation else "unknown"
+
+    @property
+    def dialect(self) -> Dialect:
+        """Whose error bodies the reply uses: a path that only looks like v3 is answered as v3 too."""
+        if self.route is not None:
+            return self.route.dialect
+        return Dialect.PLAIN
+
+
+def _guard(call: Call, caller: Caller, key: list[bytes]) -> Guard:
+    """Return the command's guard; without a digest if the Idempotency-Key is absent or unusable."""
+    digest = fingerprint = b""
+    if len(key) == 1 and 0 < len(key[0]) <= _MAX_IDEMPOTENCY_KEY and all(0x21 <= byte <= 0x7E for byte in key[0]):
+        digest = sha256(key[0]).digest()
+        parts = (call.operation.method.encode(), call.route.signed_path.encode(), call.query, call.body)
+        fingerprint = sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest()
+    return Guard(caller.user.uid, caller.key.number, caller.signature, caller.expires_ms, digest, fingerprint)
+
+
+def _static_headers(operation: Operation) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple((name.lower().encode(), value.encode()) for name, value in operation.headers)
+
+
+async def _send(send: Send, method: str, reply: Reply, headers: list[tuple[bytes, bytes]]) -> None:
+    content = [] if reply.status == 204 else [_JSON, (b"content-length", str(len(reply.body)).encode())]
+    await send({"type": "http.response.start", "status": reply.status, "headers": [*content, *headers]})
+    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else reply.body})
