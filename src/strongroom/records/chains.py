@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from strongroom.records.kept import Kept
+
+REMEMBERED_BLOCKS: Final = 1024
+"""So many of the newest blocks are known by their hash: a reorganisation may be that deep."""
 
 
 class Tip(Kept, frozen=True, gc=False):
@@ -12,6 +17,17 @@ class Tip(Kept, frozen=True, gc=False):
     height: int = 0
     block: str = ""
     at_ms: int = 0
+
+
+class Passed(Kept, frozen=True, gc=False):
+    """A block that the watcher has worked through, in the ring of the newest ones: `slot` = height modulo the ring."""
+
+    KEY = 2
+
+    network: int
+    slot: int
+    height: int = 0
+    block: str = ""
 
 
 class Holding(Kept, frozen=True, gc=False):

@@ -8,7 +8,8 @@ from strongroom.records.kept import Kept
 
 
 class DepositState(IntEnum):
-    """Seen -> confirming -> credited; or dropped, too small, withheld; REVERSED when a reorg took a credited one."""
+    """Seen -> confirming -> credited, or too small, withheld; dropped when its transaction is gone; REVERSED when a
+    reorg took a credited one, which confirms again once it is in another block."""
 
     SEEN = 1
     CONFIRMING = 2
@@ -20,10 +21,11 @@ class DepositState(IntEnum):
 
 
 class Deposit(Kept, frozen=True, gc=False):
-    """A deposit by its order reference. `amount` and `fee` are in ledger units, `chain_units` is exact, as text.
+    """A deposit by its order reference. `amount`, `fee` and `net` are in ledger units, `chain_units` is exact, as text.
 
-    `position` is the output's index or the log's ordinal. `height` 0 means in no block. An internal one came from a
-    withdrawal inside the house and has no transaction.
+    `net` is what its owner is credited: `amount` - `fee`, or 0 for one that is too small. Owner 0 is the house itself.
+    `position` is the output's index or the log's ordinal. `block` is empty while it is in no block. An internal one
+    came from a withdrawal inside the house and has no transaction.
     """
 
     ref: int
@@ -37,10 +39,10 @@ class Deposit(Kept, frozen=True, gc=False):
     chain_units: str = "0"
     amount: int = 0
     fee: int = 0
+    net: int = 0
     state: int = 0
     height: int = 0
     block: str = ""
-    confirmations: int = 0
     seen_ms: int = 0
     internal: bool = False
 

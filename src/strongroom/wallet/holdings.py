@@ -11,7 +11,7 @@ from strongroom.errors import check
 from strongroom.ledger.accounts import Purpose, house, omnibus
 from strongroom.records.chains import Holding
 from strongroom.records.heads import head_of
-from strongroom.records.kept import Key, Kept
+from strongroom.records.kept import Kept, Key
 from strongroom.records.settings import AssetSettings, OfferSettings
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from strongroom.records.addresses import Address, AddressBook, Branch, Placed
-from strongroom.records.chains import Holding, Tip
+from strongroom.records.chains import Holding, Passed, Tip
 from strongroom.records.deposits import Deposit, Outpoint
 from strongroom.records.guards import Nonce, Reply
 from strongroom.records.heads import Head
@@ -21,7 +21,7 @@ from strongroom.records.users import Name, Profile, User
 from strongroom.records.withdrawals import Payment, Reserved, Spent, Withdrawal
 
 KINDS: Final[tuple[type[Kept], ...]] = (
-    Head, Thread, Nonce, Reply, User, Profile, Name, ApiKey, Address, AddressBook, Placed, Branch, Tip, Holding,
+    Head, Thread, Nonce, Reply, User, Profile, Name, ApiKey, Address, AddressBook, Placed, Branch, Tip, Passed, Holding,
     Deposit, Outpoint, Withdrawal, Payment, Reserved, Spent, Settings,
 )  # fmt: skip
 """Every kind of row that has a table."""

@@ -150,6 +150,7 @@ CREATE TABLE address (
     deleted  INTEGER NOT NULL,
     PRIMARY KEY (network, address, tag)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX address_in_pool ON address (network, owner);
 
 CREATE TABLE address_book (
     owner   INTEGER NOT NULL,
@@ -172,6 +173,14 @@ CREATE TABLE branch (network INTEGER PRIMARY KEY, derived INTEGER NOT NULL, give
 
 CREATE TABLE tip (network INTEGER PRIMARY KEY, height INTEGER NOT NULL, block TEXT NOT NULL, at_ms INTEGER NOT NULL) STRICT;
 
+CREATE TABLE passed (
+    network INTEGER NOT NULL,
+    slot    INTEGER NOT NULL,
+    height  INTEGER NOT NULL,
+    block   TEXT NOT NULL,
+    PRIMARY KEY (network, slot)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE holding (
     network     INTEGER NOT NULL,
     asset       INTEGER NOT NULL,
@@ -191,14 +200,15 @@ CREATE TABLE deposit (
     chain_units   TEXT NOT NULL,
     amount        INTEGER NOT NULL,
     fee           INTEGER NOT NULL,
+    net           INTEGER NOT NULL,
     state         INTEGER NOT NULL,
     height        INTEGER NOT NULL,
     block         TEXT NOT NULL,
-    confirmations INTEGER NOT NULL,
     seen_ms       INTEGER NOT NULL,
     internal      INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX deposit_by_state ON deposit (network, state);
+CREATE INDEX deposit_by_block ON deposit (network, block);
 
 CREATE TABLE outpoint (
     network  INTEGER NOT NULL,
