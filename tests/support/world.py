@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from strongroom.clock import Ids, SetClock
 from strongroom.engine.command import NOBODY, Command, Guard
@@ -111,7 +110,7 @@ class World:
 
 
 @asynccontextmanager
-async def opened(store: MemoryStore | SqliteStore) -> Any:
+async def opened(store: MemoryStore | SqliteStore) -> AsyncIterator[World]:
     """Run a house on a store, with the settings above declared if it is new."""
     clock = SetClock(NOW_MS)
     world = World(store, clock)
