@@ -6,8 +6,11 @@ from strongroom.records.kept import Kept
 
 
 class Address(Kept, frozen=True, gc=False):
-    """An address (with its tag, or "") of a network. `owner` 0 means that it waits in the pool; `position` is its index
-    on the network's branch. `paid` once a deposit arrived, `deleted` once its owner gave it up."""
+    """An address (with its tag, or "") of a network; `position` is its index on the network's branch.
+
+    With `given_ms` 0 it waits in the pool. `owner` 0 of a given one is the house itself: its address is position 0 of
+    each branch. `paid` once a deposit arrived, `deleted` once its owner gave it up.
+    """
 
     KEY = 3
 
@@ -21,10 +24,15 @@ class Address(Kept, frozen=True, gc=False):
     paid: bool = False
     deleted: bool = False
 
+    @property
+    def ours(self) -> bool:
+        """Whether the row is there at all: the address is a customer's, the house's or in the pool."""
+        return bool(self.position or self.given_ms)
+
 
 class AddressBook(Kept, frozen=True, gc=False):
-    """A user's addresses of an asset on a network, by their positions: `listed` the not-deleted ones, oldest first;
-    `unpaid` those never paid, deleted ones included."""
+    """A user's addresses of an asset on a network, by their positions, oldest first: `listed` the newest of the
+    not-deleted ones; `unpaid` those never paid, deleted ones included."""
 
     KEY = 3
 
@@ -36,7 +44,7 @@ class AddressBook(Kept, frozen=True, gc=False):
 
 
 class Placed(Kept, frozen=True, gc=False):
-    """The address text at a position of a network's branch; `highest` positions are found by `Branch`."""
+    """The address text at a position of a network's branch."""
 
     KEY = 2
 
@@ -47,8 +55,7 @@ class Placed(Kept, frozen=True, gc=False):
 
 
 class Branch(Kept, frozen=True, gc=False):
-    """How far a network's addresses are derived (`derived` positions) and given out (`given`)."""
+    """How far a network's addresses are derived: the next position to derive."""
 
     network: int
     derived: int = 0
-    given: int = 0

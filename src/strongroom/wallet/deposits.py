@@ -1,0 +1,316 @@
+"""Deposits: what arrives on a chain for a customer, or for the house, from its first sight to its credit.
+
+    seen -> confirming -> credited, or too small
+      |         |            a reorganisation may take each step back (`reversals`)
+      dropped   when its transaction is gone for good
+
+A deposit is (network, transaction, output): it is booked once, whichever block it is in. Every step is a
+compare-and-set on the deposit's row, so that it may be tried by several watchers, and again after a crash.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import msgspec
+
+from strongroom.engine.command import NOBODY, Command, Decision, Stale, View
+from strongroom.engine.port import Reads
+from strongroom.errors import InvariantBroken, check
+from strongroom.ledger.accounts import Purpose, house, omnibus
+from strongroom.ledger.entries import Posting
+from strongroom.records.addresses import Address
+from strongroom.records.chains import REMEMBERED_BLOCKS, Passed, Tip
+from strongroom.records.deposits import Deposit, DepositState, Outpoint
+from strongroom.records.heads import head_of
+from strongroom.records.history import Entry, LineType, Note, threads_of
+from strongroom.records.kept import Kept, Key
+from strongroom.records.settings import SETTINGS_KEY, AssetSettings, OfferSettings, Settings
+from strongroom.wallet.addresses import paid_needs, paid_rows
+from strongroom.wallet.catalogue import Catalogue, catalogue_of
+from strongroom.wallet.confirmations import Confirmations, confirmations_of
+from strongroom.wallet.context import Context
+from strongroom.wallet.credits import credit, credit_needs
+from strongroom.wallet.holdings import holding_change, holding_needs, ledger_units
+
+UNBOOKED: Final = frozenset({DepositState.SEEN, DepositState.CONFIRMING, DepositState.DROPPED, DepositState.REVERSED})
+"""The states in which the books hold nothing of a deposit."""
+
+CREDITED: Final = frozenset({DepositState.CREDITED, DepositState.TOO_SMALL})
+"""The states in which its coins are booked: to its owner, or to suspense."""
+
+OPEN: Final = (DepositState.SEEN, DepositState.CONFIRMING, DepositState.REVERSED)
+"""The states in which its transaction has still to be followed."""
+
+
+class Sighting(NamedTuple):
+    """An output to an address of ours, as a chain shows it: `block` is empty while it waits to be mined.
+
+    `network` and `asset` are our numbers, `chain_units` is in the chain's unit, `position` the output's index.
+    """
+
+    network: int
+    txid: str
+    position: int
+    address: str
+    tag: str
+    asset: int
+    chain_units: int
+    height: int = 0
+    block: str = ""
+
+
+class SeeDeposit(Command, frozen=True):
+    """Note a deposit at its first sight; its fee and whether it is too small are settled here, once."""
+
+    to: Address
+    txid: str
+    position: int
+    asset: int
+    chain_units: str
+    height: int
+    block: str
+    ref: int
+
+    def needs(self) -> list[Key]:
+        """The settings, the address with its book, the deposit, and its owner's history."""
+        keys = [SETTINGS_KEY, Outpoint.at(self.to.network, self.txid, self.position), Deposit.at(self.ref)]
+        return [*keys, *paid_needs(self.to), *threads_of(self.to.owner, self.asset, LineType.DEPOSIT)]
+
+    def decide(self, view: View, now_ms: int) -> Decision:
+        """Note it, if it is not known and its address is given out."""
+        address = view.get(Address, self.to.network, self.to.address, self.to.tag)
+        if (address.owner, address.asset) != (self.to.owner, self.to.asset) or not address.given_ms:
+            raise Stale
+        if view.get(Outpoint, address.network, self.txid, self.position).ref:
+            raise Stale
+        amount, fee, net = self._amounts(catalogue_of(view.get(Settings, 0).snapshot))
+        deposit = Deposit(
+            ref=self.ref,
+            owner=address.owner,
+            asset=self.asset,
+            network=address.network,
+            address=address.address,
+            tag=address.tag,
+            txid=self.txid,
+            position=self.position,
+            chain_units=self.chain_units,
+            amount=amount,
+            fee=fee,
+            net=net,
+            state=DepositState.CONFIRMING if self.block else DepositState.SEEN,
+            height=self.height,
+            block=self.block,
+            seen_ms=now_ms,
+        )
+        outpoint = Outpoint(address.network, self.txid, self.position, self.ref)
+        return Decision(rows=[deposit, outpoint, *paid_rows(view, address)], lines=_lines(deposit))
+
+    def _amounts(self, catalogue: Catalogue) -> tuple[int, int, int]:
+        """Return the amount in ledger units, the fee, and what the owner will be credited."""
+        offer, asset = offered(catalogue, self.to.network, self.asset)
+        amount = ledger_units(int(self.chain_units), offer, asset)
+        if not self.to.owner:
+            return amount, 0, amount
+        fee = offer.deposit_fee.fee(amount)
+        if amount < offer.deposit_minimum or fee >= amount:
+            return amount, 0, 0
+        return amount, fee, amount - fee
+
+
+def _lines(deposit: Deposit, note: Note = Note.NONE) -> list[Entry]:
+    """Return the owner's history line; what is less than a unit of the ledger has none, nor has the house."""
+    if not deposit.owner or not deposit.amount:
+        return []
+    return [
+        Entry(
+            deposit.owner,
+            deposit.asset,
+            LineType.DEPOSIT,
+            deposit.ref,
+            deposit.amount,
+            deposit.net,
+            fees=deposit.fee,
+            network=deposit.network,
+            note=note,
+        )
+    ]
+
+
+class PlaceDeposit(Command, frozen=True):
+    """Note the block that a deposit's transaction is in now, or with an empty `block` that it is in none any more."""
+
+    ref: int
+    before: str
+    height: int
+    block: str
+
+    def needs(self) -> list[Key]:
+        """The deposit."""
+        return [Deposit.at(self.ref)]
+
+    def decide(self, view: View, now_ms: int) -> Decision:
+        """Note it, while the deposit is not booked and stands where it was thought to stand."""
+        deposit = view.get(Deposit, self.ref)
+        if deposit.state not in UNBOOKED or deposit.block != self.before:
+            raise Stale
+        state = DepositState.CONFIRMING if self.block else DepositState.SEEN
+        return Decision(rows=[msgspec.structs.replace(deposit, state=state, height=self.height, block=self.block)])
+
+
+class DropDeposit(Command, frozen=True):
+    """Note that a deposit's transaction is gone; should a block have it after all, it is placed there as any other."""
+
+    ref: int
+
+    def needs(self) -> list[Key]:
+        """The deposit."""
+        return [Deposit.at(self.ref)]
+
+    def decide(self, view: View, now_ms: int) -> Decision:
+        """Drop it, while it waits in no block."""
+        deposit = view.get(Deposit, self.ref)
+        if deposit.state not in (DepositState.SEEN, DepositState.REVERSED) or deposit.block:
+            raise Stale
+        return Decision(rows=[msgspec.structs.replace(deposit, state=DepositState.DROPPED)])
+
+
+class CreditDeposit(Command, frozen=True):
+    """Book a deposit that is deep enough in the chain."""
+
+    ref: int
+    owner: int
+    asset: int
+    network: int
+    height: int
+    block: str
+
+    def needs(self) -> list[Key]:
+        """The settings, what is known of the chain, the deposit, and all accounts it may be booked to."""
+        chain = [Tip.at(self.network), Passed.at(self.network, self.height % REMEMBERED_BLOCKS)]
+        return [SETTINGS_KEY, Deposit.at(self.ref), *chain, *booking_needs(self.network, self.asset, self.owner)]
+
+    def decide(self, view: View, now_ms: int) -> Decision:
+        """Credit it once it has its confirmations in a block of the best chain as the books know it."""
+        deposit = view.get(Deposit, self.ref)
+        if deposit.state != DepositState.CONFIRMING or (deposit.height, deposit.block) != (self.height, self.block):
+            raise Stale
+        catalogue = catalogue_of(view.get(Settings, 0).snapshot)
+        needed = catalogue.network(self.network).confirmations
+        if not self._is_passed(view) or view.get(Tip, self.network).height - self.height + 1 < needed:
+            raise Stale
+        offer, asset = offered(catalogue, self.network, self.asset)
+        rows, delta = holding_change(view, offer, asset, int(deposit.chain_units))
+        postings = [
+            Posting(omnibus(self.network, self.asset), -delta),
+            Posting(house(Purpose.DUST, self.asset), delta - deposit.amount),
+            *_shares(view, deposit),
+        ]
+        state = DepositState.CREDITED if deposit.net or not deposit.owner else DepositState.TOO_SMALL
+        return Decision(postings=postings, rows=[*rows, msgspec.structs.replace(deposit, state=state)])
+
+    def _is_passed(self, view: View) -> bool:
+        """Say whether the deposit's block is the one at its height, as far back as blocks are remembered."""
+        passed = view.get(Passed, self.network, self.height % REMEMBERED_BLOCKS)
+        return passed.height > self.height or (passed.height, passed.block) == (self.height, self.block)
+
+
+def booking_needs(network: int, asset: int, owner: int) -> list[Key]:
+    """Return the accounts that a deposit's coins, its owner's credit and its fee may be booked to."""
+    purposes = (Purpose.FEES, Purpose.SUSPENSE, Purpose.INVENTORY, Purpose.EQUITY)
+    accounts = [head_of(house(purpose, asset)) for purpose in purposes]
+    return [*holding_needs(network, asset), *accounts, *(credit_needs(owner, asset) if owner else ())]
+
+
+def _shares(view: View, deposit: Deposit) -> list[Posting]:
+    """Return whom the house owes a deposit's amount to."""
+    asset, amount = deposit.asset, deposit.amount
+    if not deposit.owner:
+        return [Posting(house(Purpose.INVENTORY, asset), amount)]
+    if not deposit.net:
+        return [Posting(house(Purpose.SUSPENSE, asset), amount)]
+    return [*credit(view, deposit.owner, asset, deposit.net), Posting(house(Purpose.FEES, asset), deposit.fee)]
+
+
+def offered(catalogue: Catalogue, network: int, asset: int) -> tuple[OfferSettings, AssetSettings]:
+    """Return how an asset is on a network; that it is there was looked up when the deposit was seen."""
+    offer = catalogue.offer_at(asset, network)
+    if offer is None:
+        raise InvariantBroken("a deposit's asset is on its network")
+    return offer, catalogue.assets[asset]
+
+
+def internal_needs(address: Address, asset: int, ref: int) -> list[Key]:
+    """Return what `internal_deposit` reads and changes."""
+    owner = address.owner
+    return [
+        Deposit.at(ref),
+        *paid_needs(address),
+        *credit_needs(owner, asset),
+        *threads_of(owner, asset, LineType.DEPOSIT),
+    ]
+
+
+def internal_deposit(
+    view: View, address: Address, asset: int, amount: int, ref: int, now_ms: int
+) -> tuple[list[Posting], list[Kept], Entry]:
+    """Return postings, rows and history line of `amount` units that reach a customer's address inside the house.
+
+    It is credited at once, without fee or minimum (the contract's section 6, item 6); nothing touches the chain.
+    """
+    check(address.owner != 0 and amount > 0, "an internal deposit has an owner and an amount")
+    deposit = Deposit(
+        ref=ref,
+        owner=address.owner,
+        asset=asset,
+        network=address.network,
+        address=address.address,
+        tag=address.tag,
+        amount=amount,
+        net=amount,
+        state=DepositState.CREDITED,
+        seen_ms=now_ms,
+        internal=True,
+    )
+    [line] = _lines(deposit, Note.INTERNAL)
+    return [*credit(view, address.owner, asset, amount)], [deposit, *paid_rows(view, address)], line
+
+
+def prepare_sighting(context: Context, sighting: Sighting) -> SeeDeposit | PlaceDeposit | None:
+    """Return the command that notes what a chain shows of an output, None if the books know it already.
+
+    The address must be given out. A deposit that is booked is left alone, and so is one that is in a block already
+    when the mempool shows it.
+    """
+    reads = context.reads
+    ref = reads.row(Outpoint, sighting.network, sighting.txid, sighting.position).ref
+    if ref:
+        deposit = reads.row(Deposit, ref)
+        if deposit.state not in UNBOOKED or not sighting.block or deposit.block == sighting.block:
+            return None
+        return PlaceDeposit(NOBODY, ref, deposit.block, sighting.height, sighting.block)
+    return SeeDeposit(
+        guard=NOBODY,
+        to=reads.row(Address, sighting.network, sighting.address, sighting.tag),
+        txid=sighting.txid,
+        position=sighting.position,
+        asset=sighting.asset,
+        chain_units=str(sighting.chain_units),
+        height=sighting.height,
+        block=sighting.block,
+        ref=context.ids.ref(),
+    )
+
+
+def prepare_credit(deposit: Deposit) -> CreditDeposit:
+    """Return the command that credits a confirming deposit in the block it is known to be in."""
+    return CreditDeposit(
+        NOBODY, deposit.ref, deposit.owner, deposit.asset, deposit.network, deposit.height, deposit.block
+    )
+
+
+def deposit_confirmations(reads: Reads, deposit: Deposit) -> Confirmations:
+    """Return how many confirmations a deposit has, of those it needs: worked out from the chain's tip, never kept."""
+    network = catalogue_of(reads.row(Settings, 0).snapshot).network(deposit.network)
+    ended = deposit.internal or deposit.state in CREDITED
+    return confirmations_of(reads, network, deposit.height if deposit.block else 0, ended=ended)
