@@ -1,0 +1,65 @@
+"""Metrics of the books, worked out at each scrape from a few house accounts: the customers' are too many to add up.
+
+Every asset's accounts sum to zero, so what the customers have is minus what the house's own accounts add up to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from prometheus_client.core import Metric
+
+from strongroom.engine.port import Reads
+from strongroom.ledger.accounts import Account, Purpose
+from strongroom.observe.metrics import gauge
+from strongroom.records.chains import Tip
+from strongroom.records.heads import Head
+from strongroom.records.settings import AssetSettings, Settings, Snapshot
+
+HOUSE_PURPOSES: Final = tuple(purpose for purpose in Purpose if purpose >= Purpose.OMNIBUS)
+
+
+def balances(reads: Reads) -> Iterable[Metric]:
+    """Return the house's balances by asset and purpose, and what it owes all its customers together.
+
+    The customers' sum is net of what they owe after reorganisations. As money: positive is what the house owes.
+    """
+    snapshot = reads.row(Settings, 0).snapshot
+    house = gauge(
+        "strongroom_house_balance", "What the house's accounts hold; negative is owned", ("asset", "purpose", "network")
+    )
+    customers = gauge("strongroom_customers_balance", "What the house owes its customers", ("asset",))
+    for asset in snapshot.assets:
+        total = 0
+        for purpose, network, balance in _house_accounts(reads, snapshot, asset):
+            total += balance
+            house.add_metric([asset.code, purpose.name.lower(), network], _shown(balance, asset))
+        customers.add_metric([asset.code], _shown(-total, asset))
+    return house, customers
+
+
+def _house_accounts(reads: Reads, snapshot: Snapshot, asset: AssetSettings) -> Iterable[tuple[Purpose, str, int]]:
+    """Yield the asset's house accounts that were ever used: purpose, network or "", and balance."""
+    owners = {0: "", **{network.number: network.code for network in snapshot.networks}}
+    for purpose in HOUSE_PURPOSES:
+        for owner, network in owners.items():
+            head = reads.row(Head, Account(owner, asset.number, purpose).pack())
+            if head.count:
+                yield purpose, network, head.after
+
+
+def chains(reads: Reads) -> Iterable[Metric]:
+    """Return the height up to which each network has been worked through, and the time of that block."""
+    height = gauge("strongroom_chain_height", "Newest block that was worked through", ("network",))
+    seen = gauge("strongroom_chain_seen_seconds", "When that was, in Unix seconds", ("network",))
+    for network in reads.row(Settings, 0).snapshot.networks:
+        tip = reads.row(Tip, network.number)
+        height.add_metric([network.code], tip.height)
+        seen.add_metric([network.code], tip.at_ms / 1000)
+    return height, seen
+
+
+def _shown(units: int, asset: AssetSettings) -> float:
+    """Return units as whole coins for a chart; Prometheus knows floats only, and nothing is booked from them."""
+    return units / 10**asset.scale
