@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 import msgspec
 
 from strongroom.api import bodies, parameters
 from strongroom.api.operations import Access, Operation, Route
+from strongroom.engine.command import Guard
 from strongroom.errors import PARAMETER_INVALID, check
 from strongroom.records.keys import ApiKey
 from strongroom.records.users import User
@@ -16,6 +19,8 @@ from strongroom.wallet.context import Context
 
 if TYPE_CHECKING:
     from strongroom.wallet.addresses import AddressPool
+
+_IDEMPOTENCY_KEY: Final = re.compile(rb"[\x21-\x7e]{1,255}")
 
 Parameters = TypeVar("Parameters", bound=msgspec.Struct)
 
@@ -74,6 +79,7 @@ class Call:
         A POST that changes state reads its body only; everything else its body when there is one, else the query.
         """
         if self._parameters is None:
+            _check_idempotency_key(self)
             self._parameters = parameters.read(kind, self._values(kind))
         return cast(Parameters, self._parameters)
 
@@ -85,3 +91,26 @@ class Call:
         if self.operation.access is Access.CHANGE and self.operation.method == "POST":
             return body
         return bodies.merge(body, bodies.read_query(self.query, parameters.names(kind)))
+
+
+def _idempotency_key(call: Call) -> bytes | None:
+    """Return the Idempotency-Key, None where there is none or it is not one: 1 to 255 visible ASCII characters."""
+    values = call.headers.get(b"idempotency-key", ())
+    if len(values) != 1 or not _IDEMPOTENCY_KEY.fullmatch(values[0]):
+        return None
+    return values[0]
+
+
+def _check_idempotency_key(call: Call) -> None:
+    if call.operation.access is Access.CHANGE and b"idempotency-key" in call.headers and _idempotency_key(call) is None:
+        raise PARAMETER_INVALID("Idempotency-Key must be given once, 1 to 255 visible ASCII characters")
+
+
+def guard_of(call: Call, caller: Caller) -> Guard:
+    """Return the guard of a signed call's command; its fingerprint covers method, signed path, query and body."""
+    digest = fingerprint = b""
+    if (key := _idempotency_key(call)) is not None:
+        digest = sha256(key).digest()
+        parts = (call.operation.method.encode(), call.route.signed_path.encode(), call.query, call.body)
+        fingerprint = sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest()
+    return Guard(caller.user.uid, caller.key.number, caller.signature, caller.expires_ms, digest, fingerprint)

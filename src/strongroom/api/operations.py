@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from strongroom.engine.command import Command, Guard
+from strongroom.engine.settle import Outcome
 from strongroom.errors import check
 from strongroom.records.keys import Permission
 
@@ -28,6 +29,14 @@ class Prepare(Protocol):
 
     def __call__(self, call: Call, guard: Guard) -> Command:
         """Return the command. Raises `Refused`."""
+        ...
+
+
+class Perform(Protocol):
+    """How a changing operation is carried out that minds more than its command."""
+
+    async def __call__(self, call: Call, guard: Guard) -> Outcome:
+        """Return the outcome; a refusal has used up the signature. Raises `Refused` where nothing was done."""
         ...
 
 
@@ -65,8 +74,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """One thing a client can ask for.
 
     `name` is the counter of its rate limit, shared by dialects. `paths` are as signed, without the optional mount. A
-    reading operation has `answer`; a changing one `prepare`, which may be called again, and `render`, which turns the
-    outcome's result (and nothing that may have changed since) into the body. `reply` describes the body.
+    reading operation has `answer`; a changing one `prepare`, which may be called again, or `perform`, and `render`,
+    which turns the outcome's result (and nothing that may have changed since) into the body; `reply` describes it.
     """
 
     name: str
@@ -80,15 +89,17 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     reply: Any = None
     answer: Answer | None = None
     prepare: Prepare | None = None
+    perform: Perform | None = None
     render: Render | None = None
     errors: tuple[str, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the declaration is whole."""
-        check((self.access is Access.CHANGE) == (self.prepare is not None), f"{self.name} prepares what it changes")
-        check((self.prepare is None) == (self.render is None), f"{self.name} renders what it prepares")
-        check((self.answer is None) == (self.prepare is not None), f"{self.name} answers what it reads")
+        changes = self.access is Access.CHANGE
+        check(changes != (self.prepare is None and self.perform is None), f"{self.name} carries out what it changes")
+        check(changes == (self.render is not None), f"{self.name} renders what it changes")
+        check(changes == (self.answer is None), f"{self.name} answers what it reads")
 
 
 MOUNT: Final = "/spot"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -17,6 +17,19 @@ Number: TypeAlias = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type
 
 Decimal: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^-?\d+(\.\d+)?$")]
 """A decimal number as text."""
+
+
+Data = TypeVar("Data")
+
+
+class Envelope(msgspec.Struct, Generic[Data], frozen=True):
+    """The success envelope: code 1, `Success`, the time in Unix milliseconds, and the data."""
+
+    code: int
+    msg: str
+    time: int
+    data: Data
+    success: bool
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -39,7 +52,7 @@ def raw_number(text: str) -> msgspec.Raw:
 
 def envelope(data: Any, at_ms: int) -> bytes:
     """Return the success envelope round `data`."""
-    return encode({"code": 1, "msg": "Success", "time": at_ms, "data": data, "success": True})
+    return encode(Envelope(1, "Success", at_ms, data, success=True))
 
 
 def error_body(refusal: Refused, dialect: Dialect, now_ms: int) -> bytes:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Final, Protocol, cast
 
 import structlog
 
 from strongroom.api.authentication import Authenticator, has_claim, read_claim, require
-from strongroom.api.calls import Call, Caller, Services
+from strongroom.api.calls import Call, Caller, Services, guard_of
 from strongroom.api.client_address import Client, ClientAddresses
 from strongroom.api.limits import LimitExceeded, RateLimits, Standing
 from strongroom.api.operations import Access, Answer, Dialect, Operation, Prepare, Render, Route, routes_of
 from strongroom.api.replies import Reply, error_body
 from strongroom.api.requests import Disconnected, Receive, Request, Scope, Send, read_body, read_head
-from strongroom.engine.command import Command, Guard
+from strongroom.engine.command import Guard
 from strongroom.errors import (
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
-    PARAMETER_INVALID,
     RECEIVER_NOT_FOUND,
     SYSTEM_ERROR,
     UNAVAILABLE,
@@ -30,7 +28,6 @@ from strongroom.wallet.context import Remember, perform
 
 _JSON: Final = (b"content-type", b"application/json")
 _NO_STORE: Final = (b"cache-control", b"no-store")
-_MAX_IDEMPOTENCY_KEY: Final = 255
 
 log = structlog.get_logger("api")
 
@@ -160,19 +157,14 @@ class Api:
 
     async def _change(self, call: Call, exchange: Exchange) -> Reply:
         """Carry out a changing operation; whatever becomes of it from here on, the signature is used up."""
-        operation, caller = call.operation, call.caller
-        check(caller is not None, "a change has a caller")
-        caller, prepare, render = cast(Caller, caller), cast(Prepare, operation.prepare), cast(Render, operation.render)
-        key = call.headers.get(b"idempotency-key", [])
-        guard = _guard(call, caller, key)
-        usable = not key or guard.digest
-
-        def prepared() -> Command:
-            if not usable:
-                raise PARAMETER_INVALID("Idempotency-Key must be 1 to 255 visible ASCII characters")
-            return prepare(call, guard)
-
-        outcome = await perform(self._services.context, guard, prepared)
+        operation, context = call.operation, self._services.context
+        caller, render = cast(Caller, call.caller), cast(Render, operation.render)
+        guard = guard_of(call, caller)
+        if operation.perform is not None:
+            outcome = await operation.perform(call, guard)
+        else:
+            prepare = cast(Prepare, operation.prepare)
+            outcome = await perform(context, guard, lambda: prepare(call, guard))
         if outcome.refusal is not None:
             if outcome.refusal.error is RECEIVER_NOT_FOUND:
                 self._limits.note_receiver_refusal(caller.user.uid)
@@ -232,16 +224,6 @@ class Exchange:
         if self.route is not None:
             return self.route.dialect
         return Dialect.PLAIN
-
-
-def _guard(call: Call, caller: Caller, key: list[bytes]) -> Guard:
-    """Return the command's guard; without a digest if the Idempotency-Key is absent or unusable."""
-    digest = fingerprint = b""
-    if len(key) == 1 and 0 < len(key[0]) <= _MAX_IDEMPOTENCY_KEY and all(0x21 <= byte <= 0x7E for byte in key[0]):
-        digest = sha256(key[0]).digest()
-        parts = (call.operation.method.encode(), call.route.signed_path.encode(), call.query, call.body)
-        fingerprint = sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest()
-    return Guard(caller.user.uid, caller.key.number, caller.signature, caller.expires_ms, digest, fingerprint)
 
 
 def _static_headers(operation: Operation) -> tuple[tuple[bytes, bytes], ...]:

@@ -108,11 +108,16 @@ async def perform(context: Context, guard: Guard, prepare: Callable[[], Command]
         try:
             command = prepare()
         except Refused as refusal:
-            command = Declined(guard, refusal.error.name, refusal.message)
+            return await decline(context, guard, refusal)
         outcome = await context.submit(command)
         if not outcome.stale:
             return outcome
     raise UNAVAILABLE("System busy")
+
+
+async def decline(context: Context, guard: Guard, refusal: Refused) -> Outcome:
+    """Carry out a refusal: the request changes nothing, but its signature is used up, unless it is a replay."""
+    return await context.submit(Declined(guard, refusal.error.name, refusal.message))
 
 
 async def perform_own(context: Context, prepare: Callable[[], Command]) -> Outcome:
