@@ -80,6 +80,10 @@ class Reads(Protocol):
         """Return at most `limit` rows whose fields equal these values, in the order of their keys."""
         ...
 
+    def each(self, kind: type[Row]) -> Iterator[Row]:
+        """Yield every kept row of a kind that does not trail, in the order of their keys."""
+        ...
+
     def line(self, number: int) -> Line:
         """Return a history line; the absent one if there is none."""
         ...
@@ -94,6 +98,10 @@ class Reads(Protocol):
 
     def frontier(self) -> Frontier:
         """Return the seal over all items so far."""
+        ...
+
+    def seals(self) -> Iterator[Frontier]:
+        """Yield the seals that were kept, oldest first: that of the newest item at least."""
         ...
 
     def balances(self) -> Iterator[tuple[int, int, int]]:

@@ -10,13 +10,13 @@ from typing import cast
 
 from strongroom.engine.command import Row
 from strongroom.engine.port import StoredItem
+from strongroom.engine.sealing import leaf_of, stored_item
 from strongroom.engine.state import State
 from strongroom.errors import check
 from strongroom.ledger.seals import Frontier
 from strongroom.records.heads import Head
 from strongroom.records.history import Line
 from strongroom.records.kept import Kept, Key
-from strongroom.store.sealing import leaf_of, stored_item
 
 
 class MemoryStore:
@@ -68,6 +68,10 @@ class MemoryStore:
         ]
         return sorted(found, key=lambda row: row.key()[1:], reverse=newest_first)[:limit]
 
+    def each(self, kind: type[Row]) -> Iterator[Row]:
+        """Yield every row of a kind in the order of their keys."""
+        yield from self.rows(kind, {}, len(self.kept))
+
     def line(self, number: int) -> Line:
         """Return a history line; the absent one if there is none."""
         return self._lines.get(number) or Line(number)
@@ -83,6 +87,10 @@ class MemoryStore:
     def frontier(self) -> Frontier:
         """Return the seal over all items."""
         return self._frontier
+
+    def seals(self) -> Iterator[Frontier]:
+        """Yield the newest seal: earlier ones are not kept in memory."""
+        yield self._frontier
 
     def balances(self) -> Iterator[tuple[int, int, int]]:
         """Yield (packed account, balance, count) of every account."""

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
 from strongroom.clock import Ids
+from strongroom.engine.sealing import leaf_of, stored_item
 from strongroom.engine.state import State
 from strongroom.errors import check
 from strongroom.ledger.seals import SALT_BYTES, Frontier
 from strongroom.records.guards import Nonce
 from strongroom.records.kept import Kept, Key
-from strongroom.store.sealing import leaf_of, stored_item
 from strongroom.store.sqlite.sweep import Sweep
 from strongroom.store.sqlite.tables import (
     ITEM_COLUMNS,

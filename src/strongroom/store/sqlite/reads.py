@@ -34,6 +34,13 @@ def load_where(
     return [cast(Row, table.decode(found)) for found in run(connection, sql, (*values, limit))]
 
 
+def load_each(connection: apsw.Connection, kind: type[Row]) -> Iterator[Row]:
+    """Yield every row of a kind in key order."""
+    table = TABLES[kind]
+    for found in run(connection, table.select_where((), newest_first=False), (-1,)):
+        yield cast(Row, table.decode(found))
+
+
 def load_line(connection: apsw.Connection, number: int) -> Line:
     """Return a history line, or the absent one."""
     found = run(connection, LINES.select_one, (number,)).fetchone()
@@ -100,5 +107,14 @@ def load_frontier(connection: apsw.Connection) -> tuple[int, int, Frontier]:
     if newest is None:
         return 0, 0, Frontier()
     number, at_ms, last_item, peaks = newest
-    hashes = tuple(peaks[i : i + HASH_BYTES] for i in range(0, len(peaks), HASH_BYTES))
-    return number, at_ms, Frontier(last_item, hashes)
+    return number, at_ms, _frontier(last_item, peaks)
+
+
+def load_seals(connection: apsw.Connection) -> Iterator[Frontier]:
+    """Yield the seal after every batch, oldest first."""
+    for last_item, peaks in run(connection, "SELECT last_item, peaks FROM batch ORDER BY number"):
+        yield _frontier(last_item, peaks)
+
+
+def _frontier(last_item: int, peaks: bytes) -> Frontier:
+    return Frontier(last_item, tuple(peaks[i : i + HASH_BYTES] for i in range(0, len(peaks), HASH_BYTES)))

@@ -195,6 +195,11 @@ class SqliteStore:
         check(not kind.TRAILING and kind is not Nonce, "trailing rows are read one by one")
         return reads.load_where(self._reader, kind, equal, limit, newest_first=newest_first)
 
+    def each(self, kind: type[Row]) -> Iterator[Row]:
+        """Yield every row of a kind in the order of their keys, as they stand on disk."""
+        check(not kind.TRAILING and kind is not Nonce, "trailing rows are read one by one")
+        return reads.load_each(self._reader, kind)
+
     def line(self, number: int) -> Line:
         """Return a history line; the absent one if there is none."""
         return reads.load_line(self._reader, number)
@@ -210,6 +215,10 @@ class SqliteStore:
     def frontier(self) -> Frontier:
         """Return the seal over all items so far."""
         return self._frontier
+
+    def seals(self) -> Iterator[Frontier]:
+        """Yield the seal after every batch, oldest first."""
+        return reads.load_seals(self._reader)
 
     def balances(self) -> Iterator[tuple[int, int, int]]:
         """Yield (packed account, balance, count) of every account."""
