@@ -10,11 +10,11 @@ from typing import cast
 import msgspec
 import pytest
 
-from strongroom.engine.command import NOBODY, Command, Decision, View
+from strongroom.engine.command import NOBODY
 from strongroom.records.chains import Tip
 from strongroom.records.deposits import Deposit, DepositState
-from strongroom.records.history import Entry, Line, LineType, Note, threads_of
-from strongroom.records.kept import Kept, Key
+from strongroom.records.history import Entry, Line, LineType, Note
+from strongroom.records.kept import Kept
 from strongroom.records.withdrawals import Withdrawal, WithdrawalState
 from strongroom.store.memory import MemoryStore
 from strongroom.wallet import history
@@ -27,27 +27,12 @@ from strongroom.wallet.history import (
     lines_of,
     newest_lines,
 )
+from support.effects import Do
 from support.world import BITCOIN, BTC, ERC20, ETH, NOW_MS, USDT, World, opened
 
 COIN = 100_000_000
 OWNER = 77
 LINES_PER_COMMAND = 15
-
-
-class Tell(Command, frozen=True):
-    """Write history lines and rows as they are given."""
-
-    entries: tuple[Entry, ...]
-    kept: tuple[Kept, ...] = ()
-
-    def needs(self) -> list[Key]:
-        """The threads of all lines, and the rows."""
-        threads = [key for entry in self.entries for key in threads_of(entry.owner, entry.asset, entry.type)]
-        return [*threads, *(row.key() for row in self.kept)]
-
-    def decide(self, view: View, now_ms: int) -> Decision:
-        """Write them."""
-        return Decision(rows=self.kept, lines=self.entries)
 
 
 @pytest.fixture
@@ -61,7 +46,7 @@ async def tell(world: World, *entries: Entry, kept: tuple[Kept, ...] = ()) -> No
     """Write lines, and rows beside the first of them; ten milliseconds pass with every few lines."""
     for first in range(0, max(1, len(entries)), LINES_PER_COMMAND):
         world.clock.at_ms += 10
-        await world.context.submit(Tell(NOBODY, entries[first : first + LINES_PER_COMMAND], kept if not first else ()))
+        await world.context.submit(Do(NOBODY, (), () if first else kept, entries[first : first + LINES_PER_COMMAND]))
 
 
 async def tell_randomly(world: World, count: int, seed: int) -> list[Line]:

@@ -1,0 +1,102 @@
+"""Kept rows held against the journal: what stands in a table is what the newest item that wrote it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from typing import Final
+
+import msgspec
+
+from strongroom.engine.port import Reads, StoredItem
+from strongroom.ledger.accounts import Purpose, held, omnibus
+from strongroom.records.chains import Holding
+from strongroom.records.deposits import Deposit
+from strongroom.records.kept import Kept, Key
+from strongroom.records.settings import Settings
+from strongroom.records.users import User
+from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Payment, Withdrawal
+from strongroom.wallet.catalogue import Catalogue
+from strongroom.wallet.holdings import ledger_units
+from strongroom.wallet.recount import Accounts, Counted, Findings, name_of
+
+_COMPARED: Final[tuple[type[Kept], ...]] = (Settings, User, Deposit, Withdrawal, Payment, Holding)
+"""The kinds whose every change stands in the journal."""
+
+_EFFECTS: Final = msgspec.json.Decoder(list[tuple[str, msgspec.Raw]])
+_ROWS: Final = {kind.__name__: msgspec.json.Decoder(kind) for kind in _COMPARED}
+_NEVER_POSTED: Final = Counted()
+
+
+class KeptRows:
+    """A fingerprint of every row as the journal last wrote it, with the item that did."""
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+        self._written: dict[Key, tuple[bytes, int]] = {}
+
+    def note(self, item: StoredItem) -> None:
+        """Take note of the rows that an item wrote."""
+        if not item.effects:
+            return
+        try:
+            for kind, text in _EFFECTS.decode(item.effects):
+                if (decoder := _ROWS.get(kind)) is not None:
+                    row = decoder.decode(text)
+                    self._written[row.key()] = (_fingerprint(row), item.number)
+        except msgspec.MsgspecError as error:
+            self._findings.add(item.number, f"its effects cannot be read: {error}")
+
+    def compare(self, reads: Reads, accounts: Accounts) -> None:
+        """Check the kept rows, and what they say of the balances."""
+        held_units: dict[int, int] = {}
+        owned_units: dict[int, int] = {}
+        catalogue = Catalogue(reads.row(Settings, 0).snapshot)
+        for kind in _COMPARED:
+            for row in reads.each(kind):
+                self._compare_row(row)
+                if isinstance(row, Withdrawal) and row.state in OPEN_WITHDRAWALS:
+                    account = held(row.owner, row.asset).pack()
+                    held_units[account] = held_units.get(account, 0) + row.held
+                elif isinstance(row, Holding):
+                    owned_units[omnibus(row.network, row.asset).pack()] = -self._units_of(row, catalogue)
+        for key, (_, item) in self._written.items():
+            self._findings.add(item, f"the {_label(key)} that it wrote is missing")
+        self._compare_sums(accounts, Purpose.HELD, held_units, "its open withdrawals hold")
+        self._compare_sums(accounts, Purpose.OMNIBUS, owned_units, "its exact total comes to")
+
+    def _compare_row(self, row: Kept) -> None:
+        key = row.key()
+        fingerprint, item = self._written.pop(key, (b"", 0))
+        if not item:
+            self._findings.add(0, f"the {_label(key)} was written by no item")
+        elif fingerprint != _fingerprint(row):
+            self._findings.add(item, f"the {_label(key)} is not as it left it")
+
+    def _units_of(self, holding: Holding, catalogue: Catalogue) -> int:
+        """Return a chain's total in ledger units; where the offer is gone nobody can tell its decimals."""
+        offer, units = catalogue.offer_at(holding.asset, holding.network), int(holding.chain_units)
+        if offer is not None:
+            return ledger_units(units, offer, catalogue.assets[holding.asset])
+        if units:
+            self._findings.add(0, f"no offer tells what {_label(holding.key())} comes to")
+        return 0
+
+    def _compare_sums(self, accounts: Accounts, purpose: Purpose, expected: Mapping[int, int], what: str) -> None:
+        """Check every balance of a purpose against what the rows come to."""
+        for account in sorted({*_of_purpose(accounts, purpose), *expected}):
+            counted, units = accounts.heads.get(account, _NEVER_POSTED), expected.get(account, 0)
+            if counted.after != units:
+                self._findings.add(counted.item, f"{name_of(account)} is {counted.after}, and {what} {units}")
+
+
+def _of_purpose(accounts: Accounts, purpose: Purpose) -> Iterable[int]:
+    return (packed for packed, account in accounts.accounts.items() if account.purpose == purpose)
+
+
+def _fingerprint(row: Kept) -> bytes:
+    return sha256(msgspec.json.encode(row)).digest()
+
+
+def _label(key: Key) -> str:
+    return f"{key[0].__name__.lower()} {' '.join(map(str, key[1:]))}"
