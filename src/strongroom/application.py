@@ -3,50 +3,173 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
 
-import msgspec
+from cryptography.exceptions import InvalidTag
 
-from strongroom.api.authentication import DEFAULT_WINDOW_MS, Authenticator
+from strongroom.api.authentication import Authenticator
 from strongroom.api.calls import Services
-from strongroom.api.client_address import ClientAddresses, read_networks
-from strongroom.api.dialects import v3
-from strongroom.api.limits import RateLimits, TierLimits
+from strongroom.api.client_address import ClientAddresses
+from strongroom.api.dialects import OPERATIONS
+from strongroom.api.health import Front, Page, Readiness
+from strongroom.api.limits import RateLimits
 from strongroom.api.server import Api
+from strongroom.assembly import networks_of, next_snapshot, rate_book_of, tiers_of
 from strongroom.clock import Clock, Ids
+from strongroom.config import Config, ConfigError
+from strongroom.config_catalogue import snapshot_of
+from strongroom.engine.command import NOBODY
+from strongroom.engine.supervisor import Supervisor
 from strongroom.engine.writer import Writer
+from strongroom.errors import check
+from strongroom.observe import books
+from strongroom.observe.events import Events
+from strongroom.observe.metrics import CONTENT_TYPE, Metrics
+from strongroom.records.keys import ApiKey
+from strongroom.records.settings import Settings
 from strongroom.store.sqlite.store import SqliteStore
-from strongroom.wallet.context import Context
+from strongroom.treasury import Treasury
+from strongroom.wallet.approvals import expire_due
+from strongroom.wallet.context import Context, perform_own
 from strongroom.wallet.keys import SecretBox
+from strongroom.wallet.settings import prepare_settings
 
+EXPIRY_EVERY_S: Final = 30.0
+POOL_READY_S: Final = 30.0
+"""How long a start waits for the first deposit addresses before it goes on without them."""
 
-class Means(msgspec.Struct, frozen=True):
-    """What an application is opened with."""
-
-    folder: Path
-    master_key: bytes
-    tiers: dict[str, TierLimits]
-    window_ms: int = DEFAULT_WINDOW_MS
-    trusted_proxies: tuple[str, ...] = ()
+WRITER: Final = "writer"
 
 
 class Application:
-    """A house with its books open: the store, the writer, the use cases and the API over them."""
+    """A house with its books open: the store, the writer, the use cases, custody, and the API over them.
 
-    def __init__(self, means: Means, clock: Clock, events: Events) -> None:
-        """Open the data folder. Raises `DataFolderBusy` if another server has it open."""
-        self.clock = clock
-        self.ids = Ids(clock)
-        self.store = SqliteStore(means.folder, self.ids)
-        clock.advance_to(self.store.last()[1])
-        self.writer = Writer(self.store, clock, events)
-        self.context = Context(self.writer.submit, self.store, clock, self.ids)
-        self.box = SecretBox(means.master_key)
+    `front` is the ASGI application. Nothing runs before `running()`.
+    """
+
+    def __init__(self, config: Config, master_key: bytes, clock: Clock | None = None) -> None:
+        """Open the data folder.
+
+        Raises `ConfigError`, and `StoreError` if another server has the folder open or a newer release wrote it.
+        """
+        declared = snapshot_of(config)
+        rates = rate_book_of(config.rates)
+        addresses = ClientAddresses(networks_of("trusted_proxies", config.trusted_proxies))
+        operators = networks_of("operations_networks", config.operations_networks)
+        self.config = config
+        self.clock = clock or Clock()
+        self.ids = Ids(self.clock)
+        self.metrics = Metrics()
+        self.events = Events(self.metrics)
+        self.box = SecretBox(master_key)
+        self.supervisor: Supervisor | None = None
+        self.store = SqliteStore(config.folder, self.ids)
+        try:
+            self.clock.advance_to(self.store.last()[1])
+            self.writer = Writer(self.store, self.clock, self.events)
+            self.context = Context(self.writer.submit, self.store, self.clock, self.ids)
+            self.context.rates = rates
+            self._snapshot = next_snapshot(self.store.row(Settings, 0).snapshot, declared)
+            _check_master_key(self.context, self.box)
+            self.treasury = Treasury(config.folder, master_key, config.simulation, self._snapshot, self.context)
+        except BaseException:
+            self.store.close()
+            raise
+        self.limits = RateLimits(self.clock, tiers_of(config))
         self.api = Api(
-            Services(self.context, None),
-            v3.OPERATIONS,
-            Authenticator(self.store, clock, self.box.open, means.window_ms),
-            RateLimits(clock, means.tiers),
-            ClientAddresses(read_networks(means.trusted_proxies)),
-            events,
+            Services(self.context, self.treasury.pools),
+            OPERATIONS,
+            Authenticator(self.store, self.clock, self.box.open, config.nonce_window_ms),
+            self.limits,
+            addresses,
+            self.events,
+            frozenset(config.cors_origins),
         )
+        self.front = Front(self.api, self.clock, self.ids, addresses, self.readiness, self._metrics_page, operators)
+        self._watch()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Run every loop; at the end stop them in reverse order, write out what was accepted, and close the books."""
+        check(self.supervisor is None, "an application runs once")
+        self.supervisor = supervisor = Supervisor(self.clock)
+        supervisor.start(WRITER, self.writer.run, vital=True)
+        try:
+            await self._declare()
+            await self.treasury.start(supervisor)
+            supervisor.start("expiry", self._expire)
+            await self._wait_for_addresses()
+            yield
+        finally:
+            self.api.draining = True
+            await supervisor.stop(but=frozenset({WRITER}))
+            self.writer.close()
+            await supervisor.join(WRITER)
+            self.treasury.close()
+            self.store.close()
+
+    def drain(self) -> None:
+        """Answer 503 to every new request from now on."""
+        self.api.draining = True
+
+    def readiness(self) -> Readiness:
+        """Return whether requests are taken, and why not."""
+        trouble = self.writer.trouble
+        running = self.supervisor is not None
+        if self.api.draining:
+            status = "draining"
+        elif not running:
+            status = "starting"
+        else:
+            status = "unavailable" if trouble else "ready"
+        details = {
+            "writer": trouble,
+            "queue": self.writer.depth,
+            "loops": self.supervisor.down if self.supervisor else {},
+            "networks": self.treasury.status(self.clock.now_ms()),
+        }
+        return Readiness(status == "ready", status, details)
+
+    async def _declare(self) -> None:
+        """Keep what the file declares and the books do not know yet."""
+        if self.store.row(Settings, 0).snapshot != self._snapshot:
+            _ = await perform_own(self.context, lambda: prepare_settings(self.context, NOBODY, self._snapshot))
+
+    async def _wait_for_addresses(self) -> None:
+        try:
+            async with asyncio.timeout(POOL_READY_S):
+                await self.treasury.pools.ready()
+        except TimeoutError:
+            # The node does not answer: deposits wait, everything else goes on, and `/readyz` tells.
+            pass
+
+    async def _expire(self) -> None:
+        while True:
+            _ = await expire_due(self.context)
+            await asyncio.sleep(EXPIRY_EVERY_S)
+
+    def _metrics_page(self) -> Page:
+        return Page(CONTENT_TYPE, self.metrics.page())
+
+    def _watch(self) -> None:
+        self.metrics.watch("strongroom_queue_commands", "Commands that wait for the writer", lambda: self.writer.depth)
+        self.metrics.watch("strongroom_rate_limit_buckets", "Counters of the rate limits", lambda: self.limits.tracked)
+        self.metrics.watch("strongroom_ready", "1 while requests are taken", lambda: self.readiness().ready)
+        self.metrics.watch("strongroom_journal_items", "Items in the journal", lambda: self.store.last()[0])
+        self.metrics.collect_with(lambda: books.balances(self.store))
+        self.metrics.collect_with(lambda: books.chains(self.store))
+        self.metrics.collect_with(self._networks)
+
+    def _networks(self) -> list[books.Metric]:
+        return books.networks(self.treasury.status(self.clock.now_ms()))
+
+
+def _check_master_key(context: Context, box: SecretBox) -> None:
+    """Raise `ConfigError` unless the master key opens the secrets of this data folder: found out now, not later."""
+    for key in context.reads.rows(ApiKey, {}, 1):
+        try:
+            _ = box.open(key.secret, key.text)
+        except InvalidTag:
+            raise ConfigError(["the master key is not the one that this data folder was made with"]) from None

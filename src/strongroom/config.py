@@ -176,9 +176,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     head_timeout_s: Annotated[
         float, Meta(gt=0, le=600, description="How long a request's head may take to arrive, in s")
     ] = 30
-    body_timeout_s: Annotated[
-        float, Meta(gt=0, le=600, description="How long a request's body may take to arrive, in s")
-    ] = 30
     keep_alive_s: Annotated[int, Meta(ge=1, le=3_600, description="How long an idle connection is kept, in s")] = 75
     max_connections: Annotated[Positive, Meta(description="Connections served at once; more are answered 503")] = 4_096
     approval_expires_s: Annotated[

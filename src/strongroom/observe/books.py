@@ -5,8 +5,8 @@ Every asset's accounts sum to zero, so what the customers have is minus what the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from prometheus_client.core import Metric
 
@@ -58,6 +58,21 @@ def chains(reads: Reads) -> Iterable[Metric]:
         height.add_metric([network.code], tip.height)
         seen.add_metric([network.code], tip.at_ms / 1000)
     return height, seen
+
+
+def networks(status: Mapping[str, Mapping[str, Any]]) -> list[Metric]:
+    """Return how each network fares, from what custody tells of it."""
+    up = gauge("strongroom_network_up", "1 while a network is followed without an error", ("network",))
+    payments = gauge(
+        "strongroom_payments", "Payments under way, and those of them that are stuck", ("network", "state")
+    )
+    unbooked = gauge("strongroom_unbooked_outputs", "Arrivals that could not be booked for anybody", ("network",))
+    for network, told in status.items():
+        up.add_metric([network], int(not told["stale"] and not told["watcher"]))
+        payments.add_metric([network, "open"], told["open_payments"])
+        payments.add_metric([network, "stuck"], told["stuck_payments"])
+        unbooked.add_metric([network], told["unbooked"])
+    return [up, payments, unbooked]
 
 
 def _shown(units: int, asset: AssetSettings) -> float:
