@@ -183,7 +183,7 @@ def paid_rows(view: View, address: Address) -> list[Kept]:
     return [msgspec.structs.replace(address, paid=True), msgspec.structs.replace(book, unpaid=unpaid)]
 
 
-def prepare_stock(context: Context, network: int, first: int, addresses: Sequence[tuple[str, str]]) -> StockAddresses:
+def prepare_stock(network: int, first: int, addresses: Sequence[tuple[str, str]]) -> StockAddresses:
     """Return the command that keeps addresses (with their tags) derived from position `first` on."""
     return StockAddresses(NOBODY, network, first, tuple(addresses))
 

@@ -19,6 +19,7 @@ from strongroom.engine.port import Reads
 from strongroom.errors import InvariantBroken, check
 from strongroom.ledger.accounts import Purpose, house, omnibus
 from strongroom.ledger.entries import Posting
+from strongroom.money import MAX_UNITS
 from strongroom.records.addresses import Address
 from strongroom.records.chains import REMEMBERED_BLOCKS, Passed, Tip
 from strongroom.records.deposits import Deposit, DepositState, Outpoint
@@ -240,6 +241,20 @@ def offered(catalogue: Catalogue, network: int, asset: int) -> tuple[OfferSettin
     return offer, catalogue.assets[asset]
 
 
+def asset_of_token(catalogue: Catalogue, network: int, token: str) -> int | None:
+    """Return the number of the asset that a network's chain calls `token`, None for one that is not offered."""
+    for offer in catalogue.snapshot.offers:
+        if (offer.network, offer.token) == (network, token):
+            return offer.asset
+    return None
+
+
+def is_bookable(catalogue: Catalogue, network: int, asset: int, chain_units: int) -> bool:
+    """Say whether an amount in chain units is within the ledger's range."""
+    offer, settings = offered(catalogue, network, asset)
+    return ledger_units(chain_units, offer, settings) < MAX_UNITS
+
+
 def internal_needs(address: Address, asset: int, ref: int) -> list[Key]:
     """Return what `internal_deposit` reads and changes."""
     owner = address.owner
@@ -288,7 +303,7 @@ def prepare_sighting(context: Context, sighting: Sighting) -> SeeDeposit | Place
         deposit = reads.row(Deposit, ref)
         if deposit.state not in UNBOOKED or not sighting.block or deposit.block == sighting.block:
             return None
-        return PlaceDeposit(NOBODY, ref, deposit.block, sighting.height, sighting.block)
+        return prepare_placing(deposit, sighting.height, sighting.block)
     return SeeDeposit(
         guard=NOBODY,
         to=reads.row(Address, sighting.network, sighting.address, sighting.tag),
@@ -307,6 +322,16 @@ def prepare_credit(deposit: Deposit) -> CreditDeposit:
     return CreditDeposit(
         NOBODY, deposit.ref, deposit.owner, deposit.asset, deposit.network, deposit.height, deposit.block
     )
+
+
+def prepare_placing(deposit: Deposit, height: int = 0, block: str = "") -> PlaceDeposit:
+    """Return the command that puts a deposit that is not booked into a block, or takes it out of the one it is in."""
+    return PlaceDeposit(NOBODY, deposit.ref, deposit.block, height, block)
+
+
+def prepare_drop(deposit: Deposit) -> DropDeposit:
+    """Return the command that drops a deposit whose transaction is gone."""
+    return DropDeposit(NOBODY, deposit.ref)
 
 
 def deposit_confirmations(reads: Reads, deposit: Deposit) -> Confirmations:

@@ -1,0 +1,125 @@
+"""The pool of deposit addresses: derived ahead in a thread, kept in the books, told to the node, then given out.
+
+An address is free only when all of that has happened, so that whatever is paid to a given one is seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import structlog
+
+from strongroom.custody.chain import Chain, ChainError
+from strongroom.custody.derivation import Branch, DerivedAddress
+from strongroom.errors import Refused
+from strongroom.records.addresses import Address, Placed
+from strongroom.records.addresses import Branch as BranchRow
+from strongroom.wallet.addresses import prepare_stock
+from strongroom.wallet.context import Context
+
+LOW: Final = 50
+"""With fewer free addresses than this on a network, more are derived."""
+
+STOCKED_AT_ONCE: Final = 64
+"""So many addresses are derived and kept in one step."""
+
+_MAX_POOLED: Final = 1_000
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 5.0
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("pool")
+
+
+class Source(NamedTuple):
+    """Where a network's addresses come from, and the node that must watch them."""
+
+    branch: Branch
+    chain: Chain
+
+
+class _Free:
+    """A network's free addresses, and the positions of all that are free or taken but not given yet."""
+
+    def __init__(self) -> None:
+        self.addresses: deque[Placed] = deque()
+        self.known: set[int] = set()
+        self.low = asyncio.Event()
+        self.filled = asyncio.Event()
+
+
+class AddressPools:
+    """The free addresses of every network, by the network's number (`wallet.addresses.AddressPool`)."""
+
+    def __init__(self, context: Context, sources: Mapping[int, Source]) -> None:
+        self._context = context
+        self._sources = sources
+        self._free = {network: _Free() for network in sources}
+
+    def take(self, network: int) -> Placed | None:
+        """Return a free address of a network, None if none is ready."""
+        free = self._free.get(network)
+        if free is None:
+            return None
+        if len(free.addresses) <= LOW:
+            free.filled.clear()
+            free.low.set()
+        return free.addresses.popleft() if free.addresses else None
+
+    def put_back(self, placed: Placed) -> None:
+        """Make an address that was taken in vain free again."""
+        self._free[placed.network].addresses.appendleft(placed)
+
+    async def ready(self) -> None:
+        """Wait until every network has its stock of addresses to give out."""
+        for free in self._free.values():
+            _ = await free.filled.wait()
+
+    async def run(self) -> None:
+        """Keep every network's addresses above the low mark until cancelled."""
+        async with asyncio.TaskGroup() as keepers:
+            for network in self._sources:
+                _ = keepers.create_task(self._keep(network))
+
+    async def _keep(self, network: int) -> None:
+        free, pause_s = self._free[network], _FIRST_PAUSE_S
+        while True:
+            free.low.clear()
+            try:
+                while len(free.addresses) < LOW:
+                    await self._fill(network, free)
+            except (ChainError, Refused) as problem:
+                log.warning("addresses_not_stocked", network=network, problem=str(problem))
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                continue
+            free.filled.set()
+            pause_s = _FIRST_PAUSE_S
+            _ = await free.low.wait()
+
+    async def _fill(self, network: int, free: _Free) -> None:
+        """Free what the books have in stock; derive more where that is too little."""
+        source = self._sources[network]
+        fresh = self._stocked(network, free)
+        if len(free.addresses) + len(fresh) < LOW:
+            await self._stock(network, source.branch)
+            fresh = self._stocked(network, free)
+        await source.chain.watch({address.address for address in fresh})
+        for address in fresh:
+            free.known.add(address.position)
+            if not address.given_ms:
+                free.addresses.append(Placed(network, address.position, address.address, address.tag))
+
+    def _stocked(self, network: int, free: _Free) -> list[Address]:
+        """Return what the books have that is given to nobody and not free yet, by position, the house's address too."""
+        rows = self._context.reads.rows(Address, {"network": network, "owner": 0}, _MAX_POOLED)
+        free.known.intersection_update(row.position for row in rows)
+        return sorted((row for row in rows if row.position not in free.known), key=lambda row: row.position)
+
+    async def _stock(self, network: int, branch: Branch) -> None:
+        """Derive and keep more; where another process has just done so, its addresses are found in the books."""
+        first = self._context.reads.row(BranchRow, network).derived
+        derived: list[DerivedAddress] = await asyncio.to_thread(branch.addresses, first, STOCKED_AT_ONCE)
+        _ = await self._context.submit(prepare_stock(network, first, derived))

@@ -1,0 +1,321 @@
+"""The watcher: follows a chain block by block, and books what arrives at addresses of ours.
+
+Each round makes the books agree with the chain as it is now, in this order:
+
+    orphans     deposits of blocks that the chain gave up are taken back; then the tip goes back to the fork
+    blocks      each new block's outputs are noted; then the tip advances; then what is deep enough is credited
+    mempool     what waits to be mined is noted early
+    open ones   deposits whose transaction is gone are dropped
+
+Every step is one command, a compare-and-set. A step that a crash or another watcher has left half done is done
+again, and what was done already has no effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+import structlog
+
+from strongroom.custody.chain import Block, Chain, ChainError, Fate, Output, TransactionStatus
+from strongroom.engine.command import Command
+from strongroom.errors import InvariantBroken, Refused
+from strongroom.records.addresses import Address
+from strongroom.records.chains import Tip
+from strongroom.records.deposits import Deposit, DepositState
+from strongroom.wallet.addresses import house_address
+from strongroom.wallet.catalogue import Catalogue
+from strongroom.wallet.context import Context
+from strongroom.wallet.deposits import (
+    CREDITED,
+    Sighting,
+    asset_of_token,
+    is_bookable,
+    prepare_credit,
+    prepare_drop,
+    prepare_placing,
+    prepare_sighting,
+)
+from strongroom.wallet.reversals import prepare_reversal
+from strongroom.wallet.tips import PassedBlock, passed_block, prepare_tip
+
+BLOCKS_AT_ONCE: Final = 50
+"""So many blocks are worked through before the tip advances over them and deposits are credited."""
+
+UNKNOWN_GRACE_MS: Final = 3_600_000
+"""A deposit whose transaction the node does not know is dropped this long after it was first seen."""
+
+_IDLE_S: Final = 30.0
+_FIRST_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 5.0
+_AT_ONCE: Final = 100
+_MAX_OPEN: Final = 10_000
+_MAX_REPORTED: Final = 10_000
+
+log = structlog.get_logger("watcher")
+
+
+class OtherChain(ChainError):
+    """The node's chain has none of the blocks that the books know: another chain, or too deep a reorganisation."""
+
+
+class _Behind(Exception):
+    """The books or the chain moved while a round was under way: it begins again."""
+
+
+class NetworkStatus(msgspec.Struct):
+    """How a network's watcher fares: `error` is empty when its latest round succeeded; times in Unix milliseconds.
+
+    `unbooked` counts outputs that reached an address of ours and could not be booked for anybody.
+    """
+
+    network: str
+    last_success_ms: int = 0
+    height: int = 0
+    error: str = ""
+    unbooked: int = 0
+
+
+Report = Callable[[str, Output], None]
+"""Told the reason and the output of what reached us and could not be booked, once each."""
+
+
+def _no_report(reason: str, output: Output) -> None:
+    """Leave it at the log line and the count."""
+
+
+class Watcher:
+    """Follows one network; several may follow the same one, for each step is carried out once.
+
+    The very first start begins at the block at height `start`, or with None at the chain's tip of that moment.
+    """
+
+    def __init__(
+        self, context: Context, chain: Chain, network: int, *, start: int | None = 0, report: Report = _no_report
+    ) -> None:
+        self.status = NetworkStatus(chain.network)
+        self._context = context
+        self._chain = chain
+        self._network = network
+        self._start = start
+        self._report = report
+        self._reported: dict[tuple[str, int], None] = {}
+        self._finished: int | None = None
+        self._round_ended = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow the chain until cancelled; what goes wrong is told by `status`, and tried again."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            seen = await self._chain.wait_change(-1, 0)
+            if await self._try_round():
+                self._finished = seen
+                self._round_ended.set()
+                self._round_ended = asyncio.Event()
+                pause_s = _FIRST_PAUSE_S
+                _ = await self._chain.wait_change(seen, _IDLE_S)
+            else:
+                await asyncio.sleep(_FIRST_PAUSE_S)
+                _ = await self._chain.wait_change(seen, pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def settled(self) -> None:
+        """Wait until a round has worked through all that the chain shows now."""
+        while self._finished != await self._chain.wait_change(-1, 0):
+            _ = await self._round_ended.wait()
+
+    async def _try_round(self) -> bool:
+        """Go one round; say whether it went through."""
+        try:
+            await self.go_round()
+        except _Behind:
+            return False
+        except (ChainError, Refused, InvariantBroken) as problem:
+            if str(problem) != self.status.error:
+                log.warning("chain_not_followed", network=self.status.network, problem=str(problem))
+            self.status.error = str(problem) or type(problem).__name__
+            return False
+        self.status.error = ""
+        self.status.last_success_ms = self._context.clock.now_ms()
+        return True
+
+    async def go_round(self) -> None:
+        """Make the books agree with the chain. Raises `ChainError`, `Refused` UNAVAILABLE, `InvariantBroken`."""
+        await self._leave_orphans()
+        while await self._pass_blocks():
+            await self._credit()
+        await self._credit()
+        waiting = await self._chain.mempool()
+        await self._note(waiting, None)
+        await self._follow_open({output.txid for output in waiting})
+
+    # -- orphans
+
+    async def _leave_orphans(self) -> None:
+        """Go back to the newest block that the chain still has, once nothing is booked by a later one."""
+        tip = self._context.reads.row(Tip, self._network)
+        if not tip.block:
+            return
+        orphans: list[str] = []
+        height, ours = tip.height, tip.block
+        while not await self._is_at(height, ours):
+            orphans.append(ours)
+            height -= 1
+            ours = passed_block(self._context.reads, self._network, height)
+            if not ours:
+                raise OtherChain(f"none of the newest {len(orphans)} blocks is on the node's chain")
+        if orphans:
+            log.warning("chain_reorganised", network=self.status.network, depth=len(orphans), height=height)
+            for orphan in orphans:
+                await self._take_back(orphan)
+            await self._do([prepare_tip(self._network, tip.block, [PassedBlock(height, ours)])])
+
+    async def _take_back(self, orphan: str) -> None:
+        """Take every deposit out of a block."""
+        where = {"network": self._network, "block": orphan}
+        while found := self._context.reads.rows(Deposit, where, _AT_ONCE):
+            await self._do([prepare_reversal(it) if it.state in CREDITED else prepare_placing(it) for it in found])
+
+    # -- blocks
+
+    async def _pass_blocks(self) -> bool:
+        """Note what the next blocks hold, then advance over them; say whether there were any."""
+        tip = self._context.reads.row(Tip, self._network)
+        self.status.height = tip.height
+        blocks = await self._next_blocks(tip)
+        for block in blocks:
+            await self._note(await self._chain.outputs_in(block.hash), block)
+        if blocks:
+            passed = [PassedBlock(block.height, block.hash) for block in blocks]
+            await self._do([prepare_tip(self._network, tip.block, passed)])
+            self.status.height = blocks[-1].height
+        return bool(blocks)
+
+    async def _next_blocks(self, tip: Tip) -> list[Block]:
+        """Return the blocks after the tip, oldest first, at most as many as are worked through at once."""
+        if not tip.block:
+            first = await self._chain.tip() if self._start is None else await self._chain.block_at(self._start)
+            return [] if first is None else [first]
+        blocks: list[Block] = []
+        parent, height = tip.block, tip.height
+        while len(blocks) < BLOCKS_AT_ONCE and (block := await self._chain.block_at(height + 1)) is not None:
+            if block.parent_hash != parent:
+                raise _Behind
+            blocks.append(block)
+            parent, height = block.hash, block.height
+        return blocks
+
+    async def _note(self, outputs: Sequence[Output], block: Block | None) -> None:
+        """Note every output to an address of ours, of a block or of those that wait."""
+        catalogue, house = self._context.catalogue, house_address(self._context.reads, self._network)
+        commands: list[Command] = []
+        for output in outputs:
+            if output.ours:
+                continue
+            sighting = self._sighting(catalogue, output, block, shared=output.address == house.address)
+            command = sighting and prepare_sighting(self._context, sighting)
+            if command:
+                commands.append(command)
+        await self._do(commands)
+
+    def _sighting(self, catalogue: Catalogue, output: Output, block: Block | None, *, shared: bool) -> Sighting | None:
+        """Return what an output is to us; None, and told, for one that reached us and belongs to nobody."""
+        address = self._context.reads.row(Address, self._network, output.address, output.tag)
+        asset = asset_of_token(catalogue, self._network, output.asset_id)
+        if not address.ours and not shared:
+            return None
+        if not address.given_ms:
+            return self._tell("the address is given to nobody" if address.ours else "the tag is nobody's", output)
+        if asset is None:
+            return self._tell("the token is unknown", output)
+        if not is_bookable(catalogue, self._network, asset, output.amount):
+            return self._tell("the amount is beyond the ledger's range", output)
+        height, hash_ = (block.height, block.hash) if block else (0, "")
+        place = (self._network, output.txid, output.index, output.address, output.tag)
+        return Sighting(*place, asset, output.amount, height, hash_)
+
+    def _tell(self, reason: str, output: Output) -> None:
+        """Count and report an output that is not booked, once."""
+        key = (output.txid, output.index)
+        if key in self._reported:
+            return
+        if len(self._reported) >= _MAX_REPORTED:
+            del self._reported[next(iter(self._reported))]
+        self._reported[key] = None
+        self.status.unbooked += 1
+        log.warning(
+            "output_not_booked", network=self.status.network, txid=output.txid, index=output.index, reason=reason
+        )
+        self._report(reason, output)
+
+    async def _credit(self) -> None:
+        """Credit the deposits that are deep enough, and take those out of their block that it turns out not to hold."""
+        tip = self._context.reads.row(Tip, self._network)
+        needed = self._context.catalogue.network(self._network).confirmations
+        commands: list[Command] = []
+        for deposit in self._in_state(DepositState.CONFIRMING):
+            depth = tip.height - deposit.height + 1
+            if depth > 0 and not await self._is_passed(deposit):
+                commands.append(prepare_placing(deposit))
+            elif depth >= needed:
+                commands.append(prepare_credit(deposit))
+        await self._do(commands)
+
+    async def _is_passed(self, deposit: Deposit) -> bool:
+        """Say whether a deposit's block is on the best chain: as the books know it, or for an old one as the node."""
+        passed = passed_block(self._context.reads, self._network, deposit.height)
+        return passed == deposit.block if passed else await self._is_at(deposit.height, deposit.block)
+
+    async def _is_at(self, height: int, block_hash: str) -> bool:
+        """Say whether the node has that block at that height of its best chain."""
+        block = await self._chain.block_at(height)
+        return block is not None and block.hash == block_hash
+
+    # -- open ones
+
+    async def _follow_open(self, waiting: set[str]) -> None:
+        """Look after the deposits that are in no block, and do not wait in the mempool either."""
+        commands: list[Command] = []
+        for deposit in (*self._in_state(DepositState.SEEN), *self._in_state(DepositState.REVERSED)):
+            if deposit.txid not in waiting:
+                status = await self._chain.transaction(deposit.txid)
+                if self._is_gone(deposit, status):
+                    commands.append(prepare_drop(deposit))
+                elif status.fate is Fate.MINED and status.block and self._has_passed(status.block):
+                    # Another watcher, going by an older view of the chain, took it out of this block meanwhile.
+                    commands.append(prepare_placing(deposit, status.block.height, status.block.hash))
+        await self._do(commands)
+
+    def _has_passed(self, block: Block) -> bool:
+        return passed_block(self._context.reads, self._network, block.height) == block.hash
+
+    def _is_gone(self, deposit: Deposit, status: TransactionStatus) -> bool:
+        """Say whether a transaction will not be mined: its rival is buried, or the node has long not known it."""
+        if status.fate is Fate.UNKNOWN:
+            return self._context.clock.now_ms() - deposit.seen_ms > UNKNOWN_GRACE_MS
+        if status.fate is not Fate.CONFLICTED:
+            return False
+        if status.block is None:
+            return True
+        tip = self._context.reads.row(Tip, self._network)
+        return tip.height - status.block.height + 1 >= self._context.catalogue.network(self._network).confirmations
+
+    # -- steps
+
+    def _in_state(self, state: DepositState) -> list[Deposit]:
+        return self._context.reads.rows(Deposit, {"network": self._network, "state": state}, _MAX_OPEN)
+
+    async def _do(self, commands: Sequence[Command]) -> None:
+        """Carry commands out, many in one batch. Raises `_Behind` if one of them was overtaken, once all are done."""
+        overtaken = False
+        for first in range(0, len(commands), _AT_ONCE):
+            outcomes = await asyncio.gather(*map(self._context.submit, commands[first : first + _AT_ONCE]))
+            for outcome in outcomes:
+                if outcome.refusal is not None:
+                    raise outcome.refusal
+                overtaken = overtaken or outcome.stale
+        if overtaken:
+            raise _Behind
