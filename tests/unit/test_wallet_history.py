@@ -225,7 +225,7 @@ async def test_a_withdrawal_line_tells_the_withdrawals_own_state(
 )
 async def test_confirmations_count_up_to_what_the_network_needs(world: World, height: int, tip: int, now: int) -> None:
     """A transaction in the newest block has one confirmation, one in no block has none."""
-    deposit = Deposit(5, OWNER, ETH, ERC20, "0xAb", state=DepositState.CONFIRMING, height=height)
+    deposit = Deposit(5, OWNER, ETH, ERC20, "0xAb", state=DepositState.CONFIRMING, height=height, block="b" * height)
     entry = Entry(OWNER, ETH, LineType.DEPOSIT, 5, 100, 90, 10, ERC20)
     row = await described(world, entry, deposit, Tip(ERC20, tip))
     assert row.course.confirmations == (now, 3)
@@ -233,7 +233,7 @@ async def test_confirmations_count_up_to_what_the_network_needs(world: World, he
 
 async def test_a_credited_deposit_keeps_all_its_confirmations(world: World) -> None:
     """Once it is complete it does not become unconfirmed again."""
-    deposit = Deposit(5, OWNER, ETH, ERC20, "0xAb", state=DepositState.CREDITED, height=100)
+    deposit = Deposit(5, OWNER, ETH, ERC20, "0xAb", state=DepositState.CREDITED, height=100, block="b")
     entry = Entry(OWNER, ETH, LineType.DEPOSIT, 5, 100, 90, 10, ERC20)
     assert (await described(world, entry, deposit, Tip(ERC20, 100))).course.confirmations == (3, 3)
 

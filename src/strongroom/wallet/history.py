@@ -15,8 +15,10 @@ from strongroom.records.settings import AssetSettings, NetworkSettings
 from strongroom.records.users import Profile
 from strongroom.records.withdrawals import Withdrawal, WithdrawalState
 from strongroom.wallet.catalogue import Catalogue
-from strongroom.wallet.confirmations import Confirmations, confirmations_of
+from strongroom.wallet.confirmations import Confirmations
+from strongroom.wallet.deposits import deposit_confirmations
 from strongroom.wallet.threads import KnownLines, Strand, page_of
+from strongroom.wallet.withdrawals import withdrawal_confirmations
 
 _FAMILY: Final = (LineType.SUB_ACCOUNT_IN, LineType.SUB_ACCOUNT_OUT)
 
@@ -249,5 +251,5 @@ def _course_of(
     network, address = catalogue.network(row.network), f"{row.address}:{row.tag}" if row.tag else row.address
     if internal:
         return Course(status, network, address, internal=True)
-    confirmations = confirmations_of(reads, network, row.height, ended=status is Status.COMPLETED)
-    return Course(status, network, address, row.txid, confirmations)
+    known = deposit_confirmations(reads, row) if isinstance(row, Deposit) else withdrawal_confirmations(reads, row)
+    return Course(status, network, address, row.txid, known)
