@@ -22,7 +22,7 @@ from strongroom.engine.settle import Outcome
 from strongroom.ledger.accounts import CUSTOMER_PURPOSES, Purpose, available, held, omnibus, unpack
 from strongroom.ledger.entries import Posting
 from strongroom.money import FeeFormula
-from strongroom.records.chains import Holding
+from strongroom.records.chains import Holding, Tip
 from strongroom.records.heads import Head, head_of
 from strongroom.records.kept import Key
 from strongroom.records.settings import AssetSettings, NetworkSettings, OfferSettings, Settings, Snapshot
@@ -72,7 +72,7 @@ class Endow(Command, frozen=True):
     asset: int
     network: int
     units: int
-    held_before: str
+    before: str
     chain_units: str
 
     def needs(self) -> list[Key]:
@@ -82,7 +82,7 @@ class Endow(Command, frozen=True):
 
     def decide(self, view: View, now_ms: int) -> Decision:
         """Book them."""
-        total = int(self.held_before) + int(self.chain_units)
+        total = int(self.before) + int(self.chain_units)
         postings = [
             Posting(omnibus(self.network, self.asset), -self.units),
             Posting(available(self.owner, self.asset), self.units),
@@ -109,6 +109,25 @@ def book(*postings: Posting) -> BookAnything:
     return BookAnything(NOBODY, postings)
 
 
+class NoteTip(Command, frozen=True):
+    """Note a chain's newest block, as the watcher does."""
+
+    tip: Tip
+
+    def needs(self) -> list[Key]:
+        """The tip."""
+        return [self.tip.key()]
+
+    def decide(self, view: View, now_ms: int) -> Decision:
+        """Note it."""
+        return Decision(rows=[self.tip])
+
+
+def note_tip(tip: Tip) -> NoteTip:
+    """Return the command that notes a chain's newest block."""
+    return NoteTip(NOBODY, tip)
+
+
 class Payouts:
     """The house, its node and its senders."""
 
@@ -116,6 +135,7 @@ class Payouts:
         self.world = world
         self.node = node
         self.reads = world.store
+        self.signer = _SIGNER
         self.alice = 0
         self.bob = 0
 
@@ -161,16 +181,28 @@ class Payouts:
 
     async def endow(self, owner: int, asset: int, network: int, units: int) -> None:
         """Give a user coins on a chain, in the books and on the node."""
+        await self.do(lambda: self.endow_books(owner, asset, network, units))
+        await self.endow_node(asset, network, units)
+
+    def endow_books(self, owner: int, asset: int, network: int, units: int) -> Endow:
+        """Return the command that gives a user coins in the books only."""
+        before = self.reads.row(Holding, network, asset).chain_units
+        _, on_chain = self._on_chain(asset, network, units)
+        return Endow(NOBODY, owner, asset, network, units, before, str(on_chain))
+
+    async def endow_node(self, asset: int, network: int, units: int) -> None:
+        """Let coins arrive at the house's address on a chain."""
+        token, on_chain = self._on_chain(asset, network, units)
+        home = OURS[network][0]
+        await self.chain(network).watch([home.address])
+        await self.node.faucet(CODES[network], home.address, home.tag, token, on_chain)
+        await self.node.mine(CODES[network])
+
+    def _on_chain(self, asset: int, network: int, units: int) -> tuple[str, int]:
         catalogue = self.world.context.catalogue
         offer = catalogue.offer_at(asset, network)
         assert offer is not None
-        on_chain = chain_units(units, offer, catalogue.assets[asset])
-        before = self.reads.row(Holding, network, asset).chain_units
-        await self.do(lambda: Endow(NOBODY, owner, asset, network, units, before, str(on_chain)))
-        house = OURS[network][0]
-        await self.chain(network).watch([house.address])
-        await self.node.faucet(CODES[network], house.address, house.tag, offer.token, on_chain)
-        await self.node.mine(CODES[network])
+        return offer.token, chain_units(units, offer, catalogue.assets[asset])
 
     async def give(self, owner: int, asset: int, network: int, position: int) -> DerivedAddress:
         """Give a user a deposit address."""
@@ -282,6 +314,32 @@ class Payouts:
             assert offer is not None
             floor = ledger_units(int(holding.chain_units), offer, catalogue.assets[holding.asset])
             assert self.balance(omnibus(holding.network, holding.asset)) == -floor
+
+    async def paid_on(self, network: int = BITCOIN) -> list[tuple[str, str, int]]:
+        """Return whom the house has paid on a network's best chain, waiting ones included."""
+        chain = self.chain(network)
+        outputs = list(await chain.mempool())
+        for height in range((await chain.tip()).height + 1):
+            block = await chain.block_at(height)
+            assert block is not None
+            outputs += await chain.outputs_in(block.hash)
+        return [(output.address, output.tag, output.amount) for output in outputs if output.ours]
+
+    async def until_waiting(self, count: int, network: int = BITCOIN, timeout_s: float = 10) -> None:
+        """Wait until so many payments wait in a network's mempool; fail after a while."""
+        chain, seen = self.chain(network), -1
+        async with asyncio.timeout(timeout_s):
+            while len(await chain.mempool()) != count:
+                seen = await chain.wait_change(seen, timeout_s)
+
+    async def pay(self, sender: Sender, *withdrawals: Withdrawal, network: int = BITCOIN) -> None:
+        """Let a sender work and blocks be mined until withdrawals are closed."""
+        for _ in range(20):
+            await sender.step()
+            if all(self.row(withdrawal.ref).state not in OPEN_WITHDRAWALS for withdrawal in withdrawals):
+                return
+            await self.node.mine(CODES[network])
+        raise AssertionError(f"still open: {sender.status}")
 
     async def agrees_with_node(self, network: int, asset: int) -> bool:
         """Say whether the node has what the books say."""

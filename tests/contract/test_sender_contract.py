@@ -1,0 +1,264 @@
+"""How approved withdrawals are paid: once each, settled when buried, released when the chain says never."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from strongroom.engine.command import NOBODY
+from strongroom.errors import Refused
+from strongroom.ledger.accounts import Purpose, house, omnibus
+from strongroom.records.chains import Holding, Tip
+from strongroom.records.withdrawals import Payment, PaymentState, Reserved, Spent, WithdrawalState
+from strongroom.wallet.balances import balance_of
+from strongroom.wallet.payments import UnminePayment, VoidPayment, prepare_finish, prepare_reservation
+from strongroom.wallet.withdrawals import withdrawal_confirmations
+from support.paying import COIN, RIPPLE, THEIRS, TODAY, XRP, Payouts, note_tip, paying, until
+from support.world import BITCOIN, BTC, ERC20, ETH, USDT, new_store
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def payouts(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Payouts]:
+    """A house on each store in turn, where alice has ten bitcoin."""
+    async with paying(new_store(request.param, tmp_path), tmp_path) as payouts:
+        await payouts.endow(payouts.alice, BTC, BITCOIN, 10 * COIN)
+        yield payouts
+
+
+async def test_a_withdrawal_is_paid_and_settled_when_it_is_buried(payouts: Payouts) -> None:
+    """The receiver gets the amount on the chain, and the total falls only then; the house bears the chain's fee."""
+    withdrawal, sender = await payouts.withdraw("1.5"), payouts.sender()
+    await sender.step()
+    assert payouts.row(withdrawal.ref).state == WithdrawalState.PAYING
+    await payouts.node.mine("BITCOIN")
+    await sender.step()
+    mined = payouts.row(withdrawal.ref)
+    assert mined.txid == payouts.payment(withdrawal).candidates[0]
+    assert balance_of(payouts.reads, payouts.alice, BTC) == (850_000_000, 10 * COIN)
+    await payouts.node.mine("BITCOIN")
+    await sender.step()
+    assert payouts.row(withdrawal.ref).state == WithdrawalState.SETTLED
+    assert balance_of(payouts.reads, payouts.alice, BTC) == (850_000_000, 850_000_000)
+    assert await payouts.paid_on() == [(*THEIRS[BITCOIN], 149_999_500)]
+    assert payouts.balance(house(Purpose.FEES, BTC)) == 500
+    assert payouts.balance(house(Purpose.CHAIN_FEE, BTC)) == -2820
+    assert await payouts.agrees_with_node(BITCOIN, BTC)
+    payouts.agree()
+
+
+async def test_a_tokens_chain_fee_is_paid_in_the_chains_own_coin(payouts: Payouts) -> None:
+    """USDT leaves in six decimals, the fee in wei; what is finer than the ledger goes to the dust."""
+    await payouts.endow(payouts.alice, USDT, ERC20, 100 * COIN)
+    await payouts.endow(payouts.bob, ETH, ERC20, COIN)
+    withdrawals = [await payouts.withdraw(str(n), THEIRS[ERC20].address, asset="USDT") for n in (10, 20, 30)]
+    await payouts.pay(payouts.sender(ERC20), *withdrawals, network=ERC20)
+    assert [amount for _, _, amount in await payouts.paid_on(ERC20)] == [5_000_000, 15_000_000, 25_000_000]
+    assert payouts.balance(house(Purpose.FEES, USDT)) == 15 * COIN
+    assert int(payouts.reads.row(Holding, ERC20, ETH).chain_units) == 10**18 - 3 * 130_000_000_000_000
+    assert await payouts.agrees_with_node(ERC20, USDT)
+    assert await payouts.agrees_with_node(ERC20, ETH)
+    payouts.agree()
+
+
+async def test_odd_wei_go_to_the_dust(payouts: Payouts) -> None:
+    """A chain fee that is no whole number of ledger units leaves the omnibus the floor of what is there."""
+    await payouts.endow(payouts.alice, ETH, ERC20, 10 * COIN)
+    payouts.chain(ERC20).spec = msgspec.structs.replace(payouts.chain(ERC20).spec, payment_fee=15_000_000_001)
+    withdrawals = [await payouts.withdraw("1", THEIRS[ERC20].address, asset="ETH") for _ in range(3)]
+    await payouts.pay(payouts.sender(ERC20), *withdrawals, network=ERC20)
+    assert payouts.balance(house(Purpose.CHAIN_FEE, ETH)) == -3
+    assert payouts.balance(omnibus(ERC20, ETH)) == -(7 * COIN - 5)
+    assert payouts.balance(house(Purpose.DUST, ETH)) == -2
+    payouts.agree()
+
+
+async def test_a_tag_reaches_the_chain(payouts: Payouts) -> None:
+    """An XRP withdrawal pays the address with its tag, in drops."""
+    await payouts.endow(payouts.alice, XRP, RIPPLE, 100 * COIN)
+    withdrawal = await payouts.withdraw("10", ":".join(THEIRS[RIPPLE]), asset="XRP")
+    await payouts.pay(payouts.sender(RIPPLE), withdrawal, network=RIPPLE)
+    assert await payouts.paid_on(RIPPLE) == [(*THEIRS[RIPPLE], 9_749_999)]
+    payouts.agree()
+
+
+async def test_what_the_chain_will_never_mine_is_released(payouts: Payouts) -> None:
+    """A payment that failed for good gives the customer amount and fee back, and the day's limit as well."""
+    withdrawal, sender = await payouts.withdraw("2", include_fee=False), payouts.sender()
+    payouts.node.fail_next("BITCOIN")
+    await payouts.pay(sender, withdrawal)
+    assert payouts.row(withdrawal.ref).state == WithdrawalState.FAILED
+    assert payouts.payment(withdrawal).state == PaymentState.VOIDED
+    assert balance_of(payouts.reads, payouts.alice, BTC) == (10 * COIN, 10 * COIN)
+    assert payouts.reads.row(Spent, payouts.alice, BTC, TODAY).amount == 0
+    assert await payouts.paid_on() == []
+    again = await payouts.withdraw("2")
+    await payouts.pay(sender, again)
+    assert payouts.row(again.ref).state == WithdrawalState.SETTLED
+    assert payouts.payment(again).spends > payouts.payment(withdrawal).spends
+    payouts.agree()
+
+
+async def test_a_reorganisation_moves_a_payment_to_another_block(payouts: Payouts) -> None:
+    """Confirmations count from the block it is in now, and nothing is paid twice."""
+    withdrawal, sender = await payouts.withdraw("2"), payouts.sender()
+    await sender.step()
+    [block] = await payouts.node.mine("BITCOIN")
+    await sender.step()
+    assert payouts.row(withdrawal.ref).height == block.height
+    await payouts.node.reorg("BITCOIN", 1)
+    await sender.step()
+    assert payouts.row(withdrawal.ref).height == block.height + 1
+    assert payouts.row(withdrawal.ref).state == WithdrawalState.PAYING
+    await payouts.pay(sender, withdrawal)
+    assert len(await payouts.paid_on()) == 1
+    payouts.agree()
+
+
+async def test_a_reorganisation_that_drops_a_payment_fails_it(payouts: Payouts) -> None:
+    """A payment in a block is no payment yet: when the chain takes it back for good, the money is free."""
+    withdrawal, sender = await payouts.withdraw("2"), payouts.sender()
+    await sender.step()
+    await payouts.node.mine("BITCOIN")
+    await sender.step()
+    await payouts.node.reorg("BITCOIN", 1, drop=payouts.payment(withdrawal).candidates)
+    await sender.step()
+    assert (payouts.row(withdrawal.ref).txid, payouts.row(withdrawal.ref).height) == ("", 0)
+    await sender.step()
+    assert payouts.row(withdrawal.ref).state == WithdrawalState.FAILED
+    assert payouts.available(payouts.alice) == 10 * COIN
+    payouts.agree()
+
+
+async def test_a_payment_waits_for_funds(payouts: Payouts) -> None:
+    """While the hot wallet is short, the withdrawal is under way, and the same transaction goes out when coins came."""
+    await payouts.do(lambda: payouts.endow_books(payouts.alice, BTC, BITCOIN, 5 * COIN))
+    withdrawal, sender = await payouts.withdraw("12"), payouts.sender()
+    small = await payouts.withdraw("1")
+    await sender.step()
+    stuck = payouts.payment(withdrawal)
+    assert sender.status.stuck == {stuck.ref: "the hot wallet has too little native coin"}
+    assert payouts.row(withdrawal.ref).state == WithdrawalState.PAYING
+    await payouts.pay(sender, small)
+    await payouts.endow_node(BTC, BITCOIN, 5 * COIN)
+    await payouts.pay(sender, withdrawal)
+    assert payouts.payment(withdrawal).candidates == stuck.candidates
+    assert sender.status.stuck == {}
+    assert len(await payouts.paid_on()) == 2
+    payouts.agree()
+
+
+async def test_a_refused_candidate_is_never_replaced_by_another(payouts: Payouts) -> None:
+    """The node's no settles nothing: the payment stays as it is, and the operator is told."""
+    withdrawal, sender = await payouts.withdraw("1"), payouts.sender()
+    right = await payouts.signer.public_key("BITCOIN")
+    payouts.node.register("BITCOIN", await payouts.signer.public_key("ERC20"))
+    for _ in range(3):
+        assert await sender.step()
+    signed = payouts.payment(withdrawal)
+    assert (signed.state, len(signed.candidates)) == (PaymentState.SIGNED, 1)
+    assert sender.status.stuck == {signed.ref: "the signature is not the hot wallet's"}
+    payouts.node.register("BITCOIN", right)
+    await payouts.pay(sender, withdrawal)
+    assert payouts.payment(withdrawal).candidates == signed.candidates
+
+
+async def test_each_payment_has_a_nonce_of_its_own(payouts: Payouts) -> None:
+    """Payments that the node has not seen yet have their nonces all the same."""
+    withdrawals = [await payouts.withdraw("1") for _ in range(5)]
+    for withdrawal in withdrawals[:3]:
+        await payouts.do(lambda withdrawal=withdrawal: prepare_reservation(payouts.world.context, withdrawal, 0, 100))
+    await payouts.pay(payouts.sender(), *withdrawals)
+    spends = [payouts.payment(withdrawal).spends for withdrawal in withdrawals]
+    assert len(set(spends)) == 5
+    assert len(payouts.reads.rows(Reserved, {"network": BITCOIN}, 10)) == 5
+    assert len(await payouts.paid_on()) == 5
+    payouts.agree()
+
+
+async def test_two_senders_pay_each_withdrawal_once(payouts: Payouts) -> None:
+    """Leadership saves work only: whoever is second finds that the step is done."""
+    withdrawals = [await payouts.withdraw("1") for _ in range(6)]
+    senders = [payouts.sender(), payouts.sender()]
+    for _ in range(5):
+        await asyncio.gather(*(sender.step() for sender in senders))
+        await payouts.node.mine("BITCOIN")
+    assert {payouts.row(withdrawal.ref).state for withdrawal in withdrawals} == {WithdrawalState.SETTLED}
+    assert len(await payouts.paid_on()) == 6
+    assert len(payouts.reads.rows(Payment, {"network": BITCOIN}, 10)) == 6
+    payouts.agree()
+
+
+async def test_only_one_payment_is_made_of_a_withdrawal(payouts: Payouts) -> None:
+    """A second reservation, a void without a signature, and a settlement that is not confirmed are refused."""
+    context, withdrawal = payouts.world.context, await payouts.withdraw("1")
+    twin = prepare_reservation(context, withdrawal, 7, 100)
+    await payouts.do(lambda: prepare_reservation(context, withdrawal, 0, 100))
+    payment = payouts.payment(withdrawal)
+    with pytest.raises(Refused, match="withdrawal is not approved"):
+        await payouts.do(lambda: twin)
+    with pytest.raises(Refused, match="payment is not signed"):
+        await payouts.do(lambda: VoidPayment(NOBODY, payment.ref, payouts.row(withdrawal.ref)))
+    with pytest.raises(Refused, match="payment is not mined"):
+        await payouts.do(lambda: UnminePayment(NOBODY, payment.ref, withdrawal.ref))
+    sender = payouts.sender()
+    await sender.step()
+    [block] = await payouts.node.mine("BITCOIN")
+    await sender.step()
+    with pytest.raises(Refused, match="payment is not confirmed"):
+        await payouts.do(lambda: prepare_finish(context, payouts.payment(withdrawal), block.height))
+    assert payouts.held(payouts.alice) == COIN
+
+
+async def test_confirmations_count_with_the_chains_tip(payouts: Payouts) -> None:
+    """History shows how deep the payment is, as far as the watcher has read, and never more than is needed."""
+    withdrawal, sender = await payouts.withdraw("1"), payouts.sender()
+    assert withdrawal_confirmations(payouts.reads, withdrawal) == (0, 2)
+    await sender.step()
+    [block] = await payouts.node.mine("BITCOIN")
+    await sender.step()
+    await payouts.do(lambda: note_tip(Tip(BITCOIN, block.height)))
+    assert withdrawal_confirmations(payouts.reads, payouts.row(withdrawal.ref)) == (1, 2)
+    await payouts.pay(sender, withdrawal)
+    assert withdrawal_confirmations(payouts.reads, payouts.row(withdrawal.ref)) == (2, 2)
+
+
+async def test_an_outage_of_the_node_changes_nothing(payouts: Payouts) -> None:
+    """While the node does not answer the sender says so, and takes nothing for granted."""
+    withdrawal, sender = await payouts.withdraw("1"), payouts.sender()
+    payouts.node.pause("BITCOIN")
+    assert not await sender.step()
+    assert sender.status.trouble == "BITCOIN does not answer"
+    assert payouts.row(withdrawal.ref).state == WithdrawalState.APPROVED
+    payouts.node.resume("BITCOIN")
+    payouts.node.lose_next_answer("BITCOIN")
+    assert not await sender.step()
+    assert payouts.payment(withdrawal).state == PaymentState.SIGNED
+    await payouts.pay(sender, withdrawal)
+    assert sender.status.trouble == ""
+    assert len(await payouts.paid_on()) == 1
+
+
+async def test_the_loop_pays_what_is_asked_for_and_waits_out_an_outage(payouts: Payouts) -> None:
+    """Without being told, the running sender notices a withdrawal, a block, and the node's return."""
+    sender = payouts.sender()
+    running = asyncio.create_task(sender.run())
+    try:
+        first = await payouts.withdraw("1")
+        await payouts.until_waiting(1)
+        payouts.node.pause("BITCOIN")
+        await payouts.node.mine("BITCOIN", 2)
+        second = await payouts.withdraw("2")
+        payouts.node.resume("BITCOIN")
+        await until(payouts, lambda: payouts.row(first.ref).state == WithdrawalState.SETTLED)
+        await payouts.until_waiting(1)
+        await payouts.node.mine("BITCOIN", 2)
+        await until(payouts, lambda: payouts.row(second.ref).state == WithdrawalState.SETTLED)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert sender.status.stuck == {}
+    payouts.agree()
