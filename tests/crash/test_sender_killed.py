@@ -1,0 +1,119 @@
+"""A sender that is killed anywhere: whatever the node saw, a restart ends with one payment, or with none and a release.
+
+Every named point of the sender is a place to die at, in two ways: at once, or in the middle of what comes next (a
+command that is queued already is carried out, but nobody hears of it). Each with a node whose answer gets lost or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+
+from strongroom.custody.sender import CRASH_POINTS, Sender
+from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Payment, PaymentState, Withdrawal, WithdrawalState
+from support.paying import COIN, THEIRS, Payouts, paying
+from support.world import BITCOIN, BTC, new_store
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class Killer:
+    """Ends the sender the first time it comes to a point."""
+
+    def __init__(self, point: str, *, midway: bool) -> None:
+        self.point = point
+        self.midway = midway
+        self.struck = False
+
+    def __call__(self, point: str) -> None:
+        """End it here, or with its next wait."""
+        if point != self.point or self.struck:
+            return
+        self.struck = True
+        task = asyncio.current_task()
+        if not self.midway or task is None:
+            raise Killed
+        task.cancel()
+
+
+class Course(NamedTuple):
+    """What the world does meanwhile, where on it the points are met, and how it ends."""
+
+    name: str
+    end: WithdrawalState
+    points: tuple[str, ...]
+
+
+_FAILING: Final = ("void",)
+_DROPPED: Final = ("unmine", "void")
+COURSES: Final = (
+    Course("paid", WithdrawalState.SETTLED, tuple(p for p in CRASH_POINTS if p.rpartition(" ")[2] not in _DROPPED)),
+    Course("failing", WithdrawalState.FAILED, tuple(p for p in CRASH_POINTS if p.rpartition(" ")[2] in _FAILING)),
+    Course("dropped", WithdrawalState.FAILED, tuple(p for p in CRASH_POINTS if p.rpartition(" ")[2] in _DROPPED)),
+)
+CASES: Final = [(course, point) for course in COURSES for point in course.points]
+
+
+def test_every_crash_point_is_met() -> None:
+    """No point of the sender is left out of the matrix."""
+    assert {point for _, point in CASES} == set(CRASH_POINTS)
+
+
+async def live_on(payouts: Payouts, sender: Sender, withdrawal: Withdrawal, course: Course) -> None:
+    """Let the sender work and the world go its course until the withdrawal is closed."""
+    for _ in range(20):
+        await sender.step()
+        now = payouts.row(withdrawal.ref)
+        if now.state not in OPEN_WITHDRAWALS:
+            return
+        if course.name == "dropped" and now.height and not payouts.available(payouts.bob):
+            # Bob's coins mark that the reorganisation has been: it comes once, whoever dies meanwhile.
+            await payouts.do(lambda: payouts.endow_books(payouts.bob, BTC, BITCOIN, COIN))
+            await payouts.node.reorg("BITCOIN", 1, drop=payouts.payment(withdrawal).candidates)
+            await payouts.endow_node(BTC, BITCOIN, COIN)
+        else:
+            await payouts.node.mine("BITCOIN")
+    raise AssertionError(f"still open: {sender.status}")
+
+
+async def die(payouts: Payouts, killer: Killer, course: Course, *, lost: bool) -> int:
+    """Ask for a withdrawal, let a sender work until it is killed, and return the withdrawal's reference."""
+    await payouts.endow(payouts.alice, BTC, BITCOIN, 10 * COIN)
+    withdrawal = await payouts.withdraw("1.5")
+    if course.name == "failing":
+        payouts.node.fail_next("BITCOIN")
+    if lost:
+        payouts.node.lose_next_answer("BITCOIN")
+    life = asyncio.ensure_future(live_on(payouts, payouts.sender(BITCOIN, killer), withdrawal, course))
+    with pytest.raises((Killed, asyncio.CancelledError)):
+        await life
+    assert killer.struck
+    return withdrawal.ref
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["answered", "answer-lost"])
+@pytest.mark.parametrize("midway", [False, True], ids=["at-once", "midway"])
+@pytest.mark.parametrize(("course", "point"), CASES, ids=[f"{course.name}-{point}" for course, point in CASES])
+async def test_a_killed_sender_pays_once_or_releases(
+    tmp_path: Path, course: Course, point: str, midway: bool, lost: bool
+) -> None:
+    """After a restart from the disk there is exactly one payment, and the books and the node agree."""
+    async with paying(new_store("sqlite", tmp_path), tmp_path) as payouts:
+        ref = await die(payouts, Killer(point, midway=midway), course, lost=lost)
+        payouts.agree()
+    async with paying(new_store("sqlite", tmp_path), tmp_path) as payouts:
+        await live_on(payouts, payouts.sender(), payouts.row(ref), course)
+        assert payouts.row(ref).state == course.end
+        [payment] = payouts.reads.rows(Payment, {"network": BITCOIN}, 10)
+        paid = course.end == WithdrawalState.SETTLED
+        assert payment.state == (PaymentState.FINAL if paid else PaymentState.VOIDED)
+        assert len(payment.candidates) == 1
+        assert await payouts.paid_on() == ([(*THEIRS[BITCOIN], 149_999_500)] if paid else [])
+        assert payouts.available(payouts.alice) == (850_000_000 if paid else 10 * COIN)
+        assert await payouts.agrees_with_node(BITCOIN, BTC)
+        payouts.agree()
