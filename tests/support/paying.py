@@ -263,6 +263,10 @@ class Payouts:
         """Return a withdrawal as it is now."""
         return self.reads.row(Withdrawal, ref)
 
+    def withdrawals(self) -> list[Withdrawal]:
+        """Return every withdrawal as it is now."""
+        return self.reads.rows(Withdrawal, {}, 1000)
+
     def payment(self, withdrawal: Withdrawal) -> Payment:
         """Return the payment of a withdrawal."""
         return self.reads.row(Payment, self.row(withdrawal.ref).payment)
@@ -300,7 +304,7 @@ class Payouts:
                 held_sums[account.owner, account.asset] = balance
         assert not any(sums.values())
         expected: dict[tuple[int, int], int] = {}
-        for withdrawal in self.reads.rows(Withdrawal, {}, 1000):
+        for withdrawal in self.withdrawals():
             if withdrawal.state in OPEN_WITHDRAWALS:
                 key = withdrawal.owner, withdrawal.asset
                 expected[key] = expected.get(key, 0) + withdrawal.held
