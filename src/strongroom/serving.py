@@ -7,7 +7,7 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, Final, cast
 
@@ -22,11 +22,15 @@ from strongroom.api.replies import Reply, error_body
 from strongroom.api.requests import Receive, Scope, Send
 from strongroom.application import Application
 from strongroom.clock import Clock
+from strongroom.config import Config
+from strongroom.config_secrets import load_master_key
 from strongroom.engine.supervisor import Supervisor
 from strongroom.errors import PARAMETER_INVALID, UNAVAILABLE, Refused, check
+from strongroom.observe.logs import configure_logs
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 BACKLOG: Final = 2_048
+LINGER_S: Final = 1.0
 SWITCH_INTERVAL_S: Final = 0.000_5
 """How long the interpreter lets one thread run: the store's thread hands a commit back to the loop sooner."""
 
@@ -46,6 +50,7 @@ class BoundedProtocol(HttpToolsProtocol):
     head_timeout_s: float
     max_connections: int
 
+    _refused = False
     _in_head = False
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
@@ -64,10 +69,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what arrived, and bound what is still on its way."""
+        if self._refused:
+            return
         super().data_received(data)
-        if self._in_head:
+        if self._in_head and not self._refused:
             self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            if self._head_bytes > MAX_HEAD_BYTES:
                 self.send_400_response("")
         cycle = cast(RequestResponseCycle | None, self.cycle)
         if self._in_head or cycle is None or cycle.response_complete:
@@ -89,11 +96,23 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP, or too large a head of it, in the contract's form, and close."""
-        what = "the request is not HTTP, or its head is larger than 32 KiB"
-        refusal = PARAMETER_INVALID(what)
+        """Refuse what is not HTTP, or too large a head of it, in the contract's form, and close.
+
+        A request before it that is whole is answered first, and then nothing more.
+        """
+        self._refused = True
+        cycle = cast(RequestResponseCycle | None, self.cycle)
+        if cycle is not None and not cycle.response_complete:
+            if cycle.response_started or not cycle.more_body:
+                cycle.keep_alive = False
+                return
+            cycle.disconnected = True
+            cycle.message_event.set()
+        refusal = PARAMETER_INVALID("the request is not HTTP, or its head is larger than 32 KiB")
         self.transport.write(refusal_reply(_reply(refusal, self.clock)))
-        self.transport.close()
+        # What is still on its way is read and discarded for a moment: closing at once would take the answer back.
+        self.transport.write_eof()
+        _ = self.loop.call_later(LINGER_S, self.transport.close)
 
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: a client that offers another protocol is answered in this one."""
@@ -262,6 +281,22 @@ def _settle_memory() -> None:
     _ = gc.collect()
     gc.freeze()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+
+
+def serve_config(config: Config, environ: Mapping[str, str], on_ready: Callable[[str], None]) -> int:
+    """Open a data folder, serve it until a signal, and return the process's exit code; what `strongroom serve` does.
+
+    Raises `ConfigError`, `StoreError` for the data folder, and `OSError` if the address cannot be bound.
+    """
+    configure_logs(config.logs.level, config.logs.format)
+    master_key = load_master_key(config, environ)
+
+    async def main() -> int:
+        application = Application(config, master_key)
+        async with application.running():
+            return await serve(application, on_ready)
+
+    return run(main())
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:
