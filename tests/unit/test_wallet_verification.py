@@ -12,6 +12,7 @@ import pytest
 from strongroom.engine.command import NOBODY
 from strongroom.ledger.accounts import Account, Purpose, available, held, house, omnibus
 from strongroom.ledger.entries import Posting, move
+from strongroom.records.addresses import Address
 from strongroom.records.chains import Holding
 from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.history import Entry, LineType
@@ -71,7 +72,7 @@ async def fill(world: World) -> tuple[int, dict[str, int]]:
     arrival = Do(
         NOBODY,
         (Posting(omnibus(BITCOIN, BTC), -5 * COIN), Posting(available(alice, BTC), 5 * COIN)),
-        (deposit, Holding(BITCOIN, BTC, str(5 * COIN))),
+        (deposit, Holding(BITCOIN, BTC, str(5 * COIN)), Address(BITCOIN, "bcrt1q", "", 1, alice, BTC, 7, paid=True)),
         (Entry(alice, BTC, LineType.DEPOSIT, 501, 5 * COIN, 5 * COIN),),
     )
     items["deposit"] = (await perform_own(world.context, lambda: arrival)).item
@@ -258,6 +259,12 @@ def invent_a_deposit(books: Books) -> str:
     return ""
 
 
+def take_over_an_address(books: Books) -> str:
+    """Let somebody else own the address that a customer pays to."""
+    books.change("UPDATE address SET owner = 666 WHERE address = 'bcrt1q'")
+    return "deposit"
+
+
 def lower_a_holding(books: Books) -> str:
     """Let the house own less on a chain than its omnibus account says."""
     books.change("UPDATE holding SET chain_units = '1'")
@@ -301,6 +308,7 @@ def spoil_effects(books: Books) -> str:
         change_a_deposit,
         remove_a_deposit,
         invent_a_deposit,
+        take_over_an_address,
         lower_a_holding,
         change_the_settings,
         replace_a_seal,

@@ -10,18 +10,22 @@ import msgspec
 
 from strongroom.engine.port import Reads, StoredItem
 from strongroom.ledger.accounts import Purpose, held, omnibus
+from strongroom.records.addresses import Address, AddressBook, Branch, Placed
 from strongroom.records.chains import Holding
-from strongroom.records.deposits import Deposit
+from strongroom.records.deposits import Deposit, Outpoint
 from strongroom.records.kept import Kept, Key
 from strongroom.records.settings import Settings
 from strongroom.records.users import User
-from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Payment, Withdrawal
+from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Payment, Reserved, Spent, Withdrawal
 from strongroom.wallet.catalogue import Catalogue
 from strongroom.wallet.holdings import ledger_units
 from strongroom.wallet.recount import Accounts, Counted, Findings, name_of
 
-_COMPARED: Final[tuple[type[Kept], ...]] = (Settings, User, Deposit, Withdrawal, Payment, Holding)
-"""The kinds whose every change stands in the journal."""
+_COMPARED: Final[tuple[type[Kept], ...]] = (
+    Settings, User, Address, AddressBook, Placed, Branch, Deposit, Outpoint, Withdrawal, Payment, Reserved, Spent,
+    Holding,
+)  # fmt: skip
+"""The kinds whose every change stands in the journal; what is known of a chain's blocks is not worth an item."""
 
 _EFFECTS: Final = msgspec.json.Decoder(list[tuple[str, msgspec.Raw]])
 _ROWS: Final = {kind.__name__: msgspec.json.Decoder(kind) for kind in _COMPARED}
