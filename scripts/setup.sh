@@ -39,9 +39,11 @@ ensure_system() {
         missing="python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
     fi
     if [ "$wanted" = dev ]; then
-        for program in curl openssl git; do
+        for program in curl openssl git chromium; do
             command -v "$program" >/dev/null || missing="$missing $program"
         done
+        # A browser without any font shows no text.
+        [ -d /usr/share/fonts/truetype/dejavu ] || missing="$missing fonts-dejavu-core"
     fi
     # Unquoted on purpose: one word for each package.
     if [ -n "$missing" ]; then install_system_packages $missing; fi

@@ -15,6 +15,7 @@ from strongroom.api.client_address import ClientAddresses
 from strongroom.api.dialects import OPERATIONS
 from strongroom.api.health import Front, Page, Readiness
 from strongroom.api.limits import RateLimits
+from strongroom.api.reference import static_pages
 from strongroom.api.server import Api
 from strongroom.assembly import networks_of, next_snapshot, rate_book_of, tiers_of
 from strongroom.clock import Clock, Ids
@@ -88,6 +89,8 @@ class Application:
             frozenset(config.cors_origins),
         )
         self.front = Front(self.api, self.clock, self.ids, addresses, self.readiness, self._metrics_page, operators)
+        for path, page in static_pages().items():
+            self.front.add_page(path, page)
         self._watch()
 
     @asynccontextmanager

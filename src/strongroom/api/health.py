@@ -42,6 +42,7 @@ class Page(NamedTuple):
 
     content_type: str
     body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Front:
@@ -73,9 +74,9 @@ class Front:
         """The pages that were added."""
         return self._pages
 
-    def add_page(self, path: str, content_type: str, body: bytes) -> None:
-        """Answer GET and HEAD of an exact path with a page."""
-        self._pages[path.encode()] = Page(content_type, body)
+    def add_page(self, path: str, page: Page) -> None:
+        """Answer GET and HEAD of an exact path with a page and its headers."""
+        self._pages[path.encode()] = page
         self._known.add(path.encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,7 +115,8 @@ class Front:
         if request.path == READINESS:
             status, page = self._ready(operator=operator)
             return status, page, [_NO_STORE]
-        return 200, self._pages[request.path], []
+        page = self._pages[request.path]
+        return 200, page, list(page.headers)
 
     def _ready(self, *, operator: bool) -> tuple[int, Page]:
         readiness = self._readiness()
