@@ -21,6 +21,7 @@ from strongroom.ledger.accounts import Account, Purpose, house, omnibus, owed
 from strongroom.records.chains import Holding
 from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.heads import Head
+from strongroom.records.history import Line, LineType, Thread
 from strongroom.records.settings import AssetSettings, NetworkSettings, OfferSettings, Settings
 from strongroom.store.memory import MemoryStore
 from strongroom.store.sqlite.store import SqliteStore
@@ -122,6 +123,15 @@ class Watched:
     def held(self, network: int, asset: int) -> int:
         """Return the exact total in chain units."""
         return int(self.context.reads.row(Holding, network, asset).chain_units)
+
+    def deposit_lines(self, owner: int, asset: int) -> list[Line]:
+        """Return a user's deposit lines of an asset, newest first."""
+        found: list[Line] = []
+        number = self.context.reads.row(Thread, owner, asset, LineType.DEPOSIT).newest
+        while number:
+            found.append(self.context.reads.line(number))
+            number = found[-1].kind_before
+        return found
 
     def sums(self) -> dict[int, int]:
         """Return the sum of all accounts by asset: the books are whole while each is 0."""

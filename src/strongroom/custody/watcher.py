@@ -111,7 +111,7 @@ class Watcher:
         pause_s = _FIRST_PAUSE_S
         while True:
             seen = await self._chain.wait_change(-1, 0)
-            if await self._try_round():
+            if await self.try_round():
                 self._finished = seen
                 self._round_ended.set()
                 self._round_ended = asyncio.Event()
@@ -127,8 +127,8 @@ class Watcher:
         while self._finished != await self._chain.wait_change(-1, 0):
             _ = await self._round_ended.wait()
 
-    async def _try_round(self) -> bool:
-        """Go one round; say whether it went through."""
+    async def try_round(self) -> bool:
+        """Go one round and tell by `status` how it went; say whether it went through."""
         try:
             await self.go_round()
         except _Behind:
