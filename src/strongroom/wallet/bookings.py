@@ -7,10 +7,10 @@ from typing import Final
 import msgspec
 
 from strongroom.engine.command import Command, Decision, Guard, View
-from strongroom.errors import PARAMETER_INVALID
+from strongroom.errors import PARAMETER_INVALID, check
 from strongroom.ledger.accounts import Account, Purpose, available, house, staked
 from strongroom.ledger.entries import Posting, move
-from strongroom.records.heads import head_of
+from strongroom.records.heads import Head, head_of
 from strongroom.records.history import Entry, LineType, threads_of
 from strongroom.records.kept import Key
 from strongroom.records.users import User
@@ -79,6 +79,8 @@ class Book(Command, frozen=True):
         if type_ == LineType.STAKE_FREEZE:
             return [*move(spendable, staked(self.owner, self.asset), amount)], -amount
         if type_ == LineType.STAKE_UNFREEZE:
+            if view.get(Head, staked(self.owner, self.asset).pack()).after < amount:
+                raise PARAMETER_INVALID("amount is more than is staked")
             return [*move(staked(self.owner, self.asset), spendable, amount)], amount
         if type_ in _TO_EQUITY:
             return [*move(spendable, house(Purpose.EQUITY, self.asset), amount)], -amount
@@ -87,7 +89,10 @@ class Book(Command, frozen=True):
 
 
 class FundHouse(Command, frozen=True):
-    """Book the house's own money: `source` (bank, or a network's coins) owns more, inventory or equity is owed more."""
+    """Book the house's own money: `source` (the bank, say) owns more, inventory or equity is owed more.
+
+    Coins on a chain come in through the chain (`ReceiveForHouse`), where their exact total is kept.
+    """
 
     asset: int
     amount: int
@@ -100,6 +105,7 @@ class FundHouse(Command, frozen=True):
 
     def decide(self, view: View, now_ms: int) -> Decision:
         """Book it."""
+        check(self.source.purpose != Purpose.OMNIBUS, "coins of the house come in through the chain")
         return Decision(postings=move(self.source, house(Purpose(self.purpose), self.asset), self.amount))
 
 

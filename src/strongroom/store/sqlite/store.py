@@ -172,11 +172,15 @@ class SqliteStore:
         self._nonces.fold(written.nonces, written.at_ms)
         self._cache.update(swept)
         self._cache.update((key, row) for key, row in state.changed.items() if not row.TRAILING and key[0] is not Nonce)
+        self._bound_cache()
+        for listener in self._listeners:
+            listener(state.changed.keys())
+
+    def _bound_cache(self) -> None:
+        """Drop the rows that were kept first when there are too many; dirty rows are not in the cache."""
         if len(self._cache) > MAX_CACHED_ROWS:
             for key in list(islice(self._cache, MAX_CACHED_ROWS // 10)):
                 del self._cache[key]
-        for listener in self._listeners:
-            listener(state.changed.keys())
 
     # -- reads
 
@@ -186,6 +190,7 @@ class SqliteStore:
         row = self._in_memory(address)
         if row is None:
             row = self._cache[address] = reads.load(self._reader, address)
+            self._bound_cache()
         return cast(Row, row)
 
     def rows(
