@@ -272,7 +272,7 @@ def _from_text(declared: Any, text: Text) -> Any:
         return [part.strip() for part in text.split(",") if part.strip()]
     if get_origin(kind) is dict:
         try:
-            return msgspec.json.decode(text)
+            return msgspec.json.decode(text.encode())
         except msgspec.DecodeError:
             return str(text)
     return str(text)
