@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from strongroom.custody.pool import AddressPools, Source
 from strongroom.errors import (
     ADDRESS_UNUSED,
     INVALID_CURRENCY,
@@ -28,7 +29,7 @@ from strongroom.wallet.addresses import (
     prepare_deletion,
 )
 from strongroom.wallet.context import perform
-from support.watching import RIPPLE, XRP, Watched, watching
+from support.watching import BRANCHES, RIPPLE, XRP, Watched, watching
 from support.world import BITCOIN, BTC, ERC20, ETH, new_store
 
 NEWEST = AddressRule.NEWEST_UNUSED
@@ -264,3 +265,40 @@ async def test_the_stock_is_told_to_the_node_and_survives_a_restart(tmp_path: Pa
             own = house_address(house.context.reads, BITCOIN)
     assert len(given) == 20
     assert own.address not in given
+
+
+async def test_no_address_is_given_out_that_the_node_does_not_watch(house: Watched) -> None:
+    """While the node is away the pool gives what was told to it before, and no more; afterwards it fills up."""
+    house.node.pause("BITCOIN")
+    before: set[int] = set()
+    while placed := house.pools.take(BITCOIN):
+        before.add(placed.position)
+    async with asyncio.timeout(10):
+        while max(row.position for row in house.context.reads.rows(Address, {"network": BITCOIN}, 1000)) in before:
+            await house.world.user(f"user{house.context.ids.ref()}")
+    assert house.pools.take(BITCOIN) is None
+    house.node.resume("BITCOIN")
+    await house.pools.ready()
+    placed = house.pools.take(BITCOIN)
+    assert placed
+    assert placed.position not in before
+
+
+async def test_two_pools_over_the_same_books_never_give_one_address_twice(house: Watched) -> None:
+    """Another process has the same free addresses; whoever comes second takes another."""
+    sources = {BITCOIN: Source(BRANCHES[BITCOIN], house.node.chain("BITCOIN"))}
+    other = AddressPools(house.context, sources)
+    running = asyncio.create_task(other.run())
+    await other.ready()
+    users = [await house.world.user(f"user{i}") for i in range(10)]
+    outcomes = await asyncio.gather(
+        *(
+            give_address(house.context, house.world.guard(user), pool, "BTC", None, AddressRule.TEN_UNUSED)
+            for user in users
+            for pool in (house.pools, other)
+        )
+    )
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert [outcome.refusal for outcome in outcomes] == [None] * 20
+    assert len({outcome.result for outcome in outcomes}) == 20
