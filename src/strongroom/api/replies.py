@@ -12,10 +12,10 @@ from strongroom.money import format_amount
 
 encode: Final = msgspec.json.Encoder().encode
 
-Number: TypeAlias = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "number"})]
+Number: TypeAlias = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "number", "examples": [1.5]})]
 """A JSON number in plain notation, exact to its last digit: never a binary float."""
 
-Decimal: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^-?\d+(\.\d+)?$")]
+Decimal: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^-?\d+(\.\d+)?$", examples=["1.5"])]
 """A decimal number as text."""
 
 
