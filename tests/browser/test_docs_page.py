@@ -78,7 +78,7 @@ async def test_a_person_reads_the_reference_without_the_internet(tmp_path: Path)
 
 
 async def test_the_page_may_run_nothing_but_its_own_files(tmp_path: Path) -> None:
-    """The page, its script and its document carry a policy that names this server only, and versioned files stay cached."""
+    """The page, its script and its document carry a policy that names this server only."""
     async with served(settings(tmp_path)) as house:
         page = await house.client.get("/docs")
         assert page.headers["content-type"] == "text/html; charset=utf-8"
