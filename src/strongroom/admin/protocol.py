@@ -1,0 +1,191 @@
+"""What can be asked of a house by its operator: one JSON line a request, one JSON line a reply."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+MAX_LINE_BYTES: Final = 64 * 1024
+"""The longest request."""
+
+MAX_REPLY_BYTES: Final = 4 * 1024 * 1024
+"""The longest reply."""
+
+
+class AdminError(Exception):
+    """The operator asked for what cannot be done; the message says why, in one line."""
+
+
+class Request(msgspec.Struct, frozen=True, tag_field="do", forbid_unknown_fields=True):
+    """One request; its kind is in the member `do`. Users are named by username, mail or uid."""
+
+
+class AddUser(Request, frozen=True, tag="user add"):
+    """Open a user, or with `parent` a sub-account."""
+
+    username: str
+    email: str
+    parent: str = ""
+
+
+class ListUsers(Request, frozen=True, tag="user list"):
+    """List all users, at most 1,000."""
+
+
+class ShowUser(Request, frozen=True, tag="user show"):
+    """Show a user with its sub-accounts."""
+
+    user: str
+
+
+class FreezeUser(Request, frozen=True, tag="user freeze"):
+    """Freeze a user, who may then receive but not spend, or thaw it."""
+
+    user: str
+    frozen: bool
+
+
+class CreateKey(Request, frozen=True, tag="key create"):
+    """Make an API key. `expires_ms` is Unix milliseconds, 0 for never; `networks` in CIDR form, empty for all."""
+
+    user: str
+    permissions: list[str]
+    networks: list[str] = []
+    expires_ms: int = 0
+    tier: str = ""
+    label: str = ""
+
+
+class ListKeys(Request, frozen=True, tag="key list"):
+    """List a user's API keys."""
+
+    user: str
+
+
+class RevokeKey(Request, frozen=True, tag="key revoke"):
+    """Make an API key useless from the next request on."""
+
+    key: str
+
+
+class PayFromFaucet(Request, frozen=True, tag="faucet"):
+    """Let a stranger pay a user: coins to its address on a simulated chain, money to the house's bank.
+
+    `mine` makes the blocks it needs at once, `wait` answers when it is credited.
+    """
+
+    user: str
+    asset: str
+    amount: str
+    network: str | None = None
+    mine: bool = False
+    wait: bool = False
+
+
+class ShowBalance(Request, frozen=True, tag="balance"):
+    """Show what a user has of each asset."""
+
+    user: str
+
+
+class ListWithdrawals(Request, frozen=True, tag="withdrawal list"):
+    """List withdrawals in a state, oldest first, at most 1,000; `open` stands for all that are not at their end."""
+
+    state: str = "open"
+
+
+class ApproveWithdrawal(Request, frozen=True, tag="withdrawal approve"):
+    """Let a withdrawal that awaits approval be paid."""
+
+    ref: int
+
+
+class RejectWithdrawal(Request, frozen=True, tag="withdrawal reject"):
+    """Turn down a withdrawal that awaits approval."""
+
+    ref: int
+
+
+class ShowRates(Request, frozen=True, tag="rates show"):
+    """Show every price the house knows, with its source and age."""
+
+
+class SetRate(Request, frozen=True, tag="rates set"):
+    """Declare a price: one unit of the pair's first asset costs `price` of the second. It outlives the server."""
+
+    pair: str
+    price: str
+
+
+class MineBlocks(Request, frozen=True, tag="chain mine"):
+    """Mine blocks on a simulated chain."""
+
+    network: str
+    count: int = 1
+
+
+class Reorganise(Request, frozen=True, tag="chain reorg"):
+    """Replace the newest blocks of a simulated chain by others."""
+
+    network: str
+    depth: int
+
+
+class FailNext(Request, frozen=True, tag="chain fail-next"):
+    """Let a simulated chain's next payment of ours fail for good."""
+
+    network: str
+
+
+AnyRequest = (
+    AddUser
+    | ListUsers
+    | ShowUser
+    | FreezeUser
+    | CreateKey
+    | ListKeys
+    | RevokeKey
+    | PayFromFaucet
+    | ShowBalance
+    | ListWithdrawals
+    | ApproveWithdrawal
+    | RejectWithdrawal
+    | ShowRates
+    | SetRate
+    | MineBlocks
+    | Reorganise
+    | FailNext
+)
+
+
+class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The answer: `result` as its kind of request has it, or why there is none."""
+
+    error: str = ""
+    result: Any = None
+
+
+_REQUESTS: Final[msgspec.json.Decoder[AnyRequest]] = msgspec.json.Decoder(AnyRequest)
+_REPLIES: Final = msgspec.json.Decoder(Reply)
+
+
+def read_request(line: bytes) -> AnyRequest:
+    """Return the request of a line. Raises `AdminError`."""
+    try:
+        return _REQUESTS.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise AdminError(f"not a request: {error}") from None
+
+
+def read_reply(line: bytes) -> Reply:
+    """Return the reply of a line. Raises `AdminError`."""
+    try:
+        return _REPLIES.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise AdminError("the server's answer cannot be read") from None
+
+
+def line_of(message: msgspec.Struct) -> bytes:
+    """Return a message as a line."""
+    return msgspec.json.encode(message) + b"\n"

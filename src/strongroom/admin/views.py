@@ -1,0 +1,180 @@
+"""What the operator is shown: each kind of row with names for numbers, and amounts as texts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from strongroom.engine.port import Reads
+from strongroom.money import format_amount
+from strongroom.rates.prices import Price
+from strongroom.records.keys import ApiKey, Permission
+from strongroom.records.users import Profile, User
+from strongroom.records.withdrawals import Withdrawal, WithdrawalState
+from strongroom.wallet.catalogue import Catalogue
+
+
+class UserView(msgspec.Struct, frozen=True):
+    """A user; `parent` is the parent's username."""
+
+    uid: str
+    username: str
+    email: str
+    parent: str | None
+    state: str
+    created: str
+
+
+class UserDetails(msgspec.Struct, frozen=True):
+    """A user with the names of its sub-accounts and the number of its keys that work."""
+
+    uid: str
+    username: str
+    email: str
+    parent: str | None
+    state: str
+    created: str
+    subaccounts: list[str]
+    working_keys: int
+
+
+class KeyView(msgspec.Struct, frozen=True):
+    """An API key, without its secret."""
+
+    key: str
+    label: str
+    permissions: list[str]
+    networks: list[str]
+    tier: str
+    state: str
+    expires: str | None
+    created: str
+
+
+class NewKey(msgspec.Struct, frozen=True):
+    """A key as it is shown once, with its secret."""
+
+    user: str
+    key: str
+    secret: str
+    permissions: list[str]
+    networks: list[str]
+    expires: str | None
+
+
+class BalanceView(msgspec.Struct, frozen=True):
+    """What a user has of an asset."""
+
+    asset: str
+    available: str
+    total: str
+
+
+class WithdrawalView(msgspec.Struct, frozen=True):
+    """A withdrawal; `amount` is what was asked."""
+
+    ref: str
+    user: str
+    asset: str
+    network: str
+    amount: str
+    fee: str
+    address: str
+    tag: str
+    state: str
+    requested: str
+    txid: str
+
+
+class RateView(msgspec.Struct, frozen=True):
+    """A price, when it was observed, and whether it is too old to be used."""
+
+    pair: str
+    price: str
+    source: str
+    observed: str
+    usable: bool
+
+
+class FaucetView(msgspec.Struct, frozen=True):
+    """What the faucet paid; without a transaction where it went to the bank."""
+
+    user: str
+    asset: str
+    amount: str
+    network: str
+    address: str
+    tag: str
+    txid: str
+    credited: bool
+
+
+class BlockView(msgspec.Struct, frozen=True):
+    """A block that was mined."""
+
+    network: str
+    height: int
+    hash: str
+
+
+class Done(msgspec.Struct, frozen=True):
+    """That something was done, in a word or two."""
+
+    done: str
+
+
+def moment(at_ms: int) -> str:
+    """Return a moment in Unix milliseconds as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def user_view(reads: Reads, user: User) -> UserView:
+    """Return a user as it is shown."""
+    profile = reads.row(Profile, user.uid)
+    parent = reads.row(Profile, user.parent).username if user.parent else None
+    state = "frozen" if user.frozen else "active" if user.active else "inactive"
+    return UserView(str(user.uid), profile.username, profile.mail, parent, state, moment(user.created_ms))
+
+
+def permission_names(permissions: int) -> list[str]:
+    """Return the contract's names of permissions."""
+    return [str(permission.name).capitalize() for permission in Permission if permission & permissions]
+
+
+def key_view(key: ApiKey, now_ms: int) -> KeyView:
+    """Return a key as it is shown at a moment."""
+    expired = 0 < key.expires_ms <= now_ms
+    state = "revoked" if key.revoked_ms else "expired" if expired else "works"
+    expires = moment(key.expires_ms) if key.expires_ms else None
+    permissions, networks = permission_names(key.permissions), list(key.networks)
+    return KeyView(key.text, key.label, permissions, networks, key.tier, state, expires, moment(key.created_ms))
+
+
+def withdrawal_view(reads: Reads, catalogue: Catalogue, withdrawal: Withdrawal) -> WithdrawalView:
+    """Return a withdrawal as it is shown."""
+    asset = catalogue.assets[withdrawal.asset]
+    return WithdrawalView(
+        str(withdrawal.ref),
+        reads.row(Profile, withdrawal.owner).username,
+        asset.code,
+        catalogue.network(withdrawal.network).code,
+        format_amount(withdrawal.asked, asset.scale),
+        format_amount(withdrawal.fee, asset.scale),
+        withdrawal.address,
+        withdrawal.tag,
+        WithdrawalState(withdrawal.state).name.lower(),
+        moment(withdrawal.requested_ms),
+        withdrawal.txid,
+    )
+
+
+def rate_view(price: Price, now_ms: int) -> RateView:
+    """Return a price as it is shown at a moment, with 12 significant digits."""
+    usable = price.usable_from_ms <= now_ms < price.usable_until_ms
+    return RateView(price.pair, _decimal(price.num, price.den), price.source, moment(price.as_of_ms), usable)
+
+
+def _decimal(num: int, den: int) -> str:
+    decimals = max(0, 12 + len(str(den)) - len(str(num)))
+    return format_amount(num * 10**decimals // den, decimals)

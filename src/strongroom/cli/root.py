@@ -1,0 +1,62 @@
+"""The root of the command line, with the commands that start servers: `demo`, `serve`, `init`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from strongroom.cli.failures import expected_failures
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="strongroom")
+def root() -> None:
+    """Strongroom: a self-hosted exchange wallet on a double-entry ledger."""
+
+
+@root.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="The port; 0: a free one.")
+@click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Data folder; default: a temporary one.")
+@click.option("--no-rate-limits", is_flag=True, help="Answer as fast as the machine can.")
+@click.option(
+    "--seconds-per-block",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0, 31_536_000, min_open=True),
+    help="Pace of the simulated chains.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON when ready, and nothing else.")
+def demo(
+    host: str, port: int, data: Path | None, no_rate_limits: bool, seconds_per_block: float, as_json: bool
+) -> None:
+    """Start a complete server with simulated chains, three customers, their money and a week of history."""
+    from strongroom.demo.house import DemoKeys, Opening
+    from strongroom.demo.running import run_demo
+    from strongroom.demo.telling import greeting, json_line
+
+    def tell(url: str, folder: Path, keys: DemoKeys) -> None:
+        text = json_line(url, folder, keys.users) if as_json else greeting(url, folder, keys.users)
+        print(text, flush=True)
+
+    opening = Opening(host, port, seconds_per_block, not no_rate_limits)
+    with expected_failures(f"cannot listen on {host}:{port}"):
+        sys.exit(run_demo(data, opening, tell))
+
+
+@root.command()
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The settings file.")
+def serve(config: Path) -> None:
+    """Serve a data folder until a signal stops it."""
+    from strongroom.admin.hosting import host_config
+    from strongroom.config import load_config
+    from strongroom.observe.logs import configure_logs
+
+    with expected_failures("cannot listen"):
+        settings = load_config(config, os.environ)
+        configure_logs(settings.logs.level, settings.logs.format)
+        with expected_failures(f"cannot listen on {settings.host}:{settings.port}"):
+            sys.exit(host_config(settings, os.environ, lambda _: None))

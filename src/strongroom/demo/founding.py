@@ -1,0 +1,108 @@
+"""The founding of a demo: its past is written in a folder of its own, and moved into its place when it is whole.
+
+A demo is whole once its file of keys is there, which is moved last. Whatever a kill leaves before that is either begun
+anew (the folder `.founding`) or brought to its end (when that folder says `done`), so that the next start has a whole
+demo whenever the first one stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from strongroom.application import Application
+from strongroom.clock import Clock, Ids, SetClock
+from strongroom.config import ConfigError
+from strongroom.config_secrets import load_master_key, write_master_key
+from strongroom.demo.house import KEYS_FILE, MASTER_KEY_FILE, DemoKeys, Opening, demo_config, is_demo, read_keys
+from strongroom.demo.past import PAST_MS, Past
+from strongroom.store.sqlite.connection import DATABASE_FILE, LOCK_FILE, lock_folder
+
+FOLDER: Final = ".founding"
+DONE: Final = "done"
+
+_NO_BLOCKS_S: Final = 31_536_000
+"""While the past is written the miner only works when it is told to."""
+
+_MASTER_KEY_BYTES: Final = 32
+
+
+async def found(folder: Path) -> DemoKeys:
+    """Make a folder's demo if it is not whole yet, and return its users and keys.
+
+    Raises `ConfigError` if the folder holds something else, `StoreError` if a server has it open.
+    """
+    lock = lock_folder(folder)
+    try:
+        if not is_demo(folder):
+            await _found(folder)
+        return read_keys(folder)
+    finally:
+        lock.close()
+
+
+async def _found(folder: Path) -> None:
+    workshop = folder / FOLDER
+    if not _is_done(workshop):
+        _make_room(folder, workshop)
+        await _write(workshop)
+        _write_private(workshop / DONE, b"")
+    _move(workshop, folder)
+
+
+def _is_done(workshop: Path) -> bool:
+    return (workshop / DONE).exists()
+
+
+def _make_room(folder: Path, workshop: Path) -> None:
+    """Begin with an empty folder. Raises `ConfigError` if the demo would lie beside somebody's books."""
+    if (folder / DATABASE_FILE).exists():
+        raise ConfigError([f"{folder} has books that are not a demo's"])
+    shutil.rmtree(workshop, ignore_errors=True)
+    workshop.mkdir(mode=0o700)
+
+
+async def _write(workshop: Path) -> None:
+    """Write a whole demo into a new folder."""
+    clock = SetClock(Clock().now_ms() - PAST_MS)
+    write_master_key(workshop / MASTER_KEY_FILE, Ids(clock).random_bytes(_MASTER_KEY_BYTES))
+    config = demo_config(workshop, Opening(seconds_per_block=_NO_BLOCKS_S))
+    application = Application(config, load_master_key(config, {}), clock)
+    async with application.running():
+        users = await Past(application, clock).write()
+    _write_private(workshop / KEYS_FILE, msgspec.json.encode(DemoKeys(users)))
+
+
+def _move(workshop: Path, folder: Path) -> None:
+    """Move every file of a finished demo to its place, the keys last."""
+    names = [entry.name for entry in workshop.iterdir() if entry.name not in (DONE, LOCK_FILE, KEYS_FILE)]
+    for name in names:
+        os.replace(workshop / name, folder / name)
+    _sync(folder)
+    if (workshop / KEYS_FILE).exists():
+        os.replace(workshop / KEYS_FILE, folder / KEYS_FILE)
+        _sync(folder)
+    shutil.rmtree(workshop)
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read, durably."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        _ = file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Make what happened to a folder's names durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,86 @@
+"""What a demo says of itself once it is ready: one line of JSON for tools, or all that a person needs to begin."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from strongroom.demo.house import DemoUser
+
+OUTSIDE_ADDRESS = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
+"""An address of nobody in the house: the example of BIP-173, with the prefix of a practice chain."""
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """The line of JSON: a contract with the tools that start demos."""
+
+    base_url: str
+    data: str
+    users: Sequence[DemoUser]
+
+
+def json_line(url: str, folder: Path, users: Sequence[DemoUser]) -> str:
+    """Return the demo as one line of JSON."""
+    return msgspec.json.encode(Ready(url, str(folder), users)).decode()
+
+
+def greeting(url: str, folder: Path, users: Sequence[DemoUser]) -> str:
+    """Return the demo as text for people; every line that can be pasted is whole, however long it is."""
+    lines = [f"Strongroom is ready: {url}", "The coins are simulated, and everything here is worth nothing.", ""]
+    lines += [f"  API reference  {url}/docs", f"  OpenAPI        {url}/openapi.json", f"  health         {url}/readyz"]
+    lines += [f"  data           {folder}", ""]
+    for user in users:
+        of = f", sub-account of {user.parent}" if user.parent else ""
+        lines += [f"{user.username} <{user.email}>, uid {user.uid}{of}"]
+        lines += [f"  api key     {user.api_key}", f"  api secret  {user.api_secret}", ""]
+    alice, bob = users[0], users[1]
+    for what, line in curl_lines(url, alice, bob):
+        lines += [f"# {what}", line, ""]
+    strongroom = f"strongroom faucet alice BTC 0.5 --data {shlex.quote(str(folder))}"
+    lines += ["# coins for alice, as a deposit on the simulated chain", strongroom, "", "Ctrl-C stops the server."]
+    return "\n".join(lines)
+
+
+def curl_lines(url: str, alice: DemoUser, bob: DemoUser) -> list[tuple[str, str]]:
+    """Return what alice can do, each as a title and a line for any shell that signs and sends one request."""
+    transfer = {"asset": "USDT", "amount": "1.25", "toUser": bob.username, "toUserMail": bob.email}
+    withdrawal = {"currency": "BTC-Bitcoin", "address": OUTSIDE_ADDRESS, "tag": "", "amount": "0.002"}
+    address = {"crypto": "BTC", "network": "BITCOIN"}
+    wallet, unified = "/api/v3.3/user/wallet", "/public-api/wallet/v1/user/crypto/address"
+    # The same key gives the same answer again, so that the line can be pasted as often as anybody likes.
+    once = "Idempotency-Key: demo-address"
+    return [
+        ("alice's balance", _line(url, alice, "GET", wallet, mount="/spot")),
+        ("a transfer to bob", _line(url, alice, "POST", f"{wallet}/transfer", transfer, mount="/spot")),
+        ("a deposit address of alice's", _line(url, alice, "POST", unified, address, header=once)),
+        ("her newest deposit addresses", _line(url, alice, "GET", unified, query="crypto=BTC&network=BITCOIN")),
+        ("a withdrawal", _line(url, alice, "POST", f"{wallet}/withdraw", withdrawal, mount="/spot")),
+        ("her history", _line(url, alice, "GET", f"{wallet}_history", query="count=20", mount="/spot")),
+    ]
+
+
+def _line(
+    url: str,
+    user: DemoUser,
+    method: str,
+    path: str,
+    body: dict[str, str] | None = None,
+    *,
+    mount: str = "",
+    query: str = "",
+    header: str = "",
+) -> str:
+    """Return a line that makes its own nonce and signature, for a POSIX shell with curl, openssl and GNU date."""
+    text = msgspec.json.encode(body).decode() if body is not None else ""
+    sign = f"printf %s \"{path}$N$B\" | openssl dgst -sha384 -hmac {user.api_secret} | sed 's/^.*= *//'"
+    parts = [f"N=$(date +%s%3N); B={shlex.quote(text)}; S=$({sign}); curl -sS --fail-with-body -X {method}"]
+    parts += [f'-H "request-api: {user.api_key}" -H "request-nonce: $N" -H "request-sign: $S"']
+    if header:
+        parts.append(f'-H "{header}"')
+    if body is not None:
+        parts.append('-H "Content-Type: application/json" -d "$B"')
+    target = f"{url}{mount}{path}" + (f"?{query}" if query else "")
+    return " ".join([*parts, shlex.quote(target)])
