@@ -163,6 +163,7 @@ class Application:
         self.metrics.watch("strongroom_journal_items", "Items in the journal", lambda: self.store.last()[0])
         self.metrics.collect_with(lambda: books.balances(self.store))
         self.metrics.collect_with(lambda: books.chains(self.store))
+        self.metrics.collect_with(lambda: books.open_business(self.store))
         self.metrics.collect_with(self._networks)
 
     def _networks(self) -> list[books.Metric]:

@@ -51,8 +51,12 @@ class BoundedProtocol(HttpToolsProtocol):
     max_connections: int
 
     _refused = False
+    _in_message = False
     _in_head = False
+    _at_start = True
+    _began_inside = False
     _head_bytes = 0
+    _arrived_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -71,9 +75,13 @@ class BoundedProtocol(HttpToolsProtocol):
         """Take what arrived, and bound what is still on its way."""
         if self._refused:
             return
+        self._arrived_bytes = self._head_bytes + len(data)
+        self._at_start = not self._in_message
         super().data_received(data)
         if self._in_head and not self._refused:
-            self._head_bytes += len(data)
+            # What came before a head that began in the middle of the data is none of it.
+            self._head_bytes += 0 if self._began_inside else len(data)
+            self._began_inside = False
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.send_400_response("")
         cycle = cast(RequestResponseCycle | None, self.cycle)
@@ -84,16 +92,25 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin a head."""
-        self._in_head, self._head_bytes = True, 0
+        self._in_message = self._in_head = True
+        self._began_inside = not self._at_start
+        self._at_start = False
+        self._head_bytes = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """End a head; one that came in large pieces is measured here. Raises `HeadTooLarge`."""
         self._in_head = False
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > MAX_HEAD_BYTES:
-            raise HeadTooLarge
+        if self._arrived_bytes > MAX_HEAD_BYTES:
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > MAX_HEAD_BYTES:
+                raise HeadTooLarge
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """End a request."""
+        self._in_message = False
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, or too large a head of it, in the contract's form, and close.

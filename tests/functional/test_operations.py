@@ -150,6 +150,8 @@ async def test_metrics_tell_of_requests_the_writer_and_the_books(tmp_path: Path)
     assert after["strongroom_ready"] == 1
     assert after['strongroom_customers_balance{asset="BTC"}'] == 1.5
     assert after['strongroom_house_balance{asset="BTC",network="",purpose="bank"}'] == -1.5
+    assert after['strongroom_withdrawals_open{state="awaiting"}'] == 0
+    assert after['strongroom_deposits_open{network="BITCOIN",state="confirming"}'] == 0
     assert after['strongroom_network_up{network="BITCOIN"}'] == 1
 
 

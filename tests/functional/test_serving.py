@@ -190,6 +190,20 @@ async def test_requests_in_a_row_on_one_connection_are_answered_in_order(server:
     assert answer.index(b"200 OK") < answer.index(b"404 Not Found")
 
 
+async def test_a_head_behind_a_large_body_is_measured_alone(server: Served) -> None:
+    """What a client sends before a head, in one piece with its beginning, does not count against the head's bound."""
+    body = b"x" * 60_000
+    first = f"POST {TRANSFER} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+    pieces = (first + b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-lo", b"ng: 1\r\nconnection: close\r\n\r\n")
+    host, port = server.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(pieces[0])
+    assert b"401" in await reader.readline()
+    writer.write(pieces[1])
+    assert b"200 OK" in await reader.read()
+    writer.close()
+
+
 async def test_a_client_that_leaves_disturbs_nobody(server: Served) -> None:
     """A connection that breaks off in the middle of a body does nothing, and the next request is served."""
     host, port = server.url.removeprefix("http://").split(":")

@@ -14,10 +14,17 @@ from strongroom.engine.port import Reads
 from strongroom.ledger.accounts import Account, Purpose
 from strongroom.observe.metrics import gauge
 from strongroom.records.chains import Tip
+from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.heads import Head
 from strongroom.records.settings import AssetSettings, Settings, Snapshot
+from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Withdrawal
 
 HOUSE_PURPOSES: Final = tuple(purpose for purpose in Purpose if purpose >= Purpose.OMNIBUS)
+
+OPEN_DEPOSITS: Final = (DepositState.SEEN, DepositState.CONFIRMING, DepositState.REVERSED)
+
+MOST_COUNTED: Final = 500
+"""A scrape reads at most so many rows of a state, so that its cost is bounded."""
 
 
 def balances(reads: Reads) -> Iterable[Metric]:
@@ -58,6 +65,19 @@ def chains(reads: Reads) -> Iterable[Metric]:
         height.add_metric([network.code], tip.height)
         seen.add_metric([network.code], tip.at_ms / 1000)
     return height, seen
+
+
+def open_business(reads: Reads) -> Iterable[Metric]:
+    """Return how many deposits and withdrawals are under way, counted up to `MOST_COUNTED` of each state."""
+    deposits = gauge("strongroom_deposits_open", "Deposits that are not credited yet", ("network", "state"))
+    withdrawals = gauge("strongroom_withdrawals_open", "Withdrawals whose money is held", ("state",))
+    for network in reads.row(Settings, 0).snapshot.networks:
+        for state in OPEN_DEPOSITS:
+            found = reads.rows(Deposit, {"network": network.number, "state": state}, MOST_COUNTED)
+            deposits.add_metric([network.code, state.name.lower()], len(found))
+    for state in OPEN_WITHDRAWALS:
+        withdrawals.add_metric([state.name.lower()], len(reads.rows(Withdrawal, {"state": state}, MOST_COUNTED)))
+    return deposits, withdrawals
 
 
 def networks(status: Mapping[str, Mapping[str, Any]]) -> list[Metric]:
