@@ -21,6 +21,7 @@ _NEAR: Final = 0.5
 _MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 _PATHS: Final = ("data", "master_key_file", "admin_socket")
 _PLACE: Final = "<{}>"
+_MANDATORY: Final = "mandatory"
 
 
 class Text(str):
@@ -247,8 +248,38 @@ def all_settings() -> list[Setting]:
     return found
 
 
+_PREAMBLE: Final = """\
+# Settings
+
+A TOML file (`strongroom serve --config FILE`) and environment variables; a variable wins. The variable of `rates.ecb`
+is `STRONGROOM_RATES__ECB`: upper case, two underscores for a dot, lists split at commas, tables as JSON. Amounts and
+rates are texts in quotes, so that no digit is lost. An unknown setting stops the start.
+
+`STRONGROOM_MASTER_KEY` is no setting: it has the master key itself, in hex or base64, and wins over `master_key_file`.
+Names in angle brackets are yours to choose: `assets.<asset>.name` is `[assets.BTC]` with `name = "Bitcoin"`.
+
+Assets, networks and offers are first values: once the books know them, the file only adds new ones. What is in the
+books is changed by the operator's commands.
+
+| setting | takes | default | what it is |
+|---|---|---|---|"""
+
+
+def settings_page() -> str:
+    """Return the reference page of all settings, in Markdown."""
+    lines = [_PREAMBLE]
+    for setting in all_settings():
+        cells = (f"`{setting.name}`", setting.type, _default_cell(setting.default), setting.description)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _default_cell(default: str) -> str:
+    return default if default == _MANDATORY else f"`{default}`"
+
+
 def _default_text(default: Any) -> str:
-    return "mandatory" if default is msgspec.NODEFAULT else msgspec.json.encode(default).decode()
+    return _MANDATORY if default is msgspec.NODEFAULT else msgspec.json.encode(default).decode()
 
 
 def type_text(declared: Any) -> str:

@@ -34,6 +34,7 @@ from support.server import (
     transfer_to,
 )
 
+METRICS_PAGE = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 STRANGER = {"x-forwarded-for": "203.0.113.9"}
 PROXIED = {"trusted_proxies": ("127.0.0.0/8",)}
 
@@ -114,6 +115,23 @@ async def test_metrics_do_not_exist_for_strangers(tmp_path: Path) -> None:
         assert hidden.status_code == absent.status_code == 404
         assert {**hidden.json(), "time": 0} == {**absent.json(), "time": 0}
         assert (await server.client.get("/metrics")).status_code == 200
+
+
+async def test_a_proxy_that_nobody_named_opens_nothing(tmp_path: Path) -> None:
+    """What a proxy on this machine passes on does not come from loopback, although the proxy does."""
+    async with served(settings(tmp_path)) as server:
+        for headers in (STRANGER, {"x-forwarded-for": "127.0.0.1"}, {"x-real-ip": "::1"}, {"forwarded": "for=::1"}):
+            assert (await server.client.get("/metrics", headers=headers)).status_code == 404
+            assert "details" not in (await server.client.get("/readyz", headers=headers)).json()
+
+
+async def test_every_metric_is_in_the_reference(tmp_path: Path) -> None:
+    """An operator finds each metric explained."""
+    page = METRICS_PAGE.read_text()
+    async with served(settings(tmp_path)) as server:
+        text = (await server.client.get("/metrics")).text
+    names = {line.split()[2].removesuffix("_created") for line in text.splitlines() if line.startswith("# TYPE")}
+    assert sorted(name for name in names if f"`{name.removesuffix('_total')}" not in page) == []
 
 
 async def test_a_configured_network_may_see_the_metrics(tmp_path: Path) -> None:

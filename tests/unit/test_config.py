@@ -9,7 +9,7 @@ import pytest
 
 from strongroom.config import Config, ConfigError, load_config
 from strongroom.config_catalogue import snapshot_of
-from strongroom.config_reading import all_settings
+from strongroom.config_reading import all_settings, settings_page
 from strongroom.config_secrets import load_master_key, write_master_key
 from strongroom.money import FeeFormula
 
@@ -165,6 +165,11 @@ def test_every_setting_says_what_it_is_for() -> None:
     assert all(setting.description and setting.type and setting.default for setting in found)
     assert len({setting.variable for setting in found}) == len(found)
     assert "offers.<asset>.<network>.withdraw_fee.minimum" in {setting.name for setting in found}
+
+
+def test_the_reference_page_is_what_the_settings_are() -> None:
+    """The page in the docs is the one made from the declarations: write it anew with `config_reading.settings_page`."""
+    assert (Path(__file__).parents[2] / "docs" / "reference" / "settings.md").read_text() == settings_page()
 
 
 @pytest.mark.parametrize("text", ["00" * 32, "AA" * 32, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n"])

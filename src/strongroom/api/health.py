@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_network
 from typing import Any, Final, NamedTuple
 
-from strongroom.api.client_address import ClientAddresses, Network, in_networks
+from strongroom.api.client_address import ClientAddresses, Network, in_networks, read_address
 from strongroom.api.operations import Dialect
 from strongroom.api.replies import Reply, encode, error_body
 from strongroom.api.requests import Receive, Request, Scope, Send, read_head
@@ -25,6 +25,7 @@ READINESS: Final = b"/readyz"
 METRICS: Final = b"/metrics"
 
 _JSON: Final = "application/json"
+_FORWARDED: Final = (b"x-forwarded-for", b"forwarded", b"x-real-ip")
 _METHODS: Final = frozenset({"GET", "HEAD"})
 _NO_STORE: Final[tuple[bytes, bytes]] = (b"cache-control", b"no-store")
 
@@ -98,8 +99,12 @@ class Front:
         await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else page.body})
 
     def _is_operator(self, request: Request) -> bool:
+        """Say whether the operator asks; behind a proxy that is not trusted, however near, nobody is taken for him."""
         client = self._addresses.find(request.peer, request.headers.get(b"x-forwarded-for", ()))
-        return in_networks(client.address, self._networks)
+        if client.address is None or not in_networks(client.address, self._networks):
+            return False
+        forwarded = any(name in request.headers for name in _FORWARDED)
+        return not forwarded or client != read_address(request.peer or "")
 
     def _answer(self, request: Request, *, operator: bool) -> tuple[int, Page, list[tuple[bytes, bytes]]]:
         if request.method == "OPTIONS":
