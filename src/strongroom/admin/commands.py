@@ -10,7 +10,7 @@ import msgspec
 
 from strongroom.admin import protocol, views
 from strongroom.admin.prices import set_price
-from strongroom.admin.protocol import AdminError, AnyRequest
+from strongroom.admin.protocol import AdminError
 from strongroom.application import Application
 from strongroom.custody.chain import Unreachable
 from strongroom.custody.networks.simulated import MAX_BLOCKS_AT_ONCE, SimulatedNode
@@ -44,7 +44,7 @@ _OPEN: Final = "open"
 _ENDED: Final = (DepositState.CREDITED, DepositState.TOO_SMALL, DepositState.DROPPED)
 
 
-async def carry_out(house: Application, request: AnyRequest) -> Any:
+async def carry_out(house: Application, request: protocol.Request) -> Any:
     """Carry a request out and return what is to be shown, made of structs and lists. Raises `AdminError`."""
     try:
         return await _COMMANDS[type(request)](house, request)

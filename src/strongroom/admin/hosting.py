@@ -11,7 +11,7 @@ import msgspec
 
 from strongroom.admin.commands import carry_out
 from strongroom.admin.prices import apply_kept_prices
-from strongroom.admin.protocol import AnyRequest
+from strongroom.admin.protocol import Request
 from strongroom.admin.socket import admin_socket
 from strongroom.application import Application
 from strongroom.config import Config
@@ -32,7 +32,7 @@ async def host(config: Config, master_key: bytes, on_ready: Callable[[str], None
             return await serve(application, on_ready)
 
 
-async def carry_out_alone(config: Config, master_key: bytes, request: AnyRequest) -> Any:
+async def carry_out_alone(config: Config, master_key: bytes, request: Request) -> Any:
     """Open a data folder that no server has open, carry out one request, close it, and return plain dicts and lists.
 
     Raises `ConfigError`, `StoreError` (`DataFolderBusy` beside a server), `AdminError`.

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from strongroom.cli import auditor, operator
 from strongroom.cli.root import root
+
+COMMANDS = (operator, auditor)
+"""The modules whose import gives the root its commands."""
 
 
 def main() -> None:

@@ -60,3 +60,27 @@ def serve(config: Path) -> None:
         configure_logs(settings.logs.level, settings.logs.format)
         with expected_failures(f"cannot listen on {settings.host}:{settings.port}"):
             sys.exit(host_config(settings, os.environ, lambda _: None))
+
+
+@root.command()
+@click.option(
+    "--data",
+    default="strongroom-data",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The new data folder.",
+)
+@click.option(
+    "--config", type=click.Path(dir_okay=False, path_type=Path), help="The new settings file; default: in the folder."
+)
+def init(data: Path, config: Path | None) -> None:
+    """Write the settings file, the master key and the sealed seed of a new house."""
+    from strongroom.admin.newhouse import make_house
+
+    settings = config or data / "strongroom.toml"
+    with expected_failures(f"cannot write {data}"):
+        words = make_house(settings, data)
+    print(f"settings    {settings}", f"data        {data}", f"master key  {data / 'master.key'}", sep="\n")
+    print("\nThe words of the seed: write them down, they stand nowhere else and are not shown again.\n")
+    print(words)
+    print(f"\nStart it with: strongroom serve --config {settings}")

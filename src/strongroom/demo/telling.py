@@ -53,19 +53,18 @@ def curl_lines(url: str, alice: DemoUser, bob: DemoUser) -> list[tuple[str, str]
     # The same key gives the same answer again, so that the line can be pasted as often as anybody likes.
     once = "Idempotency-Key: demo-address"
     return [
-        ("alice's balance", _line(url, alice, "GET", wallet, mount="/spot")),
-        ("a transfer to bob", _line(url, alice, "POST", f"{wallet}/transfer", transfer, mount="/spot")),
-        ("a deposit address of alice's", _line(url, alice, "POST", unified, address, header=once)),
-        ("her newest deposit addresses", _line(url, alice, "GET", unified, query="crypto=BTC&network=BITCOIN")),
-        ("a withdrawal", _line(url, alice, "POST", f"{wallet}/withdraw", withdrawal, mount="/spot")),
-        ("her history", _line(url, alice, "GET", f"{wallet}_history", query="count=20", mount="/spot")),
+        ("alice's balance", _line(url, alice, wallet, mount="/spot")),
+        ("a transfer to bob", _line(url, alice, f"{wallet}/transfer", transfer, mount="/spot")),
+        ("a deposit address of alice's", _line(url, alice, unified, address, header=once)),
+        ("her newest deposit addresses", _line(url, alice, unified, query="crypto=BTC&network=BITCOIN")),
+        ("a withdrawal", _line(url, alice, f"{wallet}/withdraw", withdrawal, mount="/spot")),
+        ("her history", _line(url, alice, f"{wallet}_history", query="count=20", mount="/spot")),
     ]
 
 
 def _line(
     url: str,
     user: DemoUser,
-    method: str,
     path: str,
     body: dict[str, str] | None = None,
     *,
@@ -75,12 +74,14 @@ def _line(
 ) -> str:
     """Return a line that makes its own nonce and signature, for a POSIX shell with curl, openssl and GNU date."""
     text = msgspec.json.encode(body).decode() if body is not None else ""
-    sign = f"printf %s \"{path}$N$B\" | openssl dgst -sha384 -hmac {user.api_secret} | sed 's/^.*= *//'"
-    parts = [f"N=$(date +%s%3N); B={shlex.quote(text)}; S=$({sign}); curl -sS --fail-with-body -X {method}"]
-    parts += [f'-H "request-api: {user.api_key}" -H "request-nonce: $N" -H "request-sign: $S"']
+    message = f'"{path}$N"{shlex.quote(text)}' if text else f'"{path}$N"'
+    sign = f"printf %s {message} | openssl dgst -sha384 -hmac {user.api_secret} | sed 's/^.*= *//'"
+    # One substitution gives both headers, four words in all, so that nonce and signature belong together.
+    headers = f"$(N=$(date +%s%3N); printf '%s ' -H request-nonce:$N -H request-sign:$({sign}))"
+    parts = [f"curl -sS --fail-with-body -H request-api:{user.api_key} {headers}"]
     if header:
-        parts.append(f'-H "{header}"')
+        parts.append(f"-H {shlex.quote(header)}")
     if body is not None:
-        parts.append('-H "Content-Type: application/json" -d "$B"')
+        parts.append(f"-H content-type:application/json -d {shlex.quote(text)}")
     target = f"{url}{mount}{path}" + (f"?{query}" if query else "")
     return " ".join([*parts, shlex.quote(target)])
