@@ -109,7 +109,7 @@ class Application:
             self.api.draining = True
             await supervisor.stop(but=frozenset({WRITER}))
             self.writer.close()
-            await supervisor.join(WRITER)
+            await supervisor.join(WRITER, self.config.finish_s)
             self.treasury.close()
             self.store.close()
 

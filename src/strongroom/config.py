@@ -144,7 +144,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     approve_above: Annotated[DecimalText, Meta(description="Withdrawals above this wait for the operator; 0: none")] = (
         "0"
     )
-    daily_limit: Annotated[DecimalText, Meta(description="Most a user may withdraw in 24 hours; 0: no limit")] = "0"
+    daily_limit: Annotated[DecimalText, Meta(description="Most a user may withdraw on a day (UTC); 0: no limit")] = "0"
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

@@ -177,6 +177,13 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self.listening.set()
 
+    def abandon(self) -> None:
+        """Close whatever is still open; nothing is after an ordinary stop."""
+        for listener in self.servers if self.started else ():
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
 
 def bind(host: str, port: int) -> socket.socket:
     """Return a socket bound to an address; port 0 takes a free one. Raises `OSError`."""
@@ -215,18 +222,24 @@ async def serve(application: Application, on_ready: Callable[[str], None]) -> in
         serving = asyncio.create_task(server.serve(sockets=[bound]))
         failure = asyncio.create_task(supervisor.failed())
         listening = asyncio.create_task(server.listening.wait())
-        _ = await asyncio.wait((serving, listening), return_when=asyncio.FIRST_COMPLETED)
-        if listening.done():
-            _settle_memory()
-            on_ready(url)
-            log.info("serving", url=url)
         stop = asyncio.create_task(stops.first.wait())
-        _ = await asyncio.wait((serving, failure, stop), return_when=asyncio.FIRST_COMPLETED)
-        await _stop(application, server, stops, serving)
-        for task in (failure, listening, stop):
-            _ = task.cancel()
-    crashed = failure.done() and not failure.cancelled()
-    return 1 if crashed else 0
+        try:
+            _ = await asyncio.wait((serving, listening), return_when=asyncio.FIRST_COMPLETED)
+            if listening.done():
+                _settle_memory()
+                on_ready(url)
+                log.info("serving", url=url)
+            _ = await asyncio.wait((serving, failure, stop), return_when=asyncio.FIRST_COMPLETED)
+            if failure.done():
+                # Nothing in flight can be finished any more, and nobody shall wait for it.
+                stops.second.set()
+            await _stop(application, server, stops, serving)
+            return 1 if failure.done() else 0
+        finally:
+            for task in (serving, failure, listening, stop):
+                _ = task.cancel()
+            server.abandon()
+            bound.close()
 
 
 class _Stops:

@@ -90,6 +90,22 @@ async def test_a_vital_loop_that_is_asked_to_end_is_waited_for() -> None:
 
     supervisor.start("writer", loop, vital=True)
     asked.set()
-    await supervisor.join("writer")
+    await supervisor.join("writer", 5)
     assert done == ["all"]
-    await supervisor.join("never started")
+    await supervisor.join("never started", 5)
+
+
+async def test_a_vital_loop_that_does_not_end_is_not_waited_for_for_ever() -> None:
+    """A stop is bounded even when what should finish its work cannot."""
+    supervisor, cancelled = Supervisor(Clock()), asyncio.Event()
+
+    async def loop() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    supervisor.start("writer", loop, vital=True)
+    await asyncio.sleep(0)
+    await supervisor.join("writer", 0.01)
+    assert cancelled.is_set()

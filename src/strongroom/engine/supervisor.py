@@ -14,6 +14,9 @@ Loop: TypeAlias = Callable[[], Awaitable[None]]
 
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 30.0
+STOP_S: Final = 10.0
+"""A loop that was cancelled is waited for so long."""
+
 CALM_S: Final = 60.0
 """A loop that ran this long without a crash starts again with the first pause."""
 
@@ -52,18 +55,24 @@ class Supervisor:
         """Return why the server cannot go on, once a vital loop has crashed."""
         return await asyncio.shield(self._failure)
 
-    async def join(self, name: str) -> None:
-        """Wait until a loop has ended; a loop that was never started has."""
-        task = self._tasks.pop(name, None)
+    async def join(self, name: str, timeout_s: float) -> None:
+        """Wait until a loop has ended by itself, and cancel it if that takes too long."""
+        task = self._tasks.get(name)
         if task is not None:
-            _ = await asyncio.wait([task])
+            _ = await asyncio.wait([task], timeout=timeout_s)
+            await self._cancel(name)
 
     async def stop(self, *, but: frozenset[str] = frozenset()) -> None:
         """Cancel every loop that is not in `but`, the last one started first, each before the next."""
         for name in [name for name in reversed(self._tasks) if name not in but]:
-            task = self._tasks.pop(name)
-            _ = task.cancel()
-            _ = await asyncio.wait([task])
+            await self._cancel(name)
+
+    async def _cancel(self, name: str) -> None:
+        task = self._tasks.pop(name)
+        _ = task.cancel()
+        _, late = await asyncio.wait([task], timeout=STOP_S)
+        if late:
+            log.error("loop does not stop", loop=name)
 
     async def _run_vital(self, name: str, loop: Loop) -> None:
         try:
