@@ -22,7 +22,7 @@ from load import Key, Nonces, Result, measure, request
 
 STRONGROOM = str(Path(sys.executable).with_name("strongroom"))
 CONNECTIONS = (1, 8, 64)
-KEYS = 40
+KEYS = 16
 READ_PATH = "/spot/api/v3.2/user/wallet"
 TRANSFER_PATH = "/spot/api/v3.2/user/wallet/transfer"
 TRANSFER = b'{"amount":"0.00000001","asset":"BTC","toUser":"bob","toUserMail":"bob@example.com"}'
@@ -39,8 +39,22 @@ def start_server(folder: Path) -> tuple[subprocess.Popen[str], dict[str, object]
 
 def make_keys(folder: Path) -> list[Key]:
     """Return keys of alice, made through the running server: one key has a thousand nonces a second and no more."""
-    made = [_strongroom("key", "create", "alice", "--json", "--data", str(folder)) for _ in range(KEYS)]
-    return [Key(key["api_key"], key["api_secret"]) for key in made]
+    made = [
+        _strongroom(
+            "key",
+            "create",
+            "alice",
+            "--permission",
+            "Read",
+            "--permission",
+            "Transfer",
+            "--json",
+            "--data",
+            str(folder),
+        )
+        for _ in range(KEYS)
+    ]
+    return [Key(key["key"], key["secret"]) for key in made]
 
 
 def _strongroom(*arguments: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from strongroom.api.health import Front, Page, Readiness
 from strongroom.api.limits import RateLimits
 from strongroom.api.reference import static_pages
 from strongroom.api.server import Api
+from strongroom.api.wallet_cache import WalletCache
 from strongroom.assembly import networks_of, next_snapshot, rate_book_of, tiers_of
 from strongroom.clock import Clock, Ids
 from strongroom.config import Config, ConfigError
@@ -80,7 +81,7 @@ class Application:
             raise
         self.limits = RateLimits(self.clock, tiers_of(config))
         self.api = Api(
-            Services(self.context, self.treasury.pools),
+            Services(self.context, self.treasury.pools, WalletCache(self.store)),
             OPERATIONS,
             Authenticator(self.store, self.clock, self.box.open, config.nonce_window_ms),
             self.limits,

@@ -11,6 +11,7 @@ import msgspec
 
 from strongroom.api import bodies, parameters
 from strongroom.api.operations import Access, Operation, Route
+from strongroom.api.wallet_cache import WalletCache
 from strongroom.engine.command import Guard
 from strongroom.errors import PARAMETER_INVALID, check
 from strongroom.records.keys import ApiKey
@@ -39,6 +40,7 @@ class Services(NamedTuple):
 
     context: Context
     pool: AddressPool
+    wallets: WalletCache
 
 
 class Call:

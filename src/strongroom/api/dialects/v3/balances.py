@@ -24,6 +24,10 @@ class WalletRow(msgspec.Struct, frozen=True):
 
 def answer_wallet(call: Call) -> bytes:
     """Return one row per asset, zero rows included, in the catalogue's order."""
+    return call.services.wallets.body(call.owner, "v3", lambda: _wallet(call))
+
+
+def _wallet(call: Call) -> bytes:
     reads, owner = call.context.reads, call.owner
     rows: list[WalletRow] = []
     for asset in call.context.catalogue.snapshot.assets:

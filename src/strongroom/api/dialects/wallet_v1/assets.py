@@ -9,7 +9,7 @@ import msgspec
 from strongroom.api.calls import Call
 from strongroom.api.operations import Access, Dialect, Operation
 from strongroom.api.parameters import AmountText, Text
-from strongroom.api.replies import Decimal, Envelope, envelope
+from strongroom.api.replies import Decimal, Envelope, encode, envelope
 from strongroom.money import FeeFormula, format_amount
 from strongroom.records.keys import Permission
 from strongroom.records.settings import AssetSettings, OfferSettings
@@ -175,10 +175,14 @@ class UserAsset(msgspec.Struct, frozen=True, rename="camel"):
 
 def answer_user_assets(call: Call) -> bytes:
     """Return one row per asset, zero rows included, in the catalogue's order."""
+    rows = call.services.wallets.body(call.owner, "wallet_v1", lambda: _user_assets(call))
+    return envelope(msgspec.Raw(rows), call.context.clock.now_ms())
+
+
+def _user_assets(call: Call) -> bytes:
     catalogue = call.context.catalogue
     user = call.context.reads.row(User, call.owner)
-    rows = [_user_asset(call, catalogue, asset, user) for asset in catalogue.snapshot.assets]
-    return envelope(rows, call.context.clock.now_ms())
+    return encode([_user_asset(call, catalogue, asset, user) for asset in catalogue.snapshot.assets])
 
 
 def _user_asset(call: Call, catalogue: Catalogue, asset: AssetSettings, user: User) -> UserAsset:
