@@ -59,7 +59,7 @@ class ApiClient:
         self.url = url
         self.credentials = credentials
         self.nonces = nonces or Nonces()
-        self.http = httpx.Client(base_url=url, timeout=_TIMEOUT_S, trust_env=False)
+        self.http = httpx.Client(base_url=url, timeout=_TIMEOUT_S, trust_env=False, verify=False)
 
     def close(self) -> None:
         """Close the connections."""
