@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import msgspec
 
 from strongroom.api.calls import Call
+from strongroom.api.dialects import refusals
 from strongroom.api.dialects.v3.common import paths
 from strongroom.api.operations import Access, Dialect, Operation
 from strongroom.api.parameters import Text
@@ -85,7 +86,7 @@ OPERATIONS: Final = [
         request=AddressRequest,
         reply=list[AddressRow],
         answer=answer_addresses,
-        errors=("invalid_currency", "invalid_network"),
+        errors=refusals.ADDRESS,
     ),
     Operation(
         name="create_address",
@@ -99,7 +100,7 @@ OPERATIONS: Final = [
         reply=list[AddressRow],
         perform=perform_creation,
         render=render_address,
-        errors=("invalid_currency", "invalid_network", "address_unused"),
+        errors=refusals.NEW_ADDRESS,
     ),
     Operation(
         name="delete_address",
@@ -113,6 +114,6 @@ OPERATIONS: Final = [
         reply=list[AddressRow],
         prepare=prepare_deletion_call,
         render=render_address,
-        errors=("invalid_currency", "invalid_network"),
+        errors=refusals.ADDRESS,
     ),
 ]

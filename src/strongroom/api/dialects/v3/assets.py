@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import msgspec
 
 from strongroom.api.calls import Call
+from strongroom.api.dialects import refusals
 from strongroom.api.dialects.v3.common import paths
 from strongroom.api.operations import Access, Dialect, Operation
 from strongroom.api.parameters import Choice, Text
@@ -98,7 +99,7 @@ OPERATIONS: Final = [
         request=RateRequest,
         reply=Envelope[Number],
         answer=answer_rate,
-        errors=("invalid_currency", "conversion_refused"),
+        errors=refusals.RATE,
         headers=_deprecated("/public-api/wallet/v1/assets/exchangeRate"),
     ),
 ]

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import msgspec
 
 from strongroom.api.calls import Call
+from strongroom.api.dialects import refusals
 from strongroom.api.dialects.v3.common import paths
 from strongroom.api.operations import Access, Dialect, Operation
 from strongroom.api.parameters import AmountText, Flag, Text
@@ -146,7 +147,7 @@ OPERATIONS: Final = [
         reply=TransferReply,
         prepare=prepare_transfer_call,
         render=render_transfer,
-        errors=("invalid_currency", "receiver_not_found", "transfer_refused", "insufficient_balance"),
+        errors=refusals.TRANSFER,
     ),
     Operation(
         name="withdraw",
@@ -160,14 +161,7 @@ OPERATIONS: Final = [
         reply=WithdrawReply,
         prepare=prepare_withdraw_call,
         render=render_withdraw,
-        errors=(
-            "invalid_currency",
-            "invalid_network",
-            "invalid_withdraw_amount",
-            "invalid_withdraw_address",
-            "withdraw_refused",
-            "insufficient_balance",
-        ),
+        errors=refusals.WITHDRAW,
     ),
     Operation(
         name="convert",
@@ -181,6 +175,6 @@ OPERATIONS: Final = [
         reply=ConvertReply,
         prepare=prepare_convert_call,
         render=render_convert,
-        errors=("invalid_currency", "conversion_refused", "insufficient_balance"),
+        errors=refusals.CONVERT,
     ),
 ]

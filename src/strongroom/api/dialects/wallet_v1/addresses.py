@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import msgspec
 
 from strongroom.api.calls import Call
+from strongroom.api.dialects import refusals
 from strongroom.api.dialects.wallet_v1.assets import ROOT
 from strongroom.api.dialects.wallet_v1.movements import check_webhook
 from strongroom.api.operations import Access, Dialect, Operation
@@ -112,7 +113,7 @@ OPERATIONS: Final = [
         request=AddressRequest,
         reply=Envelope[list[AddressItem]],
         answer=answer_addresses,
-        errors=("invalid_currency", "invalid_network"),
+        errors=refusals.ADDRESS,
     ),
     Operation(
         name="create_address",
@@ -126,7 +127,7 @@ OPERATIONS: Final = [
         reply=Envelope[AddressItem],
         perform=perform_creation,
         render=render_creation,
-        errors=("invalid_currency", "invalid_network", "address_unused"),
+        errors=refusals.NEW_ADDRESS,
     ),
     Operation(
         name="delete_address",
@@ -140,6 +141,6 @@ OPERATIONS: Final = [
         reply=Envelope[AddressItem],
         prepare=prepare_deletion_call,
         render=render_deletion,
-        errors=("invalid_currency", "invalid_network"),
+        errors=refusals.ADDRESS,
     ),
 ]

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import msgspec
 
 from strongroom.api.calls import Call
+from strongroom.api.dialects import refusals
 from strongroom.api.operations import Access, Dialect, Operation
 from strongroom.api.parameters import AmountText, Text
 from strongroom.api.replies import Decimal, Envelope, encode, envelope
@@ -251,7 +252,7 @@ OPERATIONS: Final = [
         request=RateRequest,
         reply=Envelope[RateItem],
         answer=answer_rate,
-        errors=("invalid_currency", "conversion_refused"),
+        errors=refusals.RATE,
     ),
     Operation(
         name="wallet",

@@ -93,7 +93,7 @@ def answer_history(call: Call) -> bytes:
     asset = catalogue.asset(request.asset).number
     start_ms, end_ms = period_of(request.start_time, request.end_time, now_ms)
     types = None
-    if request.history_types is not None:
+    if request.history_types:
         types = {_TYPES[name.upper()] for name in request.history_types if name.upper() in _TYPES}
     size, skip = request.page_size, (request.page - 1) * request.page_size
     lines = lines_of(reads, call.owner, asset, types, start_ms, end_ms, size, skip)

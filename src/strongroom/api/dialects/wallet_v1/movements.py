@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import msgspec
 
 from strongroom.api.calls import Call
+from strongroom.api.dialects import refusals
 from strongroom.api.dialects.wallet_v1.assets import ROOT
 from strongroom.api.operations import Access, Dialect, Operation
 from strongroom.api.parameters import AmountText, Flag, Text
@@ -186,7 +187,7 @@ OPERATIONS: Final = [
         reply=Envelope[SendReply],
         prepare=prepare_send_call,
         render=render_send,
-        errors=("invalid_currency", "receiver_not_found", "transfer_refused", "insufficient_balance"),
+        errors=refusals.TRANSFER,
     ),
     Operation(
         name="withdraw",
@@ -200,14 +201,7 @@ OPERATIONS: Final = [
         reply=Envelope[WithdrawReply],
         prepare=prepare_withdraw_call,
         render=render_withdraw,
-        errors=(
-            "invalid_currency",
-            "invalid_network",
-            "invalid_withdraw_amount",
-            "invalid_withdraw_address",
-            "withdraw_refused",
-            "insufficient_balance",
-        ),
+        errors=refusals.WITHDRAW,
     ),
     Operation(
         name="convert",
@@ -221,6 +215,6 @@ OPERATIONS: Final = [
         reply=Envelope[ConvertReply],
         prepare=prepare_convert_call,
         render=render_convert,
-        errors=("invalid_currency", "conversion_refused", "insufficient_balance"),
+        errors=refusals.CONVERT,
     ),
 ]
