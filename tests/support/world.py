@@ -51,6 +51,7 @@ class Quiet:
 
     def __init__(self) -> None:
         self.failures: list[Exception] = []
+        self.troubles: list[str] = []
 
     def committed(self, commands: int, seconds: float) -> None:
         """Nothing to tell."""
@@ -62,6 +63,10 @@ class Quiet:
     def doubtful(self, error: Exception, *, resolved: bool) -> None:
         """Keep it."""
         self.failures.append(error)
+
+    def troubled(self, trouble: str) -> None:
+        """Keep it."""
+        self.troubles.append(trouble)
 
 
 class World:

@@ -32,13 +32,18 @@ class StoreError(Exception):
     """A commit did not simply succeed.
 
     StoreError
-      NotDone    nothing of the batch was kept, and nothing will be: the data or the disk refused it
-      InDoubt    COMMIT itself failed: the batch may or may not be found after a crash, until `resolve` says
+      NotDone         nothing of the batch was kept, and nothing will be: something in it cannot be kept
+        DiskFailed    the same, but it is not the batch's fault: no other would fare better until `resolve` succeeds
+      InDoubt         COMMIT itself failed: the batch may or may not be found after a crash, until `resolve` says
     """
 
 
 class NotDone(StoreError):
     """Nothing of the batch was kept."""
+
+
+class DiskFailed(NotDone):
+    """Nothing of the batch was kept, since the disk (full, broken, locked by another program) refused."""
 
 
 class InDoubt(StoreError):
@@ -49,18 +54,18 @@ class Store(Protocol):
     """Keeps committed rows and the journal. One writer at a time; everything it answers is durable."""
 
     async def begin(self, keys: Collection[Key]) -> State:
-        """Return the committed rows at these addresses, ready to be decided over."""
+        """Return the committed rows at these addresses, ready to be decided over. Raises `NotDone`."""
         ...
 
     async def commit(self, state: State) -> None:
         """Make the state's changes and items durable in one step, then visible to readers.
 
-        Raises `NotDone` or `InDoubt`; readers then see none of it.
+        Raises `NotDone` (`DiskFailed`) or `InDoubt`; readers then see none of it.
         """
         ...
 
     async def resolve(self) -> bool:
-        """After `InDoubt`: force the store to a known state and return whether the batch is in it.
+        """After `InDoubt` or `DiskFailed`: force the store to a known state and return whether the batch is in it.
 
         Raises `NotDone` while the store still cannot commit; to be tried again.
         """

@@ -7,19 +7,28 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from typing import Final, NamedTuple, Protocol
 
 from strongroom.clock import Clock
 from strongroom.engine.command import Command
-from strongroom.engine.port import InDoubt, NotDone, Store
+from strongroom.engine.port import DiskFailed, InDoubt, NotDone, Store, StoreError
 from strongroom.engine.settle import Outcome, needs_of, settle
 from strongroom.engine.state import State
-from strongroom.errors import UNAVAILABLE, InvariantBroken
+from strongroom.errors import UNAVAILABLE, InvariantBroken, check
 from strongroom.records.kept import Key
 
 MAX_QUEUED: Final = 10_000
 MAX_BATCH: Final = 512
 RESOLVE_EVERY_S: Final = 0.5
+STALLED_AFTER_S: Final = 5.0
+"""A disk that has not answered for so long is in trouble, though it may yet answer well."""
+
+IN_DOUBT: Final = "Ledger in doubt"
+UNWRITABLE: Final = "Ledger cannot be written"
+STALLED: Final = "Ledger stalled"
+STOPPED: Final = "Ledger stopped"
 
 
 class Waiting(NamedTuple):
@@ -43,6 +52,10 @@ class WriterEvents(Protocol):
 
     def doubtful(self, error: Exception, *, resolved: bool) -> None:
         """Tell that a commit is in doubt, or that the doubt is over."""
+        ...
+
+    def troubled(self, trouble: str) -> None:
+        """Tell why nothing is accepted from now on; an empty text says that commands are accepted again."""
         ...
 
 
@@ -82,11 +95,15 @@ class Writer:
         return await promise
 
     async def run(self) -> None:
-        """Settle and commit batches until `close` was called and the queue is empty."""
+        """Settle and commit batches until `close` was called and the queue is empty.
+
+        Raises `InvariantBroken` when it was called while the store could not commit: waiting on might never end.
+        """
         while batch := await self._take():
             try:
                 await self._write(batch)
             except BaseException as error:
+                self._set_trouble(STOPPED)
                 for waiting in batch:
                     _fail(waiting, InvariantBroken(f"the writer stopped: {error!r}"))
                 raise
@@ -102,27 +119,35 @@ class Writer:
             await self._arrived.wait()
         return [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
 
-    async def _write(self, batch: list[Waiting]) -> None:
-        """Write a batch; if the store refuses it as a whole, write its commands one by one: the culprit fails alone."""
+    async def _write(self, batch: Sequence[Waiting]) -> None:
+        """Write a batch; if something in it cannot be kept, write one by one: the culprit fails alone."""
         try:
             await self._commit(batch)
+        except DiskFailed as error:
+            _refuse_busy(batch)
+            _ = await self._until_known(UNWRITABLE, error)
         except NotDone as error:
             if len(batch) == 1:
                 self._events.failed(batch[0].command, error)
-                _refuse_busy(batch)
+                _fail(batch[0], InvariantBroken(f"{type(batch[0].command).__name__}: {error}"))
             else:
                 for waiting in batch:
                     await self._write([waiting])
 
-    async def _commit(self, batch: list[Waiting]) -> None:
-        state = await self._store.begin({key for waiting in batch for key in waiting.needs})
+    async def _commit(self, batch: Sequence[Waiting]) -> None:
+        with self._watched():
+            state = await self._store.begin({key for waiting in batch for key in waiting.needs})
         now_ms = max(self._clock.now_ms(), state.last_ms)
         outcomes = [self._settle(waiting, state, now_ms) for waiting in batch]
         started_s = self._clock.monotonic_s()
         try:
-            await self._store.commit(state)
+            with self._watched():
+                await self._store.commit(state)
         except InDoubt as error:
-            if not await self._resolve(error):
+            self._events.doubtful(error, resolved=False)
+            kept = await self._until_known(IN_DOUBT, error)
+            self._events.doubtful(error, resolved=True)
+            if not kept:
                 return _refuse_busy(batch)
         self._events.committed(len(batch), self._clock.monotonic_s() - started_s)
         for waiting, outcome in zip(batch, outcomes, strict=True):
@@ -137,19 +162,37 @@ class Writer:
             self._events.failed(waiting.command, error)
             return InvariantBroken(f"{type(waiting.command).__name__}: {error}")
 
-    async def _resolve(self, error: InDoubt) -> bool:
-        """Accept nothing until the store knows whether it kept the batch; return whether it did."""
-        self.trouble = "Ledger in doubt"
-        self._events.doubtful(error, resolved=False)
+    async def _until_known(self, trouble: str, error: StoreError) -> bool:
+        """Accept nothing until the store can commit again; return whether the batch in doubt is in it."""
+        self._set_trouble(f"{trouble}: {error}")
         while True:
             try:
                 kept = await self._store.resolve()
             except NotDone:
+                check(not self._closing, "the ledger is not closed before it is known what it holds")
                 await asyncio.sleep(RESOLVE_EVERY_S)
                 continue
-            self.trouble = ""
-            self._events.doubtful(error, resolved=True)
+            self._set_trouble("")
             return kept
+
+    @contextmanager
+    def _watched(self) -> Generator[None]:
+        """Say so while the store takes too long; what it was asked to do goes on, and is answered when it is done."""
+        alarm = asyncio.get_running_loop().call_later(STALLED_AFTER_S, self._set_trouble, STALLED)
+        try:
+            yield
+        finally:
+            alarm.cancel()
+            self._set_trouble("")
+
+    def _set_trouble(self, trouble: str) -> None:
+        """Begin or end a time in which nothing is accepted; what only waits has not begun, and is told so at once."""
+        if trouble != self.trouble:
+            self.trouble = trouble
+            self._events.troubled(trouble)
+        if trouble:
+            _refuse_busy(self._queue)
+            self._queue.clear()
 
 
 def _answer(waiting: Waiting, outcome: Outcome | InvariantBroken) -> None:
@@ -164,6 +207,6 @@ def _fail(waiting: Waiting, error: Exception) -> None:
         waiting.promise.set_exception(error)
 
 
-def _refuse_busy(batch: list[Waiting]) -> None:
+def _refuse_busy(batch: Iterable[Waiting]) -> None:
     for waiting in batch:
         _fail(waiting, UNAVAILABLE("System busy"))

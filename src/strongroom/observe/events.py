@@ -33,6 +33,13 @@ class Events:
             self._metrics.commit_doubtful()
             log.critical("commit in doubt", error=str(error))
 
+    def troubled(self, trouble: str) -> None:
+        """Log why nothing is accepted, and when it is again."""
+        if trouble:
+            log.critical("nothing is accepted", trouble=trouble)
+        else:
+            log.warning("commands are accepted again")
+
     def answered(self, operation: str, status: int, code: str, seconds: float) -> None:
         """Count an answered request."""
         self._metrics.answered(operation, status, code, seconds)

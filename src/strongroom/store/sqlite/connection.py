@@ -44,9 +44,12 @@ def lock_folder(folder: Path) -> IO[str]:
     return lock
 
 
-def open_writer(folder: Path) -> apsw.Connection:
-    """Return the writing connection: WAL, every commit synced to disk, migrated to the newest schema."""
-    connection = apsw.Connection(str(folder / DATABASE_FILE))
+def open_writer(folder: Path, vfs: str | None = None) -> apsw.Connection:
+    """Return the writing connection: WAL, every commit synced to disk, migrated to the newest schema.
+
+    `vfs` names how SQLite reaches its files where that is not the usual way: tests put faults in between.
+    """
+    connection = apsw.Connection(str(folder / DATABASE_FILE), vfs=vfs)
     connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "wal_autocheckpoint=4000"):
         run(connection, f"PRAGMA {pragma}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar, cast
@@ -13,7 +14,7 @@ import apsw
 
 from strongroom.clock import Ids
 from strongroom.engine.command import Row
-from strongroom.engine.port import InDoubt, NotDone, StoredItem
+from strongroom.engine.port import DiskFailed, InDoubt, NotDone, StoredItem
 from strongroom.engine.state import State
 from strongroom.errors import check
 from strongroom.ledger.seals import Frontier
@@ -35,6 +36,11 @@ from strongroom.store.sqlite.sweep import Sweep, Sweeper
 
 MAX_CACHED_ROWS: Final = 1_000_000
 _FORGET_EVERY_MS: Final = 60_000
+_DATA_ERRORS: Final = (
+    apsw.BindingsError, apsw.ConstraintError, apsw.MismatchError, apsw.RangeError, apsw.SQLError, apsw.TooBigError,
+)  # fmt: skip
+"""What SQLite says of rows that it cannot keep; any other error of its own is the disk's."""
+
 
 Answer = TypeVar("Answer")
 
@@ -55,11 +61,11 @@ class SqliteStore:
     `begin` answers from memory where it can; `commit` writes in a thread of its own; readers use a second connection.
     """
 
-    def __init__(self, folder: Path, ids: Ids) -> None:
+    def __init__(self, folder: Path, ids: Ids, vfs: str | None = None) -> None:
         """Open the folder, migrated and recovered. Raises `DataFolderBusy`, `DataFolderNewer`."""
         self._lock = lock_folder(folder)
         self._ids = ids
-        self._writer = open_writer(folder)
+        self._writer = open_writer(folder, vfs)
         self._reader = open_reader(folder)
         self._thread = ThreadPoolExecutor(1, "strongroom-store")
         self._listeners: list[Callable[[Collection[Key]], None]] = []
@@ -78,7 +84,7 @@ class SqliteStore:
         self._lock.close()
 
     async def begin(self, keys: Collection[Key]) -> State:
-        """Return the committed rows at these addresses."""
+        """Return the committed rows at these addresses. Raises `NotDone`."""
         rows: dict[Key, Kept] = {}
         missing: list[Key] = []
         for key in keys:
@@ -88,7 +94,7 @@ class SqliteStore:
             else:
                 rows[key] = row
         if missing:
-            loaded = await self._in_thread(lambda: {key: reads.load(self._writer, key) for key in missing})
+            loaded = await self._in_thread(lambda: self._load(missing))
             rows.update(loaded)
             self._cache.update(loaded)
         return State(rows, self._frontier.count + 1, self._last_ms)
@@ -117,16 +123,22 @@ class SqliteStore:
             return self._nonces.get(key)
         return self._sweeper.dirty.get(key) or self._cache.get(key)
 
+    def _load(self, keys: Sequence[Key]) -> dict[Key, Kept]:
+        try:
+            return {key: reads.load(self._writer, key) for key in keys}
+        except Exception as error:
+            raise self._not_done(error) from error
+
     def _write(self, state: State) -> Written:
         """Write a batch in one transaction, in the writing thread."""
-        written, statements = self._prepare(state)
         try:
+            written, statements = self._prepare(state)
             run(self._writer, "BEGIN IMMEDIATE")
             for sql, values in statements:
                 run(self._writer, sql, values)
-        except (apsw.Error, OverflowError, TypeError) as error:
+        except Exception as error:
             self._roll_back()
-            raise NotDone(str(error)) from error
+            raise self._not_done(error) from error
         try:
             run(self._writer, "COMMIT")
         except apsw.Error as error:
@@ -149,13 +161,24 @@ class SqliteStore:
         return Written(state, sweep, frontier, nonces, at_ms), statements
 
     def _roll_back(self) -> None:
-        if self._writer.in_transaction:
-            run(self._writer, "ROLLBACK")
+        """End the transaction; if even that fails, `resolve` will not succeed before it has."""
+        with suppress(apsw.Error):
+            if self._writer.in_transaction:
+                run(self._writer, "ROLLBACK")
+
+    def _not_done(self, error: Exception) -> NotDone:
+        """Tell what cannot be kept from a disk that cannot keep anything."""
+        data = isinstance(error, _DATA_ERRORS) or not isinstance(error, apsw.Error)
+        return NotDone(repr(error)) if data and not self._writer.in_transaction else DiskFailed(str(error))
 
     def _settle_doubt(self) -> bool:
-        """Commit a change of no meaning: it overwrites whatever a failed commit may have left in the log."""
+        """Commit a change of no meaning: it overwrites whatever a failed commit may have left in the log.
+
+        It must be a change: SQLite writes nothing for an UPDATE that leaves a row as it was.
+        """
+        self._roll_back()
         try:
-            run(self._writer, "BEGIN IMMEDIATE; UPDATE swept SET item = item; COMMIT")
+            run(self._writer, "BEGIN IMMEDIATE; UPDATE swept SET forced = forced + 1; COMMIT")
             newest, _, _ = reads.load_frontier(self._writer)
         except apsw.Error as error:
             self._roll_back()

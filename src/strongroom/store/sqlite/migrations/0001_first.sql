@@ -76,8 +76,9 @@ CREATE TABLE thread (
     PRIMARY KEY (owner, asset, type)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE swept (id INTEGER PRIMARY KEY CHECK (id = 0), item INTEGER NOT NULL) STRICT;
-INSERT INTO swept VALUES (0, 0);
+-- `forced` counts the commits that were made to end a doubt
+CREATE TABLE swept (id INTEGER PRIMARY KEY CHECK (id = 0), item INTEGER NOT NULL, forced INTEGER NOT NULL) STRICT;
+INSERT INTO swept VALUES (0, 0, 0);
 
 -- Every account's balance: the head, or the later posting.
 CREATE VIEW balance AS
