@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Add what each part of a test took to its family."""
-    family = family_of(TESTS.parent / report.location[0])
+    family = family_of(TESTS.parent / report.nodeid.partition("::")[0])
     used_s[family] += report.duration
     ran[family] += report.when == "call"
 
