@@ -23,7 +23,7 @@ from strongroom.config import Asset, Config, Fee, Network, Offer, Rates, Simulat
 from strongroom.engine.command import NOBODY, Command
 from strongroom.engine.settle import Outcome
 from strongroom.errors import check
-from strongroom.ledger.accounts import Purpose, house
+from strongroom.ledger.accounts import Account, Purpose, available, house
 from strongroom.ledger.entries import Posting
 from strongroom.money import parse_amount
 from strongroom.records.history import LineType
@@ -249,13 +249,22 @@ class House:
             number, units = self.units(asset, amount)
             self.do(lambda n=number, u=units: prepare_booking(context, NOBODY, owner, n, LineType.EXPRESS_BUY, u))
 
+    def give(self, username: str, **amounts: str) -> None:
+        """Give a user money of the house's own."""
+        owner = self.uid(username)
+        for asset, amount in amounts.items():
+            number, units = self.units(asset, amount)
+            self._move(house(Purpose.EQUITY, number), available(owner, number), units)
+
     def stock(self, **amounts: str) -> None:
         """Give the house inventory to convert from."""
         for asset, amount in amounts.items():
             number, units = self.units(asset, amount)
-            bank, inventory = house(Purpose.BANK, number), house(Purpose.INVENTORY, number)
-            book = Do(NOBODY, (Posting(bank, -units), Posting(inventory, units)))
-            self.do(lambda book=book: book)
+            self._move(house(Purpose.BANK, number), house(Purpose.INVENTORY, number), units)
+
+    def _move(self, source: Account, target: Account, units: int) -> None:
+        booking = Do(NOBODY, (Posting(source, -units), Posting(target, units)))
+        self.do(lambda: booking)
 
     def books(self) -> list[tuple[int, int, int]]:
         """Return every account's balance and count of postings."""
