@@ -11,20 +11,21 @@ import msgspec
 
 from strongroom.admin.commands import carry_out
 from strongroom.admin.prices import apply_kept_prices
-from strongroom.admin.protocol import Request
+from strongroom.admin.protocol import AdminError, Request
 from strongroom.admin.socket import admin_socket
 from strongroom.application import Application
 from strongroom.config import Config
 from strongroom.config_secrets import load_master_key
-from strongroom.serving import run, serve
+from strongroom.serving import bind, run, serve
 
 
 async def host(config: Config, master_key: bytes, on_ready: Callable[[str], None]) -> int:
     """Serve a data folder, its operator's socket included, until a signal; return the process's exit code.
 
-    `on_ready` is told the base URL. Raises `ConfigError`, `StoreError`, `AdminError`, and `OSError` if the address
-    cannot be bound.
+    `on_ready` is told the base URL. Raises `ConfigError`, `StoreError`, `AdminError`, and `OSError` for files and
+    addresses that the system refuses.
     """
+    check_address(config.host, config.port)
     application = Application(config, master_key)
     async with application.running():
         apply_kept_prices(application)
@@ -41,6 +42,14 @@ async def carry_out_alone(config: Config, master_key: bytes, request: Request) -
     async with application.running():
         apply_kept_prices(application)
         return msgspec.to_builtins(await carry_out(application, request))
+
+
+def check_address(host_name: str, port: int) -> None:
+    """Raise `AdminError` if the address cannot be bound: better known before the books are opened."""
+    try:
+        bind(host_name, port).close()
+    except OSError as error:
+        raise AdminError(f"cannot listen on {host_name}:{port}: {error.strerror}") from None
 
 
 def host_config(config: Config, environ: Mapping[str, str], on_ready: Callable[[str], None]) -> int:

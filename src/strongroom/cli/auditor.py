@@ -31,7 +31,7 @@ def ledger_verify(config: Path | None, data: Path | None, as_json: bool) -> None
 
     It reads the data folder itself and changes nothing, beside a running server or without one.
     """
-    with expected_failures("cannot read the data folder"):
+    with expected_failures():
         report = _report(data_folder(find_place(config, data)))
     if as_json:
         _show_json(report)

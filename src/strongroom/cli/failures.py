@@ -20,8 +20,8 @@ def fail(message: str, code: int = NOT_DONE) -> NoReturn:
 
 
 @contextmanager
-def expected_failures(trying: str) -> Generator[None]:
-    """Turn what may well go wrong into a line; `trying` says what was tried when the system refused it."""
+def expected_failures() -> Generator[None]:
+    """Turn what may well go wrong into a line on standard error and an exit code."""
     from strongroom.admin.protocol import AdminError
     from strongroom.config import ConfigError
     from strongroom.engine.port import StoreError
@@ -35,6 +35,6 @@ def expected_failures(trying: str) -> Generator[None]:
     except (StoreError, AdminError) as error:
         fail(str(error))
     except OSError as error:
-        fail(f"{trying}: {error.strerror or error}")
+        fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:
         fail("interrupted", 130)

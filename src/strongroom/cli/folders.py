@@ -55,7 +55,7 @@ def carry_out(place: Place, request: Request, alone: Request | None = None) -> A
     `alone` is what is asked of the house itself, if that is another request. The result is made of plain dicts and
     lists. What goes wrong is told, and ends the program.
     """
-    with expected_failures("cannot open the data folder"):
+    with expected_failures():
         socket = place.data / SOCKET_FILE if place.config is None and place.data else _settings(place).admin_socket_path
         try:
             return ask_server(socket, request)

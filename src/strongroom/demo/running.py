@@ -6,12 +6,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from strongroom.admin.hosting import host, run_until_stopped
+from strongroom.admin.hosting import check_address, host, run_until_stopped
 from strongroom.config_secrets import load_master_key
 from strongroom.demo.founding import found
 from strongroom.demo.house import DemoKeys, Opening, demo_config
 from strongroom.observe.logs import configure_logs
-from strongroom.serving import bind
 
 OnReady = Callable[[str, Path, DemoKeys], None]
 
@@ -19,10 +18,10 @@ OnReady = Callable[[str, Path, DemoKeys], None]
 def run_demo(folder: Path | None, opening: Opening, on_ready: OnReady) -> int:
     """Serve a demo from a folder, a new temporary one without it, until a signal; return the process's exit code.
 
-    `on_ready` is told the base URL, the folder, and who there is. Raises `ConfigError`, `StoreError`, and `OSError` if
-    the address cannot be bound.
+    `on_ready` is told the base URL, the folder, and who there is. Raises as
+    `strongroom.admin.hosting.host`.
     """
-    bind(opening.host, opening.port).close()
+    check_address(opening.host, opening.port)
     place = (folder or Path(tempfile.mkdtemp(prefix="strongroom-demo-"))).absolute()
     config = demo_config(place, opening)
 
