@@ -12,13 +12,19 @@ from typing import Any, NamedTuple, TypeVar
 import uvicorn
 
 from strongroom.application import Application
+from strongroom.engine.command import NOBODY
+from strongroom.ledger.accounts import Purpose, house
 from strongroom.serving import bind, url_of
+from strongroom.wallet.bookings import FundHouse
+from strongroom.wallet.context import perform_own
 from support.server import MASTER_KEY, Member, join, settings
 
 Result = TypeVar("Result")
 
+USDT = 2
 START_S = 30
 CALL_S = 60
+PIECE_BYTES = 50_000
 
 
 class Answer(NamedTuple):
@@ -72,9 +78,10 @@ class Background:
             "client": ("127.0.0.1", 1),
         }
         sent: list[dict[str, Any]] = []
+        pieces = [body[start : start + PIECE_BYTES] for start in range(0, len(body), PIECE_BYTES)] or [b""]
 
         async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": body, "more_body": False}
+            return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
 
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
@@ -82,6 +89,11 @@ class Background:
         await self.application.front(scope, receive, send)
         found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
         return Answer(sent[0]["status"], found, sent[1]["body"])
+
+    async def _stock(self) -> None:
+        """Give the house what it pays conversions with."""
+        command = FundHouse(NOBODY, USDT, 1_000_000_00000000, house(Purpose.BANK, USDT), Purpose.INVENTORY)
+        await perform_own(self.application.context, lambda: command)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -95,6 +107,7 @@ class Background:
         async with self.application.running():
             self.alice = await join(self.application, "alice", 100_00000000)
             self.bob = await join(self.application, "bob")
+            await self._stock()
             bound = bind("127.0.0.1", 0)
             self.url = url_of(bound)
             application: Any = self.application.front
