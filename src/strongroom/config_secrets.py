@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from strongroom.config import Config, ConfigError
+from strongroom.files import write_new
 
 MASTER_KEY_BYTES: Final = 32
 VARIABLE: Final = "STRONGROOM_MASTER_KEY"
@@ -57,8 +57,4 @@ def _decoded(text: str, where: str) -> bytes:
 def write_master_key(path: Path, key: bytes) -> None:
     """Write a new master key file, in hex, that only its owner can read. Raises `FileExistsError`."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w") as file:
-        _ = file.write(key.hex() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    write_new(path, f"{key.hex()}\n".encode())

@@ -7,7 +7,7 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Generator, Mapping
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager, nullcontext
 from typing import Any, Final, cast
 
@@ -22,11 +22,8 @@ from strongroom.api.replies import Reply, error_body
 from strongroom.api.requests import Receive, Scope, Send
 from strongroom.application import Application
 from strongroom.clock import Clock
-from strongroom.config import Config
-from strongroom.config_secrets import load_master_key
 from strongroom.engine.supervisor import Supervisor
 from strongroom.errors import PARAMETER_INVALID, UNAVAILABLE, Refused, check
-from strongroom.observe.logs import configure_logs
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 BACKLOG: Final = 2_048
@@ -311,22 +308,6 @@ def _settle_memory() -> None:
     _ = gc.collect()
     gc.freeze()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-
-
-def serve_config(config: Config, environ: Mapping[str, str], on_ready: Callable[[str], None]) -> int:
-    """Open a data folder, serve it until a signal, and return the process's exit code; what `strongroom serve` does.
-
-    Raises `ConfigError`, `StoreError` for the data folder, and `OSError` if the address cannot be bound.
-    """
-    configure_logs(config.logs.level, config.logs.format)
-    master_key = load_master_key(config, environ)
-
-    async def main() -> int:
-        application = Application(config, master_key)
-        async with application.running():
-            return await serve(application, on_ready)
-
-    return run(main())
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:

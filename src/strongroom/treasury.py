@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +15,7 @@ from strongroom.custody.sender import Sender
 from strongroom.custody.signer import LocalSigner, SealError, open_seed, seal_seed
 from strongroom.custody.watcher import Watcher
 from strongroom.engine.supervisor import Supervisor
+from strongroom.files import write_new
 from strongroom.records.addresses import Branch as BranchRow
 from strongroom.records.settings import NetworkSettings, Snapshot
 from strongroom.wallet.context import Context
@@ -130,14 +130,5 @@ def _seed(path: Path, master_key: bytes, context: Context, served: list[NetworkS
         if any(context.reads.row(BranchRow, network.number).derived for network in served):
             raise ConfigError([f"{path} is lost, but addresses were derived from it: restore it"]) from None
     seed = seed_of(new_mnemonic(context.ids.random_bytes(_ENTROPY_BYTES)))
-    _write_new(path, seal_seed(seed, master_key, context.ids))
+    write_new(path, seal_seed(seed, master_key, context.ids))
     return seed
-
-
-def _write_new(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, durably, before anything depends on it."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        _ = file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

@@ -53,10 +53,12 @@ name = "Bitcoin"
 PROGRAM = """
 import os, sys
 from pathlib import Path
+from strongroom.admin.hosting import host_config
 from strongroom.config import load_config
-from strongroom.serving import serve_config
+from strongroom.observe.logs import configure_logs
 config = load_config(Path(sys.argv[1]), os.environ)
-sys.exit(serve_config(config, os.environ, lambda url: print(url, flush=True)))
+configure_logs(config.logs.level, config.logs.format)
+sys.exit(host_config(config, os.environ, lambda url: print(url, flush=True)))
 """
 
 

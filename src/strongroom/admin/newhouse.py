@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -12,6 +11,7 @@ from strongroom.clock import Clock, Ids
 from strongroom.config_secrets import write_master_key
 from strongroom.custody.derivation import new_mnemonic, seed_of
 from strongroom.custody.signer import seal_seed
+from strongroom.files import write_new
 from strongroom.store.sqlite.connection import DATABASE_FILE
 from strongroom.treasury import SEED_FILE
 
@@ -91,8 +91,8 @@ def make_house(config: Path, folder: Path) -> str:
     ids = Ids(Clock())
     key, words = ids.random_bytes(_KEY_BYTES), new_mnemonic(ids.random_bytes(_ENTROPY_BYTES))
     write_master_key(key_file, key)
-    _write_new(seed_file, seal_seed(seed_of(words), key, ids))
-    _write_new(config, _settings(config, folder, key_file).encode())
+    write_new(seed_file, seal_seed(seed_of(words), key, ids))
+    write_new(config, _settings(config, folder, key_file).encode())
     return words
 
 
@@ -110,11 +110,3 @@ def _quoted(base: Path, path: Path) -> str:
     absolute = path.absolute()
     text = str(absolute.relative_to(base)) if absolute.is_relative_to(base) else str(absolute)
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _write_new(path: Path, content: bytes) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        _ = file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from strongroom.admin.protocol import AdminError
 from strongroom.application import Application
+from strongroom.files import write_over
 from strongroom.rates.prices import Price, parse_pair, parse_ratio
 from strongroom.rates.table import TABLE
 
@@ -45,7 +44,8 @@ def set_price(application: Application, pair: str, text: str) -> Price:
         _ = application.context.catalogue.asset(code)
     path = application.config.folder / PRICES_FILE
     kept = _PRICES.decode(path.read_bytes()) if path.exists() else []
-    _write(path, [price, *(other for other in kept if _pair_of(other) != _pair_of(price))])
+    prices = [price, *(other for other in kept if _pair_of(other) != _pair_of(price))]
+    write_over(path, msgspec.json.format(msgspec.json.encode(prices)))
     _lay_over(application, [price])
     return price
 
@@ -60,13 +60,3 @@ def _lay_over(application: Application, prices: list[Price]) -> None:
 def _pair_of(price: Price) -> frozenset[str]:
     """Return the pair, the same for both ways round."""
     return frozenset((price.base, price.quote))
-
-
-def _write(path: Path, prices: list[Price]) -> None:
-    """Replace the file as a whole, durably."""
-    fresh = path.with_suffix(".new")
-    with fresh.open("wb") as file:
-        _ = file.write(msgspec.json.format(msgspec.json.encode(prices)))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, path)

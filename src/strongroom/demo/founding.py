@@ -20,6 +20,7 @@ from strongroom.config import ConfigError
 from strongroom.config_secrets import load_master_key, write_master_key
 from strongroom.demo.house import KEYS_FILE, MASTER_KEY_FILE, DemoKeys, Opening, demo_config, is_demo, read_keys
 from strongroom.demo.past import PAST_MS, Past
+from strongroom.files import sync_folder, write_over
 from strongroom.store.sqlite.connection import DATABASE_FILE, LOCK_FILE, lock_folder
 
 FOLDER: Final = ".founding"
@@ -50,7 +51,7 @@ async def _found(folder: Path) -> None:
     if not _is_done(workshop):
         _make_room(folder, workshop)
         await _write(workshop)
-        _write_private(workshop / DONE, b"")
+        write_over(workshop / DONE, b"")
     _move(workshop, folder)
 
 
@@ -74,7 +75,7 @@ async def _write(workshop: Path) -> None:
     application = Application(config, load_master_key(config, {}), clock)
     async with application.running():
         users = await Past(application, clock).write()
-    _write_private(workshop / KEYS_FILE, msgspec.json.encode(DemoKeys(users)))
+    write_over(workshop / KEYS_FILE, msgspec.json.encode(DemoKeys(users)))
 
 
 def _move(workshop: Path, folder: Path) -> None:
@@ -82,27 +83,8 @@ def _move(workshop: Path, folder: Path) -> None:
     names = [entry.name for entry in workshop.iterdir() if entry.name not in (DONE, LOCK_FILE, KEYS_FILE)]
     for name in names:
         os.replace(workshop / name, folder / name)
-    _sync(folder)
+    sync_folder(folder)
     if (workshop / KEYS_FILE).exists():
         os.replace(workshop / KEYS_FILE, folder / KEYS_FILE)
-        _sync(folder)
+        sync_folder(folder)
     shutil.rmtree(workshop)
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, durably."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        _ = file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Make what happened to a folder's names durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,9 +40,14 @@ def greeting(url: str, folder: Path, users: Sequence[DemoUser]) -> str:
     alice, bob = users[0], users[1]
     for what, line in curl_lines(url, alice, bob):
         lines += [f"# {what}", line, ""]
-    strongroom = f"strongroom faucet alice BTC 0.5 --data {shlex.quote(str(folder))}"
-    lines += ["# coins for alice, as a deposit on the simulated chain", strongroom, "", "Ctrl-C stops the server."]
+    faucet = f"{_program()} faucet alice BTC 0.5 --data {shlex.quote(str(folder))}"
+    lines += ["# coins for alice, as a deposit on the simulated chain", faucet, "", "Ctrl-C stops the server."]
     return "\n".join(lines)
+
+
+def _program() -> str:
+    """Return how this program was called, so that the line works where it was: `.venv/bin/strongroom`, say."""
+    return shlex.quote(sys.argv[0] if Path(sys.argv[0]).name == "strongroom" else "strongroom")
 
 
 def curl_lines(url: str, alice: DemoUser, bob: DemoUser) -> list[tuple[str, str]]:

@@ -75,7 +75,8 @@ class Transfer(Command, frozen=True):
             Posting(available(self.sender, self.asset), -self.amount),
             *credit(view, self.receiver, self.asset, self.amount),
         ]
-        return Decision(postings=postings, lines=self._lines(), result=Transferred(self.out_ref, self.asset, self.amount))
+        result = Transferred(self.out_ref, self.asset, self.amount)
+        return Decision(postings=postings, lines=self._lines(), result=result)
 
     def _lines(self) -> list[Entry]:
         amount = self.amount

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, TypeAlias, cast
 import apsw
 
 from strongroom.custody.chain import Block, Output, Payee
+from strongroom.files import claim
 
 MAX_BLOCK_TRANSACTIONS: Final = 5_000
 """A block takes at most this many transactions; the others wait for the next."""
@@ -90,6 +91,7 @@ class SimulatedStore:
     """The tables of all simulated chains; the caller groups calls into one commit with `with store.commit():`."""
 
     def __init__(self, path: Path) -> None:
+        claim(path)
         self._db = apsw.Connection(str(path))
         self._db.set_busy_timeout(_BUSY_MS)
         self._run("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL")

@@ -12,6 +12,7 @@ from typing import IO, Any, Final
 import apsw
 
 from strongroom.engine.port import StoreError
+from strongroom.files import claim
 
 DATABASE_FILE: Final = "strongroom.sqlite"
 LOCK_FILE: Final = "lock"
@@ -30,6 +31,7 @@ class DataFolderNewer(StoreError):
 def lock_folder(folder: Path) -> IO[str]:
     """Return the folder's lock, held until it is closed or the process ends. Raises `DataFolderBusy`."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    claim(folder / LOCK_FILE)
     lock = (folder / LOCK_FILE).open("a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -49,6 +51,7 @@ def open_writer(folder: Path, vfs: str | None = None) -> apsw.Connection:
 
     `vfs` names how SQLite reaches its files where that is not the usual way: tests put faults in between.
     """
+    claim(folder / DATABASE_FILE)
     connection = apsw.Connection(str(folder / DATABASE_FILE), vfs=vfs)
     connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "wal_autocheckpoint=4000"):
