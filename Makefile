@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env dev demo test check format bench soak lock clean
+.PHONY: help env dev demo test check format bench soak docs lock clean
 
 PYTHON := .venv/bin/python
 
@@ -33,6 +33,9 @@ bench: dev ## Measure reads and transfers a second and print a table (BENCH adds
 
 soak: dev ## What is too long for every day: many more examples and every test marked soak
 	@HYPOTHESIS_PROFILE=soak $(PYTHON) -m pytest -m "soak or property or simulation or crash" --timeout 3600 $(TESTS)
+
+docs: dev ## Write docs/reference anew from the code
+	@$(PYTHON) scripts/generate_docs.py
 
 lock: dev ## Write both locks anew from pyproject.toml (LOCK=--upgrade moves to the newest versions)
 	@scripts/lock.sh $(LOCK)
