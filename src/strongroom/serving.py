@@ -154,8 +154,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def _reply(refusal: Refused, clock: Clock) -> Reply:
+    """Return a refusal in the fuller of the two forms: nobody knows yet which dialect the client speaks."""
     headers = ((b"retry-after", str(refusal.retry_after_s).encode()),) if refusal.retry_after_s else ()
-    return Reply(refusal.error.status, error_body(refusal, Dialect.PLAIN, clock.now_ms()), headers)
+    return Reply(refusal.error.status, error_body(refusal, Dialect.V3, clock.now_ms()), headers)
 
 
 class _Server(uvicorn.Server):
