@@ -278,12 +278,19 @@ class House:
 
     @contextmanager
     def settings(self, asset: str, **changes: Any) -> Iterator[None]:
-        """Change an asset's only offer for a while."""
-        store, context = self.application.store, self.application.context
-        before = self.ask(lambda: store.row(Settings, 0).snapshot)
+        """Change an asset's offers for a while."""
         number = self.units(asset, "1")[0]
+        before = self.ask(lambda: self.application.store.row(Settings, 0).snapshot)
         offers = tuple(msgspec.structs.replace(o, **changes) if o.asset == number else o for o in before.offers)
-        after = msgspec.structs.replace(before, offers=offers)
+        with self.snapshot(offers=offers):
+            yield
+
+    @contextmanager
+    def snapshot(self, **changes: Any) -> Iterator[None]:
+        """Change the settings for a while."""
+        context = self.application.context
+        before = self.ask(lambda: self.application.store.row(Settings, 0).snapshot)
+        after = msgspec.structs.replace(before, **changes)
         self.do(lambda: prepare_settings(context, NOBODY, after))
         try:
             yield
