@@ -6,7 +6,6 @@ An amount is an integer count of the asset's unit (10^-scale). No float comes ne
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 from enum import Enum
 from typing import Final
 
@@ -71,13 +70,17 @@ def parse_amount(text: str, scale: int) -> int:
     return units
 
 
-def _digits(text: str) -> tuple[int, str, int]:
-    """Return sign, digits without outer zeros, and the power of ten of the last digit; no digits for zero."""
-    sign, digits, exponent = Decimal(str(text)).as_tuple()
-    check(isinstance(exponent, int), "a checked number token is finite")
-    whole = "".join(map(str, digits)).lstrip("0")
-    stripped = whole.rstrip("0")
-    return sign, stripped, int(exponent) + len(whole) - len(stripped)
+def _digits(text: str) -> tuple[bool, str, int]:
+    """Return whether it is negative, the digits without outer zeros, and the power of ten of the last; none for zero.
+
+    Done on the text: a number token may have an exponent far beyond what a `Decimal` can hold.
+    """
+    mantissa, _, power = str(text).lower().partition("e")
+    whole, _, fraction = mantissa.removeprefix("-").partition(".")
+    digits = (whole + fraction).lstrip("0")
+    stripped = digits.rstrip("0")
+    exponent = int(power or "0") - len(fraction) + len(digits) - len(stripped)
+    return mantissa.startswith("-"), stripped, exponent
 
 
 def format_amount(units: int, scale: int) -> str:
