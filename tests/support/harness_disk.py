@@ -6,7 +6,9 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from itertools import count
-from typing import Any, Final
+from pathlib import Path
+from random import Random
+from typing import Any, ClassVar, Final, NamedTuple
 
 import apsw
 
@@ -30,6 +32,8 @@ class FaultyDisk(apsw.VFS):
     `met` counts the faults that were met, `first_fault` is called at the first; `waiting`: something is held now.
     """
 
+    RECORDS: ClassVar[bool] = False
+
     def __init__(self) -> None:
         self.name = f"faulty-{next(_numbers)}"
         self.failing: dict[tuple[str, str], type[apsw.Error]] = {}
@@ -43,6 +47,12 @@ class FaultyDisk(apsw.VFS):
     def xOpen(self, name: Any, flags: Any) -> FaultyFile:  # noqa: N802 - SQLite's name
         """Open a file whose operations ask this disk first."""
         return FaultyFile(self, name, flags)
+
+    def wrote(self, file: str, offset: int, before: bytes, after: bytes) -> None:
+        """Take note of a write that nothing has synced yet."""
+
+    def synced(self, file: str) -> None:
+        """Take note that all that was written to a file is safe."""
 
     @contextmanager
     def fails(self, *operations: str, file: str = LOG, error: type[apsw.Error] = apsw.IOError) -> Generator[None]:
@@ -100,15 +110,72 @@ class FaultyFile(apsw.VFSFile):
     def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
         """Write, if the disk lets it."""
         self._disk.ask(WRITE, self._file)
+        before = super().xRead(len(data), offset) if self._disk.RECORDS else b""
         super().xWrite(data, offset)
+        self._disk.wrote(self._file, offset, before, data)
 
     def xSync(self, flags: int) -> None:  # noqa: N802
         """Sync, if the disk lets it."""
         self._disk.ask(SYNC, self._file)
         super().xSync(flags)
+        self._disk.synced(self._file)
 
     def xFileControl(self, operation: int, pointer: int) -> bool:  # noqa: N802
         """Pass a control on; the end of a commit may fail."""
         if operation == _COMMIT_PHASE_TWO:
             self._disk.ask(END_OF_COMMIT, self._file)
         return super().xFileControl(operation, pointer)
+
+
+class Image(NamedTuple):
+    """What a power failure would have left: the files' bytes, and what had been answered by then."""
+
+    files: dict[str, bytes]
+    answered: frozenset[int]
+
+
+class FailingPower(FaultyDisk):
+    """A disk of which images are taken as after power failures: what was not synced is there, gone, or torn.
+
+    `answered` holds whatever the test has been promised so far.
+    """
+
+    RECORDS: ClassVar[bool] = True
+
+    def __init__(self, folder: Path, chance: Random, often: float) -> None:
+        self.images: list[Image] = []
+        self.answered: set[int] = set()
+        self.often = often
+        self._folder, self._chance = folder, chance
+        self._open: dict[str, list[tuple[int, bytes, bytes]]] = {DATABASE: [], LOG: []}
+        super().__init__()
+
+    def wrote(self, file: str, offset: int, before: bytes, after: bytes) -> None:
+        """Remember the write until its file is synced; now and then the power fails here."""
+        self._open.setdefault(file, []).append((offset, before, after))
+        self._perhaps()
+
+    def synced(self, file: str) -> None:
+        """Forget what is safe; now and then the power fails here."""
+        self._open[file] = []
+        self._perhaps()
+
+    def _perhaps(self) -> None:
+        if self._chance.random() < self.often:
+            answered = frozenset(self.answered)
+            self.images.append(Image({file: self._torn(file) for file in (DATABASE, LOG)}, answered))
+
+    def _torn(self, file: str) -> bytes:
+        """Return a file as it is found: of each write that was not synced all, nothing, or a part."""
+        path = self._folder / file
+        content = bytearray(path.read_bytes() if path.exists() else b"")
+        fate = self._chance.choice(("all", "none", "some", "cut"))
+        for offset, before, after in reversed(self._open[file]):
+            lost = {"all": 0, "none": len(after)}.get(fate, self._chance.choice((0, len(after), len(after) // 2)))
+            keep = len(after) - lost
+            content[offset + keep : offset + len(after)] = before[keep:].ljust(lost, b"\0")
+        grown = [offset + len(before) for offset, before, after in self._open[file] if len(before) < len(after)]
+        if fate == "cut" and grown:
+            # Only what made the file longer can be missing at its end: what was safe before stays.
+            del content[self._chance.randrange(min(grown), len(content) + 1) :]
+        return bytes(content)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar, cast
@@ -63,16 +63,20 @@ class SqliteStore:
 
     def __init__(self, folder: Path, ids: Ids, vfs: str | None = None) -> None:
         """Open the folder, migrated and recovered. Raises `DataFolderBusy`, `DataFolderNewer`."""
-        self._lock = lock_folder(folder)
+        with ExitStack() as undo:
+            self._lock = undo.enter_context(lock_folder(folder))
+            self._writer = open_writer(folder, vfs)
+            undo.callback(self._writer.close)
+            self._reader = open_reader(folder)
+            undo.callback(self._reader.close)
+            self._nonces = NonceMemory(self._writer)
+            self._sweeper = Sweeper(unswept_rows(self._writer))
+            self._batch, self._last_ms, self._frontier = reads.load_frontier(self._writer)
+            _ = undo.pop_all()
         self._ids = ids
-        self._writer = open_writer(folder, vfs)
-        self._reader = open_reader(folder)
         self._thread = ThreadPoolExecutor(1, "strongroom-store")
         self._listeners: list[Callable[[Collection[Key]], None]] = []
         self._cache: dict[Key, Kept] = {}
-        self._nonces = NonceMemory(self._writer)
-        self._sweeper = Sweeper(unswept_rows(self._writer))
-        self._batch, self._last_ms, self._frontier = reads.load_frontier(self._writer)
         self._forgotten_ms = 0
         self._doubt: Written | None = None
 
