@@ -310,6 +310,28 @@ def test_body_and_query_must_not_contradict(alice: ApiClient) -> None:
     assert alice.post(TRANSFER, transfer(amount="0.001"), query={"amount": "9"}).json()["amount"] == "0.001"
 
 
+def test_the_query_and_body_of_a_deletion(alice: ApiClient) -> None:
+    """A deletion whose body and query name different addresses deletes neither."""
+    path, asked = V1 + "user/crypto/address", {"crypto": "BTC", "network": "BITCOIN"}
+    made = alice.post(path, asked).json()["data"]["address"]
+    reply = alice.send("DELETE", path, asked | {"address": made}, query=asked | {"address": OUTSIDE})
+    check_refusal(reply, 400, -2, "BADREQUEST: address parameter differs between the body and the query")
+    assert alice.get(path, asked).json()["data"][0]["address"] == made
+
+
+def test_an_unused_address_is_told_to_its_owner_only(house: House, alice: ApiClient) -> None:
+    """The address in a refusal stands in the reply, and neither in the journal nor in the metrics."""
+    body = {"currency": "ETH", "network": "ERC20"}
+    [made] = alice.post(ADDRESS, body).json()
+    before = house.ask(house.application.store.last)[0]
+    check_refusal(alice.post(ADDRESS, body), 400, 3528, f"BADREQUEST: {made['address']}")
+    items = house.ask(lambda: house.application.store.items(before + 1, 10))
+    assert [item.refusal for item in items] == ["address_unused"]
+    address = made["address"].lower()
+    assert all(address not in (item.command + item.effects).decode().lower() for item in items)
+    assert address not in alice.http.get("/metrics").text.lower()
+
+
 ORDER = [
     (transfer(asset="NOPE", amount="x", toUser="nobody"), TRANSFER, 11),
     (transfer(amount="x", toUser="nobody"), TRANSFER, -2),

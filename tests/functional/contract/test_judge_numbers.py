@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.client import V3, ApiClient
+from support.client import MARKETS, V1, V3, ApiClient
 from support.serving import House, mail_of, unchanged
 
 TRANSFER = V3 + "user/wallet/transfer"
@@ -20,3 +20,21 @@ def test_an_exponent_beyond_every_number_is_refused_like_any_bad_amount(
     with unchanged(house):
         reply = alice.post(TRANSFER, body)
     assert (reply.status_code, reply.json()["errorCode"]) == (400, -2)
+
+
+@pytest.mark.parametrize("path", [V3 + "user/wallet", V1 + "user/assets", V1 + "assets", MARKETS])
+@pytest.mark.parametrize(("body", "coding"), [(b"{}", "gzip"), (b"{", ""), (b"[]", "identity")])
+def test_a_bad_body_is_refused_also_where_no_parameter_is_read(
+    alice: ApiClient, path: str, body: bytes, coding: str
+) -> None:
+    """A compressed body, and one that is no JSON object, are a 400 with code -2 on every operation."""
+    reply = alice.send("GET", path, body, headers={"content-encoding": coding})
+    assert (reply.status_code, reply.json()["code"]) == (400, -2)
+
+
+@pytest.mark.parametrize("coding", ["", "identity", "Identity"])
+def test_a_coding_that_changes_nothing_is_no_compression(alice: ApiClient, coding: str) -> None:
+    """An empty header counts as absent, and `identity` in any case says that the body is as it is."""
+    body = {"amount": "0.1", "asset": "BTC", "toUser": "bob", "toUserMail": mail_of("bob")}
+    assert alice.post(TRANSFER, body, headers={"content-encoding": coding}).status_code == 200
+    assert alice.get(V3 + "user/wallet", headers={"content-encoding": "gzip"}).status_code == 200

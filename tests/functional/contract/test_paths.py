@@ -7,7 +7,7 @@ import http.client
 import pytest
 
 from support.client import MARKETS, V1, V3, ApiClient, check_refusal
-from support.serving import House
+from support.serving import House, opened
 
 
 @pytest.mark.parametrize(
@@ -90,6 +90,22 @@ def test_no_cors_and_no_incoming_request_id(alice: ApiClient) -> None:
     assert reply.headers["x-request-id"] != "mine"
 
 
+def test_configured_origins(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A browser of a configured origin may call, and is told what it may send; another one is told nothing."""
+    with opened(tmp_path_factory.mktemp("cors"), cors_origins=("https://shop.example",)) as house:
+        bob = house.client("bob")
+        good, other = ({"origin": f"https://{name}.example"} for name in ("shop", "evil"))
+        before = house.client().send("OPTIONS", V3 + "user/wallet", headers=good)
+        assert before.status_code == 204
+        assert before.headers["access-control-allow-origin"] == "https://shop.example"
+        assert "GET" in before.headers["access-control-allow-methods"]
+        assert "request-sign" in before.headers["access-control-allow-headers"]
+        reply = bob.get(V3 + "user/wallet", headers=good)
+        assert (reply.status_code, reply.headers["access-control-allow-origin"]) == (200, "https://shop.example")
+        for reply in (bob.get(V3 + "user/wallet", headers=other), bob.get(V3 + "user/wallet")):
+            assert not [name for name in reply.headers if name.startswith("access-control")]
+
+
 @pytest.mark.parametrize("path", [V3 + "user/wallet/transfer", V1 + "user/assets/sendTo"])
 def test_content_type_is_ignored(alice: ApiClient, path: str) -> None:
     """A JSON body counts whatever its content type says."""
@@ -109,6 +125,16 @@ def test_a_large_body_is_read_and_refused(alice: ApiClient, path: str) -> None:
     """A body above 64 KiB is a 413 that arrives, on every path and before anything else is looked at."""
     for size in (65_537, 4_000_000):
         check_refusal(alice.post(path, b" " * size), 413, 413, "TOOLARGE: a body has at most 64 KiB")
+
+
+def test_a_body_in_chunks(alice: ApiClient) -> None:
+    """A body that comes in chunks without a length is signed and read like any other, and bounded too."""
+    path, body = V1 + "user/assets/sendTo", b'{"asset":"BTC","amount":"0.001","receiverUsername":"bob"}'
+    headers = alice.headers(path, body)
+    reply = alice.http.post(path, content=(body[n : n + 7] for n in range(0, len(body), 7)), headers=headers)
+    assert reply.status_code == 200
+    large = alice.http.post(path, content=(b" " * 10_000 for _ in range(8)), headers=alice.headers(path))
+    check_refusal(large, 413, 413, "TOOLARGE: a body has at most 64 KiB")
 
 
 def test_the_largest_body(alice: ApiClient) -> None:

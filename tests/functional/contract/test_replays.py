@@ -55,6 +55,19 @@ def test_a_change_is_done_once(house: House, alice: ApiClient, path: str, disgui
         check_refusal(resend(alice, "POST", path, disguise(headers), BODY), *NONCE)
 
 
+def test_an_unsigned_header_does_not_make_it_another_request(house: House, alice: ApiClient) -> None:
+    """A new Idempotency-Key, which nobody signed, does not let a request be done a second time."""
+    headers = alice.headers(TRANSFER, BODY)
+    assert resend(alice, "POST", TRANSFER, headers, BODY).status_code == 200
+    keyed = alice.headers(TRANSFER, BODY)
+    assert resend(alice, "POST", TRANSFER, keyed | {"idempotency-key": "one"}, BODY).status_code == 200
+    with unchanged(house):
+        for key in ("two", "three"):
+            check_refusal(resend(alice, "POST", TRANSFER, headers | {"idempotency-key": key}, BODY), *NONCE)
+            check_refusal(resend(alice, "POST", TRANSFER, keyed | {"idempotency-key": key}, BODY), *NONCE)
+        check_refusal(resend(alice, "POST", TRANSFER, keyed, BODY), *NONCE)
+
+
 def test_a_refusal_uses_up_the_signature(house: House, alice: ApiClient) -> None:
     """After a business refusal the same request is a replay, even if it could be done by then."""
     body = BODY.replace(b'"0.001"', b'"900"')

@@ -200,7 +200,7 @@ def test_history_needs_an_asset(alice: ApiClient) -> None:
 
 
 def test_history_types(alice: ApiClient) -> None:
-    """Types are a JSON array, matched without case; unknown ones match nothing, and none at all nothing either."""
+    """Types are a JSON array, matched without case; and unknown ones match nothing."""
     sent = {"asset": "EUR", "amount": "1", "receiverUsername": "bob"}
     assert alice.post(V1 + "user/assets/sendTo", sent).status_code == 200
     both = history(alice, asset="EUR", historyTypes='["SEND","EXPRESS_BUY"]')
