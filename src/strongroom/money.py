@@ -11,8 +11,6 @@ from typing import Final
 
 import msgspec
 
-from strongroom.errors import check
-
 MAX_DECIMALS: Final = 8
 """Most decimals the wire accepts after trailing zeros are dropped (the contract's section 5)."""
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from strongroom.wallet.addresses import AddressPool
 
 _IDEMPOTENCY_KEY: Final = re.compile(rb"[\x21-\x7e]{1,255}")
+_PLAIN_CODINGS: Final = (b"", b"identity")
 
 Parameters = TypeVar("Parameters", bound=msgspec.Struct)
 
@@ -86,8 +87,8 @@ class Call:
         return cast(Parameters, self._parameters)
 
     def _values(self, kind: type[msgspec.Struct]) -> Mapping[str, Any]:
-        encoding = self.headers.get(b"content-encoding")
-        if encoding and encoding != [b"identity"]:
+        codings = self.headers.get(b"content-encoding", ())
+        if self.body and not all(coding.lower() in _PLAIN_CODINGS for coding in codings):
             raise PARAMETER_INVALID("a compressed body is not accepted")
         body = bodies.read_object(self.body)
         if self.operation.access is Access.CHANGE and self.operation.method == "POST":

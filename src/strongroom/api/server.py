@@ -115,6 +115,8 @@ class Api:
         if call.caller is not None and route.changes:
             await self._remember(call.caller)
         check(operation.answer is not None, "what does not change something answers")
+        # Also where there is no parameter to read: a bad body is refused by every operation.
+        _ = call.read(operation.request)
         return Reply(200, cast(Answer, operation.answer)(call), _static_headers(operation))
 
     def _authenticate(self, exchange: Exchange, client: Client, body: bytes) -> Caller | None:
