@@ -57,6 +57,12 @@ class Server:
         self._options = ("--json", "--no-rate-limits", "--port", "0", "--seconds-per-block", str(seconds_per_block))
         self._process: subprocess.Popen[str] | None = None
 
+    @property
+    def pid(self) -> int:
+        """The number of the running process."""
+        assert self._process is not None
+        return self._process.pid
+
     def begin(self) -> None:
         """Start the process, and do not wait for it."""
         command = [*self.program, "demo", "--data", str(self.folder), *self._options]

@@ -11,6 +11,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final, TextIO, cast
 
 import structlog
@@ -58,6 +59,24 @@ def _without_addresses(value: Any) -> str:
     return _LONG_HEX.sub(REDACTED, _ADDRESS.sub(REDACTED, text))
 
 
+class _Patient:
+    """A stream that loses what it cannot write: a full disk or a closed pipe for the log must not end the server."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, if the stream takes it."""
+        with suppress(OSError, ValueError):
+            _ = self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, if the stream takes it."""
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 def configure_logs(level: str = "info", form: str = "json", stream: TextIO | None = None) -> None:
     """Log events of at least a level (`debug` to `error`) to a stream, standard error by default.
 
@@ -77,7 +96,7 @@ def configure_logs(level: str = "info", form: str = "json", stream: TextIO | Non
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(least),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Patient(out))),
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(out)
