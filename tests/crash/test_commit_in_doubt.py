@@ -19,7 +19,7 @@ from strongroom.clock import Clock, Ids, SetClock
 from strongroom.engine import writer
 from strongroom.engine.command import NOBODY, Command, Decision, View
 from strongroom.engine.settle import Outcome
-from strongroom.engine.writer import IN_DOUBT, STALLED, UNWRITABLE, Writer
+from strongroom.engine.writer import IN_DOUBT, STALLED, STOPPED, UNWRITABLE, Writer
 from strongroom.errors import UNAVAILABLE, InvariantBroken, Refused
 from strongroom.records.chains import Tip
 from strongroom.records.kept import Key
@@ -299,6 +299,34 @@ async def test_a_writer_that_is_closed_in_doubt_ends(tmp_path: Path, disk: Fault
                     with pytest.raises(InvariantBroken):
                         await task
         await house.store.resolve()
+
+
+def mistake(_: object) -> None:
+    """Listen to commits, and fail."""
+    raise ZeroDivisionError
+
+
+async def stop_behind_a_commit(folder: Path, disk: FaultyDisk) -> None:
+    """Let the writer meet a mistake of ours after a commit, and see what everybody hears. Raises what it met."""
+    async with house_on(folder, disk) as house:
+        house.store.subscribe(mistake)
+        with disk.held():
+            carried = house.send("1")
+            await until(lambda: disk.waiting)
+            behind = house.send("2")
+            await until(lambda: house.writer.depth)
+        with pytest.raises(InvariantBroken):
+            await carried
+        assert await answer(behind) == await answer(house.send("3")) == UNAVAILABLE.name
+        assert house.writer.trouble == STOPPED
+
+
+async def test_a_writer_that_stops_leaves_nobody_waiting(tmp_path: Path, disk: FaultyDisk) -> None:
+    """Who was in its last batch is told of an error, all others to come again; a new start has what was committed."""
+    with pytest.raises(ZeroDivisionError):
+        await stop_behind_a_commit(tmp_path / "data", disk)
+    async with house_on(tmp_path / "data", disk) as house:
+        assert house.available(house.bob, BTC) == COIN
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -119,7 +119,7 @@ async def opened(store: MemoryStore | SqliteStore) -> AsyncIterator[World]:
     """Run a house on a store, with the settings above declared if it is new."""
     clock = SetClock(NOW_MS)
     world = World(store, clock)
-    clock.advance_to(store.last()[1])
+    clock.go_on_after(store.last()[1])
     running = asyncio.create_task(world.writer.run())
     if not store.last()[0]:
         await perform_own(world.context, lambda: prepare_settings(world.context, NOBODY, SNAPSHOT))
@@ -127,9 +127,11 @@ async def opened(store: MemoryStore | SqliteStore) -> AsyncIterator[World]:
         yield world
     finally:
         world.writer.close()
-        await running
-        if isinstance(store, SqliteStore):
-            store.close()
+        try:
+            await running
+        finally:
+            if isinstance(store, SqliteStore):
+                store.close()
 
 
 def new_store(kind: str, folder: Path) -> MemoryStore | SqliteStore:
