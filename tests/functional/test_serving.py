@@ -13,7 +13,7 @@ import pytest_asyncio
 from strongroom.api import requests
 from support.server import TRANSFER, WALLET, Served, join, served, settings, transfer_to
 
-ENVELOPE = {"code", "msg", "time", "data", "success"}
+WHOLE = {"code", "msg", "time", "data", "success", "status", "errorCode", "message"}
 
 
 @pytest_asyncio.fixture
@@ -89,7 +89,7 @@ async def test_too_large_a_head_is_refused(server: Served, size: int) -> None:
     request = b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-long: " + b"a" * size + b"\r\n\r\n"
     status, _, body = parts(await server.raw(request))
     assert status == 400
-    assert set(json.loads(body)) == ENVELOPE
+    assert set(json.loads(body)) == WHOLE
 
 
 async def test_a_large_head_within_the_bound_is_served(server: Served) -> None:
@@ -105,7 +105,7 @@ async def test_what_is_not_http_is_answered_in_form(server: Served, text: bytes)
     status, headers, body = parts(await server.raw(text))
     assert (status, headers["connection"]) == (400, "close")
     answer = json.loads(body)
-    assert set(answer) == ENVELOPE
+    assert set(answer) == WHOLE
     assert (answer["code"], answer["success"]) == (-2, False)
 
 
