@@ -250,6 +250,16 @@ def test_a_clock_that_is_wrong(house: House) -> None:
     exchange.session.close()
 
 
+def test_a_server_that_is_about_to_stop(house: House, alice: Any) -> None:
+    """While the server drains, ccxt says that the exchange is not available."""
+    house.application.drain()
+    try:
+        with pytest.raises(ccxt.ExchangeNotAvailable, match="System draining"):
+            alice.privatePostSpotApiV33UserWalletTransfer(transfer())
+    finally:
+        house.application.api.draining = False
+
+
 def test_too_many_requests(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A rate limit raises RateLimitExceeded."""
     house = House(config_of(tmp_path_factory.mktemp("limited"), rate_limits={"default": Tier(operation_per_2s=1)}))

@@ -134,6 +134,16 @@ def test_tags_tell_owners_apart(house: House, owner: ApiClient, bob: ApiClient) 
     eventually(lambda: newest(bob, "XRP").get("amount") == "7.000001")
 
 
+def test_another_asset_at_an_address(house: House, owner: ApiClient) -> None:
+    """A token that comes to an address of another asset of its network is credited as what it is."""
+    address, _ = given(owner, "ETH", "ERC20")
+    house.pay("ERC20", address, "USDT", "25")
+    house.mine("ERC20", 3)
+    row = arrived(owner, "USDT", "COMPLETED", "(3/3)")
+    assert (row["asset"], row["netAmount"]) == ("USDT", "24")
+    assert (balance(owner, "USDT"), balance(owner, "ETH")) == (("24", "24"), ("0", "0"))
+
+
 def test_a_paid_address_makes_room_for_another(house: House, owner: ApiClient) -> None:
     """Once its newest address was paid, v3 gives the user another one."""
     path = V3 + "user/wallet/address"

@@ -233,6 +233,33 @@ def test_inside_the_house_without_the_deposits_terms(house: House, alice: ApiCli
     assert (row["netAmount"], row["fees"], row["toAddress"]) == ("10", "0", made["address"])
 
 
+def test_a_large_payment_inside_the_house_waits_too(house: House, alice: ApiClient, bob: ApiClient) -> None:
+    """A withdrawal inside the house that needs approval is held, and handed over when it is approved."""
+    made, before = given(bob, "XRP", "RIPPLE"), (balance(alice, "XRP"), balance(bob, "XRP"))
+    body = {"crypto": "XRP", "network": "RIPPLE", "address": made["address"], "amount": "600"}
+    body["addressExtension"] = made["addressExtension"]
+    ref = enveloped(alice.post(WITHDRAW_V1, body))["transactionRef"]
+    assert row_of(alice, "XRP", ref)["status"] == "PENDING"
+    assert balance(alice, "XRP") == (before[0][0] - 600, before[0][1])
+    assert balance(bob, "XRP") == before[1]
+    house.do(lambda: prepare_approval(house.application.context, NOBODY, int(ref)))
+    row = row_of(alice, "XRP", ref)
+    assert (row["status"], row["description"], row["txId"]) == ("COMPLETED", "internal", "")
+    assert balance(alice, "XRP") == (before[0][0] - 600, before[0][1] - 600)
+    assert balance(bob, "XRP")[1] == before[1][1] + Decimal("599.75")
+
+
+def test_a_withdrawal_to_ones_own_address(alice: ApiClient) -> None:
+    """Who withdraws to an address of their own pays the fee and has the rest again."""
+    made, (available, total) = given(alice, "BTC", "BITCOIN"), balance(alice, "BTC")
+    asked = {"currency": "BTC", "address": made["address"].upper(), "amount": "0.1"}
+    assert alice.post(WITHDRAW, asked).status_code == 200
+    fee = Decimal("0.0005")
+    assert balance(alice, "BTC") == (available - fee, total - fee)
+    rows = enveloped(alice.get(V1 + "user/walletHistory", {"asset": "BTC", "pageSize": 2}))
+    assert {row["type"] for row in rows} == {"WITHDRAW", "DEPOSIT"}
+
+
 def test_an_internal_payment_uses_the_address(alice: ApiClient, house: House) -> None:
     """An address that was paid inside the house is used: v3 gives its owner another one."""
     house.open_user("paid")
