@@ -69,7 +69,7 @@ class Application:
         self.supervisor: Supervisor | None = None
         self.store = SqliteStore(config.folder, self.ids)
         try:
-            self.clock.advance_to(self.store.last()[1])
+            self.clock.go_on_after(self.store.last()[1])
             self.writer = Writer(self.store, self.clock, self.events)
             self.context = Context(self.writer.submit, self.store, self.clock, self.ids)
             self.context.rates = rates

@@ -24,9 +24,12 @@ class Clock:
         self._latest_ms = max(self._latest_ms, self._read_ms())
         return self._latest_ms
 
-    def advance_to(self, at_ms: int) -> None:
-        """Answer nothing earlier than `at_ms` from now on: the books' last stamp, when they are opened."""
-        self._latest_ms = max(self._latest_ms, at_ms)
+    def go_on_after(self, at_ms: int) -> None:
+        """Answer nothing but moments after `at_ms`: the books' last stamp, when they are opened.
+
+        Order references are made of the time, so that none of an earlier run comes again where the clock went back.
+        """
+        self._latest_ms = max(self._latest_ms, at_ms + 1)
 
     def monotonic_s(self) -> float:
         """Return seconds since an arbitrary moment, for measuring durations only."""

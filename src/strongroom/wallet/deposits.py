@@ -83,7 +83,7 @@ class SeeDeposit(Command, frozen=True):
         address = view.get(Address, self.to.network, self.to.address, self.to.tag)
         if (address.owner, address.asset) != (self.to.owner, self.to.asset) or not address.given_ms:
             raise Stale
-        if view.get(Outpoint, address.network, self.txid, self.position).ref:
+        if view.get(Outpoint, address.network, self.txid, self.position).ref or view.get(Deposit, self.ref).state:
             raise Stale
         amount, fee, net = self._amounts(catalogue_of(view.get(Settings, 0).snapshot))
         deposit = Deposit(
