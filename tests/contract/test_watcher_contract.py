@@ -11,6 +11,7 @@ import pytest
 
 from strongroom.custody.chain import Chain, Fate, TransactionStatus
 from strongroom.custody.watcher import UNKNOWN_GRACE_MS, Watcher
+from strongroom.ledger.accounts import Purpose
 from strongroom.money import FeeFormula
 from strongroom.records.deposits import DepositState
 from strongroom.wallet.deposits import (
@@ -18,6 +19,7 @@ from strongroom.wallet.deposits import (
     prepare_credit,
     prepare_placing,
 )
+from strongroom.wallet.verification import verify
 from support.watching import COIN, Watched, watching
 from support.world import BITCOIN, BTC, ERC20, ETH, new_store
 
@@ -93,6 +95,37 @@ async def test_what_was_spent_before_a_reorganisation_is_owed_and_repaid_by_the_
     await house.mine(BITCOIN, 2)
     assert (house.world.available(alice, BTC), house.debt(alice, BTC)) == (COIN, 0)
     assert house.owned(BITCOIN, BTC) == 8 * COIN
+
+
+async def test_a_reorganisation_that_takes_more_than_is_left_stops_nobody(house: Watched) -> None:
+    """Coins that left the house again are taken back with their deposit: the books bear it, and others are credited."""
+    alice, bob = await house.world.user("alice"), await house.world.user("bob")
+    txid = await house.pay(BITCOIN, await house.address(alice, "BTC"), 10 * COIN)
+    await house.mine(BITCOIN, 2)
+    await house.leave(alice, BTC, BITCOIN, 9 * COIN)
+    assert (house.world.available(alice, BTC), house.owned(BITCOIN, BTC)) == (COIN, COIN)
+    await house.reorg(BITCOIN, 2, txid)
+    assert (house.states(), house.debt(alice, BTC), house.owned(BITCOIN, BTC)) == ([DROPPED], 9 * COIN, 0)
+    assert house.of_house(Purpose.DUST, BTC) == 9 * COIN
+    await house.pay(BITCOIN, await house.address(bob, "BTC"), 20 * COIN)
+    await house.mine(BITCOIN, 2)
+    assert (house.world.available(bob, BTC), house.owned(BITCOIN, BTC)) == (20 * COIN, 11 * COIN)
+    assert house.of_house(Purpose.DUST, BTC) == 0
+    assert not verify(house.context.reads).findings
+
+
+async def test_a_deep_reorganisation_that_spares_every_transaction_changes_nothing(house: Watched) -> None:
+    """Deposits are taken back and credited again, though some of their coins have left meanwhile."""
+    alice = await house.world.user("alice")
+    await house.pay(ERC20, await house.address(alice, "ETH"), 10 * ETHER + 7)
+    await house.mine(ERC20, 3)
+    await house.leave(alice, ETH, ERC20, 9 * COIN)
+    before = sorted((account, after) for account, after, _ in house.context.reads.balances())
+    await house.reorg(ERC20, 3)
+    assert house.owned(ERC20, ETH) == 0
+    await house.mine(ERC20, 3)
+    owned_again = {account: after for account, after, _ in house.context.reads.balances() if after}
+    assert owned_again == dict(entry for entry in before if entry[1])
 
 
 async def test_a_shallow_reorganisation_leaves_credited_deposits_alone(house: Watched) -> None:

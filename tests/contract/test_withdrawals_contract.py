@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +288,73 @@ async def test_a_release_repays_a_debt_first(payouts: Payouts) -> None:
     await payouts.do(lambda: prepare_rejection(payouts.world.context, NOBODY, withdrawal.ref))
     assert payouts.available(payouts.alice) == 9 * COIN
     assert payouts.balance(owed(payouts.alice, BTC)) == 0
+
+
+async def owe(payouts: Payouts) -> None:
+    """Let a reorganisation have taken a bitcoin that alice had spent."""
+    await payouts.do(lambda: book(Posting(owed(payouts.alice, BTC), -COIN), Posting(house(Purpose.EQUITY, BTC), COIN)))
+
+
+async def freeze(payouts: Payouts) -> None:
+    """Freeze alice."""
+    await payouts.mark(payouts.alice, frozen=True)
+
+
+@pytest.mark.parametrize(("bar", "reason"), [(owe, "Balance is owed"), (freeze, "Account is frozen")])
+@pytest.mark.parametrize("inside", [False, True])
+async def test_what_waited_is_not_paid_to_who_owes_or_is_frozen_by_now(
+    payouts: Payouts, bar: Callable[[Payouts], Awaitable[None]], reason: str, inside: bool
+) -> None:
+    """A withdrawal is paid by what its customer is when it is paid, not by what that was when it was asked for."""
+    await payouts.offer(BTC, approve_above=1)
+    place = await payouts.give(payouts.bob, BTC, BITCOIN, 3)
+    withdrawal = await payouts.withdraw("4", place.address if inside else None)
+    await bar(payouts)
+    with pytest.raises(Refused, match=reason):
+        await payouts.approve(withdrawal)
+    assert (payouts.held(payouts.alice), payouts.available(payouts.bob)) == (4 * COIN, 0)
+    await payouts.do(lambda: prepare_rejection(payouts.world.context, NOBODY, withdrawal.ref))
+    payouts.agree()
+
+
+@pytest.mark.parametrize("bar", [owe, freeze])
+async def test_what_was_approved_awaits_a_word_again_when_its_customer_owes_or_is_frozen(
+    payouts: Payouts, bar: Callable[[Payouts], Awaitable[None]]
+) -> None:
+    """The node was away after the yes; what comes between stops the payment, and no other withdrawal."""
+    await payouts.endow(payouts.bob, BTC, BITCOIN, COIN)
+    withdrawal, other = await payouts.withdraw("4"), await payouts.withdraw("0.5", owner=payouts.bob)
+    await bar(payouts)
+    sender = payouts.sender()
+    await payouts.pay(sender, other)
+    assert payouts.row(other.ref).state == WithdrawalState.SETTLED
+    assert payouts.row(withdrawal.ref).state == WithdrawalState.AWAITING
+    assert payouts.held(payouts.alice) == 4 * COIN
+    await payouts.do(lambda: prepare_rejection(payouts.world.context, NOBODY, withdrawal.ref))
+    assert payouts.held(payouts.alice) == 0
+    payouts.agree()
+
+
+async def test_a_reference_that_is_taken_is_not_given_again(tmp_path: Path) -> None:
+    """After a restart with a clock that went back, every withdrawal and deposit still has a row of its own."""
+    async with paying(new_store("sqlite", tmp_path), tmp_path) as payouts:
+        await payouts.endow(payouts.alice, BTC, BITCOIN, 10 * COIN)
+        payouts.world.clock.at_ms += 1000
+        place = await payouts.give(payouts.bob, BTC, BITCOIN, 3)
+        await payouts.withdraw("1")
+        await payouts.withdraw("2", place.address)
+    async with paying(new_store("sqlite", tmp_path), tmp_path) as payouts:
+        payouts.world.guard(payouts.alice)
+        payouts.world.guard(payouts.alice)
+        await payouts.withdraw("1")
+        await payouts.withdraw("2", place.address)
+        assert len(payouts.withdrawals()) == 4
+        payouts.agree()
+        row = payouts.withdrawals()[0]
+        guard = payouts.world.guard(payouts.alice)
+        twin = msgspec.structs.replace(payouts.prepared(guard, "0.5"), ref=row.ref)
+        assert (await payouts.world.context.submit(twin)).stale
+        assert payouts.withdrawals()[0] == row
 
 
 async def test_what_nobody_approves_expires(payouts: Payouts) -> None:

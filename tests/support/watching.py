@@ -16,17 +16,22 @@ from strongroom.custody.families import NETWORKS
 from strongroom.custody.networks.simulated import SimulatedNode
 from strongroom.custody.pool import AddressPools, Source
 from strongroom.custody.watcher import Watcher
-from strongroom.engine.command import NOBODY
-from strongroom.ledger.accounts import Account, Purpose, house, omnibus, owed
+from strongroom.engine.command import NOBODY, Command, Decision, View
+from strongroom.ledger.accounts import Account, Purpose, available, house, omnibus, owed
+from strongroom.ledger.entries import Posting
 from strongroom.records.chains import Holding
 from strongroom.records.deposits import Deposit, DepositState
-from strongroom.records.heads import Head
+from strongroom.records.heads import Head, head_of
 from strongroom.records.history import Line, LineType, Thread
-from strongroom.records.settings import AssetSettings, NetworkSettings, OfferSettings, Settings
+from strongroom.records.kept import Key
+from strongroom.records.settings import SETTINGS_KEY, AssetSettings, NetworkSettings, OfferSettings, Settings
 from strongroom.store.memory import MemoryStore
 from strongroom.store.sqlite.store import SqliteStore
 from strongroom.wallet.addresses import AddressRule, GivenAddress, give_address
+from strongroom.wallet.catalogue import catalogue_of
 from strongroom.wallet.context import perform_own
+from strongroom.wallet.deposits import offered
+from strongroom.wallet.holdings import chain_units, holding_change, holding_needs
 from strongroom.wallet.settings import prepare_settings
 from support.world import BITCOIN, ERC20, SNAPSHOT, World, opened
 
@@ -37,6 +42,34 @@ XPUBS = account_xpubs(bytes(range(64)), NETWORKS.values())
 BRANCHES = {number: Branch(NETWORKS[code], XPUBS[code]) for number, code in CODES.items()}
 
 Change = Callable[[OfferSettings], OfferSettings]
+
+
+class Leave(Command, frozen=True):
+    """Take coins of a user off a chain, as a payment that is final does."""
+
+    owner: int
+    asset: int
+    network: int
+    units: int
+
+    def needs(self) -> list[Key]:
+        """Everything that is touched."""
+        return [
+            SETTINGS_KEY,
+            head_of(available(self.owner, self.asset)),
+            *holding_needs(self.network, self.asset),
+        ]
+
+    def decide(self, view: View, now_ms: int) -> Decision:
+        """Book it."""
+        offer, found = offered(catalogue_of(view.get(Settings, 0).snapshot), self.network, self.asset)
+        rows, delta = holding_change(view, offer, found, -chain_units(self.units, offer, found))
+        postings = [
+            Posting(available(self.owner, self.asset), -self.units),
+            Posting(omnibus(self.network, self.asset), -delta),
+            Posting(house(Purpose.DUST, self.asset), delta + self.units),
+        ]
+        return Decision(postings, rows)
 
 
 class Watched:
@@ -86,6 +119,10 @@ class Watched:
         """Replace the newest blocks and wait until that is worked through."""
         await self.node.reorg(CODES[network], depth, drop)
         await self.watchers[network].settled()
+
+    async def leave(self, owner: int, asset: int, network: int, units: int) -> None:
+        """Let coins of a user leave the house by a payment that is final."""
+        await perform_own(self.context, lambda: Leave(NOBODY, owner, asset, network, units))
 
     async def change_offer(self, asset: int, **changes: object) -> None:
         """Change an asset's offers."""

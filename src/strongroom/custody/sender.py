@@ -189,12 +189,15 @@ class Sender:
         self.status.stuck[ref] = reason
 
     async def _start(self, withdrawal: Withdrawal, tip: Block) -> None:
-        """Reserve a payment for a withdrawal and take it as far as it goes."""
+        """Reserve a payment for a withdrawal and take it as far as it goes; one that may not be paid now waits."""
         payee = self._payee(withdrawal)
         node_nonce, fee = await self._chain.next_nonce(), await self._chain.estimate_fee([payee])
         await self._commit("reserve", lambda: prepare_reservation(self._context, withdrawal, node_nonce, fee))
         ref = self._context.reads.row(Withdrawal, withdrawal.ref).payment
-        await self._guarded(ref, self._advance(self._context.reads.row(Payment, ref), tip))
+        if ref:
+            await self._guarded(ref, self._advance(self._context.reads.row(Payment, ref), tip))
+        else:
+            log.warning("withdrawal awaits approval again", network=self._chain.network, ref=withdrawal.ref)
 
     async def _advance(self, payment: Payment, tip: Block) -> None:
         """Take a payment from where its row says it is as far as it goes."""

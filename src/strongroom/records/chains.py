@@ -33,7 +33,7 @@ class Passed(Kept, frozen=True, gc=False):
 class Holding(Kept, frozen=True, gc=False):
     """Exact total of an asset on a network in chain units (wei, drops), as text: it may exceed 64 bits.
 
-    The omnibus account is its floor in ledger units.
+    The omnibus account is its floor in ledger units, or 0 where a reorganisation took it below zero.
     """
 
     KEY = 2

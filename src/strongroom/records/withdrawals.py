@@ -8,7 +8,10 @@ from strongroom.records.kept import Kept
 
 
 class WithdrawalState(IntEnum):
-    """Awaiting approval -> approved -> paying -> settled; or rejected, cancelled, expired, failed."""
+    """Awaiting approval -> approved -> paying -> settled; or rejected, cancelled, expired, failed.
+
+    An approved one whose customer was frozen meanwhile, or has come to owe the house, awaits approval again.
+    """
 
     AWAITING = 1
     APPROVED = 2

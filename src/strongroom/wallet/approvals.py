@@ -15,29 +15,35 @@ from strongroom.records.kept import Key
 from strongroom.records.settings import SETTINGS_KEY, Settings
 from strongroom.records.withdrawals import Withdrawal, WithdrawalState
 from strongroom.wallet.context import Context, perform_own
-from strongroom.wallet.withdrawals import payout, payout_needs, release, release_needs
+from strongroom.wallet.withdrawals import bar_needs, bar_to_paying, payout, payout_needs, release, release_needs
 
 _MAX_EXPIRED_AT_ONCE: Final = 1_000
 
 
 class Approve(Command, frozen=True):
-    """Let a withdrawal be paid; one to a customer's deposit address, as our rows have it in `to`, is paid at once."""
+    """Let a withdrawal be paid; one to a customer's deposit address, as our rows have it in `to`, is paid at once.
+
+    `assets` are all in which the customer may owe something.
+    """
 
     withdrawal: Withdrawal
     to: Address
+    assets: tuple[int, ...]
 
     def needs(self) -> list[Key]:
-        """The withdrawal, and where it stays inside the house what that reads and changes."""
+        """The withdrawal, its customer, and where it stays inside the house what that reads and changes."""
         withdrawal = self.withdrawal
-        keys = [withdrawal.key(), self.to.key()]
+        keys = [withdrawal.key(), self.to.key(), *bar_needs(withdrawal.owner, self.assets)]
         if withdrawal.deposit:
             keys.append(head_of(held(withdrawal.owner, withdrawal.asset)))
             keys += payout_needs(self.to, withdrawal.asset, withdrawal.deposit)
         return keys
 
     def decide(self, view: View, now_ms: int) -> Decision:
-        """Approve it, once."""
+        """Approve it, once, unless its customer is frozen or owes the house something by now."""
         withdrawal = _awaiting(view, self.withdrawal)
+        if reason := bar_to_paying(view, withdrawal.owner, self.assets):
+            raise PARAMETER_INVALID(reason)
         if not withdrawal.deposit:
             return Decision(rows=[msgspec.structs.replace(withdrawal, state=WithdrawalState.APPROVED)])
         source = held(withdrawal.owner, withdrawal.asset)
@@ -98,10 +104,13 @@ def _awaiting(view: View, prepared: Withdrawal) -> Withdrawal:
 
 
 def prepare_approval(context: Context, guard: Guard, ref: int) -> Approve:
-    """Return the command that approves a withdrawal. Raises `Refused` PARAMETER_INVALID unless it awaits approval."""
+    """Return the command that approves a withdrawal. Raises `Refused` PARAMETER_INVALID unless it awaits approval.
+
+    So does the command, while its customer is frozen or owes something.
+    """
     withdrawal = _found(context, ref)
     row = context.reads.row(Address, withdrawal.network, withdrawal.address, withdrawal.tag)
-    return Approve(guard, withdrawal, row)
+    return Approve(guard, withdrawal, row, tuple(context.catalogue.assets))
 
 
 def prepare_rejection(context: Context, guard: Guard, ref: int) -> Reject:

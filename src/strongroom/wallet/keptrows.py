@@ -18,7 +18,7 @@ from strongroom.records.settings import Settings
 from strongroom.records.users import User
 from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Payment, Reserved, Spent, Withdrawal
 from strongroom.wallet.catalogue import Catalogue
-from strongroom.wallet.holdings import ledger_units
+from strongroom.wallet.holdings import owned_units
 from strongroom.wallet.recount import Accounts, Counted, Findings, name_of
 
 _COMPARED: Final[tuple[type[Kept], ...]] = (
@@ -54,7 +54,7 @@ class KeptRows:
     def compare(self, reads: Reads, accounts: Accounts) -> None:
         """Check the kept rows, and what they say of the balances."""
         held_units: dict[int, int] = {}
-        owned_units: dict[int, int] = {}
+        owned: dict[int, int] = {}
         catalogue = Catalogue(reads.row(Settings, 0).snapshot)
         for kind in _COMPARED:
             for row in reads.each(kind):
@@ -63,11 +63,11 @@ class KeptRows:
                     account = held(row.owner, row.asset).pack()
                     held_units[account] = held_units.get(account, 0) + row.held
                 elif isinstance(row, Holding):
-                    owned_units[omnibus(row.network, row.asset).pack()] = -self._units_of(row, catalogue)
+                    owned[omnibus(row.network, row.asset).pack()] = -self._units_of(row, catalogue)
         for key, (_, item) in self._written.items():
             self._findings.add(item, f"the {_label(key)} that it wrote is missing")
         self._compare_sums(accounts, Purpose.HELD, held_units, "its open withdrawals hold")
-        self._compare_sums(accounts, Purpose.OMNIBUS, owned_units, "its exact total comes to")
+        self._compare_sums(accounts, Purpose.OMNIBUS, owned, "its exact total comes to")
 
     def _compare_row(self, row: Kept) -> None:
         key = row.key()
@@ -81,7 +81,7 @@ class KeptRows:
         """Return a chain's total in ledger units; where the offer is gone nobody can tell its decimals."""
         offer, units = catalogue.offer_at(holding.asset, holding.network), int(holding.chain_units)
         if offer is not None:
-            return ledger_units(units, offer, catalogue.assets[holding.asset])
+            return owned_units(units, offer, catalogue.assets[holding.asset])
         if units:
             self._findings.add(0, f"no offer tells what {_label(holding.key())} comes to")
         return 0

@@ -27,7 +27,7 @@ from strongroom.records.withdrawals import Payment, PaymentState, Reserved, With
 from strongroom.wallet.catalogue import Catalogue, catalogue_of
 from strongroom.wallet.context import Context
 from strongroom.wallet.holdings import chain_units, holding_change, holding_needs, ledger_units
-from strongroom.wallet.withdrawals import release, release_needs
+from strongroom.wallet.withdrawals import bar_needs, bar_to_paying, release, release_needs
 
 OPEN_PAYMENTS: Final = (PaymentState.RESERVED, PaymentState.SIGNED, PaymentState.MINED)
 """The states in which a payment has a step before it."""
@@ -36,27 +36,35 @@ _HOT_WALLET: Final = "hot"
 
 
 class ReservePayment(Command, frozen=True):
-    """Make a payment of an approved withdrawal, and reserve a nonce of the hot wallet for it."""
+    """Make a payment of an approved withdrawal, and reserve a nonce of the hot wallet for it.
+
+    If its customer is frozen, or owes some of `assets`, it awaits the operator's word again instead.
+    """
 
     payment: int
     withdrawal: int
+    owner: int
     network: int
     asset: int
     nonce: int
     fee_units: str
+    assets: tuple[int, ...]
 
     def needs(self) -> list[Key]:
-        """The withdrawal, the new payment, and the nonce."""
+        """The withdrawal with its customer, the new payment, and the nonce."""
         nonce = Reserved.at(self.network, nonce_text(self.nonce))
-        return [Withdrawal.at(self.withdrawal), Payment.at(self.payment), nonce]
+        rows = [Withdrawal.at(self.withdrawal), Payment.at(self.payment), nonce]
+        return [*rows, *bar_needs(self.owner, self.assets)]
 
     def decide(self, view: View, now_ms: int) -> Decision:
         """Reserve it, unless the withdrawal is being paid already or the nonce is taken."""
         withdrawal = view.get(Withdrawal, self.withdrawal)
         if withdrawal.state != WithdrawalState.APPROVED:
             raise PARAMETER_INVALID("withdrawal is not approved")
+        if bar_to_paying(view, self.owner, self.assets):
+            return Decision(rows=[msgspec.structs.replace(withdrawal, state=WithdrawalState.AWAITING)])
         spends = nonce_text(self.nonce)
-        if view.get(Reserved, self.network, spends).payment:
+        if view.get(Reserved, self.network, spends).payment or view.get(Payment, self.payment).state:
             raise Stale
         payment = Payment(
             ref=self.payment,
@@ -220,10 +228,12 @@ def prepare_reservation(context: Context, withdrawal: Withdrawal, node_nonce: in
         NOBODY,
         payment=context.ids.ref(),
         withdrawal=withdrawal.ref,
+        owner=withdrawal.owner,
         network=withdrawal.network,
         asset=withdrawal.asset,
         nonce=max(node_nonce, ours),
         fee_units=str(fee_units),
+        assets=tuple(context.catalogue.assets),
     )
 
 

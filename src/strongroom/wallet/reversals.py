@@ -38,7 +38,7 @@ class ReverseDeposit(Command, frozen=True):
         if deposit.state not in CREDITED or deposit.block != self.block or not self.block:
             raise Stale
         offer, asset = offered(catalogue_of(view.get(Settings, 0).snapshot), self.network, self.asset)
-        rows, delta = holding_change(view, offer, asset, -int(deposit.chain_units))
+        rows, delta = holding_change(view, offer, asset, -int(deposit.chain_units), taken_back=True)
         postings = [
             Posting(omnibus(self.network, self.asset), -delta),
             Posting(house(Purpose.DUST, self.asset), delta + deposit.amount),

@@ -26,6 +26,7 @@ from strongroom.ledger.accounts import Account, Purpose, available, held, house,
 from strongroom.ledger.entries import Posting, move
 from strongroom.money import MAX_UNITS
 from strongroom.records.addresses import Address, Placed
+from strongroom.records.deposits import Deposit
 from strongroom.records.heads import Head, head_of
 from strongroom.records.history import Entry, LineType, Note, threads_of
 from strongroom.records.kept import Kept, Key
@@ -84,14 +85,13 @@ class RequestWithdrawal(Command, frozen=True):
         """The customer with accounts, debts, limits and history, what the address is to us, and the settings."""
         keys = [
             SETTINGS_KEY,
-            User.at(self.owner),
             self.to.key(),
             Placed.at(self.to.network, self.to.position),
             Withdrawal.at(self.ref),
             Spent.at(self.owner, self.asset, self.day),
             head_of(available(self.owner, self.asset)),
             head_of(held(self.owner, self.asset)),
-            *(head_of(owed(self.owner, asset)) for asset in self.assets),
+            *bar_needs(self.owner, self.assets),
             *threads_of(self.owner, self.asset, LineType.WITHDRAW),
         ]
         return keys + payout_needs(self.to, self.asset, self.in_ref) if self.in_ref else keys
@@ -113,11 +113,13 @@ class RequestWithdrawal(Command, frozen=True):
         return Decision(postings, [withdrawal, spent, *rows], [_line(withdrawal), *lines], result)
 
     def _recheck(self, view: View, now_ms: int) -> None:
-        """Raise `Stale` where the day, or what the address is to us, are not what the preparation found."""
+        """Raise `Stale` where the day, or what the address is to us, are not what the preparation found, or a
+        reference is taken."""
         row = view.get(Address, *self.to.key()[1:])
         moved = (row.owner, row.asset, row.position) != (self.to.owner, self.to.asset, self.to.position)
         placed = view.get(Placed, row.network, self.to.position)
-        if moved or now_ms // DAY_MS != self.day or _is_nobodys(self.to, placed):
+        taken = view.get(Withdrawal, self.ref).state or (self.in_ref and view.get(Deposit, self.in_ref).state)
+        if moved or taken or now_ms // DAY_MS != self.day or _is_nobodys(self.to, placed):
             raise Stale
 
     def _withdrawal(self, terms: Terms, offer: OfferSettings, now_ms: int) -> Withdrawal:
@@ -179,16 +181,30 @@ def _open_offer(catalogue: Catalogue, asset: int, network: int) -> tuple[AssetSe
 
 def _check_policy(view: View, request: RequestWithdrawal, offer: OfferSettings) -> Spent:
     """Return what the customer will have withdrawn this day. Raises `Refused` WITHDRAW_REFUSED with the reason."""
-    user = view.get(User, request.owner)
-    if user.frozen or not user.active:
-        raise WITHDRAW_REFUSED("Account is frozen")
+    if reason := bar_to_paying(view, request.owner, request.assets):
+        raise WITHDRAW_REFUSED(reason)
     spent = view.get(Spent, request.owner, request.asset, request.day)
     amount = spent.amount + request.amount
-    if amount > offer.daily_limit > 0:
+    if amount > offer.daily_limit > 0 or amount >= MAX_UNITS:
         raise WITHDRAW_REFUSED("Daily limit exceeded")
-    if any(owes(view, request.owner, asset) for asset in request.assets):
-        raise WITHDRAW_REFUSED("Balance is owed")
     return msgspec.structs.replace(spent, amount=amount)
+
+
+def bar_needs(owner: int, assets: Sequence[int]) -> list[Key]:
+    """Return what `bar_to_paying` reads."""
+    return [User.at(owner), *(head_of(owed(owner, asset)) for asset in assets)]
+
+
+def bar_to_paying(view: View, owner: int, assets: Sequence[int]) -> str:
+    """Return why a customer's money may not leave the house now, empty if it may: frozen, or owing any of `assets`.
+
+    Asked at the request, and again before a withdrawal that had to wait is paid: in between a reorganisation may have
+    taken back what it is paid from.
+    """
+    user = view.get(User, owner)
+    if user.frozen or not user.active:
+        return "Account is frozen"
+    return "Balance is owed" if any(owes(view, owner, asset) for asset in assets) else ""
 
 
 def _line(withdrawal: Withdrawal) -> Entry:
