@@ -222,7 +222,7 @@ class Exchange:
 
     @property
     def dialect(self) -> Dialect:
-        """Whose error bodies the reply uses; a path that is none is answered as wallet v1 does, whatever it looks like."""
+        """Whose error bodies the reply uses; an unknown path is answered as wallet v1 does, whatever it looks like."""
         if self.route is not None:
             return self.route.dialect
         return Dialect.PLAIN
