@@ -28,6 +28,9 @@ from strongroom.records.users import User
 
 DEFAULT_WINDOW_MS: Final = 30_000
 _MAX_CACHED_SECRETS: Final = 100_000
+_KEY: Final = re.compile(rb"[\x21-\x7e]{1,128}")
+"""A key's text is looked up and remembered before anything is verified: so it is bounded."""
+
 _NONCE: Final = re.compile(rb"[0-9]{13}")
 _SIGNATURE: Final = re.compile(rb"[0-9a-fA-F]{96}")
 _NAMES: Final = ((b"request-api", b"btse-api"), (b"request-nonce", b"btse-nonce"), (b"request-sign", b"btse-sign"))
@@ -59,7 +62,7 @@ def read_claim(headers: Headers) -> Claim:
     The older names are aliases; an empty value counts as absent; one value under both names is no conflict.
     """
     key, nonce, signature = (_one(headers, names) for names in _NAMES)
-    if not (_NONCE.fullmatch(nonce) and _SIGNATURE.fullmatch(signature) and key.isascii()):
+    if not (_KEY.fullmatch(key) and _NONCE.fullmatch(nonce) and _SIGNATURE.fullmatch(signature)):
         raise AUTHENTICATION_MISSING()
     return Claim(key.decode(), nonce, bytes.fromhex(signature.decode()))
 
