@@ -73,10 +73,12 @@ def next_snapshot(kept: Snapshot, declared: Snapshot) -> Snapshot:
     Raises `ConfigError` if the file gives something the books know another identity, or a known name another number.
     """
     numbers = {asset.number for asset in declared.assets}, {network.number for network in declared.networks}
+    offered = {(offer.asset, offer.network) for offer in declared.offers}
     shared = msgspec.structs.replace(
         kept,
         assets=tuple(asset for asset in kept.assets if asset.number in numbers[0]),
         networks=tuple(network for network in kept.networks if network.number in numbers[1]),
+        offers=tuple(offer for offer in kept.offers if (offer.asset, offer.network) in offered),
     )
     try:
         check_identity(shared, declared)

@@ -365,6 +365,8 @@ async def test_what_is_new_in_the_file_is_added_and_nothing_else_changes(tmp_pat
     [
         ({"assets": {"BTC": Asset(number=1, name="Bitcoin", scale=6), "USDT": Asset(number=2, name="T")}}, "BTC"),
         ({"assets": {"BTC": Asset(number=1, name="Bitcoin"), "USDT": Asset(number=7, name="T")}}, "USDT"),
+        ({"offers": {"BTC": {"BITCOIN": Offer(decimals=9, default=True)}}}, "BTC-BITCOIN"),
+        ({"offers": {"BTC": {"BITCOIN": Offer(decimals=8, default=True, token="WBTC")}}}, "decimals or token"),
         ({"simulation": Simulation(enabled=False)}, "simulation.enabled"),
         (
             {

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from strongroom.engine.command import Command, Decision, Guard, Stale, View
 from strongroom.errors import PARAMETER_INVALID
 from strongroom.records.kept import Key
-from strongroom.records.settings import SETTINGS_KEY, AssetSettings, NetworkSettings, Settings, Snapshot
+from strongroom.records.settings import SETTINGS_KEY, Settings, Snapshot
 from strongroom.wallet.context import Context
 
 
@@ -29,30 +31,40 @@ class ChangeSettings(Command, frozen=True):
 
 
 def check_identity(before: Snapshot, after: Snapshot) -> None:
-    """Raise `Refused` PARAMETER_INVALID if an asset or network that was declared is missing or means another thing."""
-    for what, old, new in (
-        (
-            "asset",
-            {a.number: _asset_identity(a) for a in before.assets},
-            {a.number: _asset_identity(a) for a in after.assets},
-        ),
-        (
-            "network",
-            {n.number: _network_identity(n) for n in before.networks},
-            {n.number: _network_identity(n) for n in after.networks},
-        ),
-    ):
-        for number, identity in old.items():
-            if new.get(number) != identity:
-                raise PARAMETER_INVALID(f"{what} {identity[0]} cannot change its code, kind or scale once declared")
+    """Raise `Refused` PARAMETER_INVALID if an asset, network or offer that was declared is missing or means another.
+
+    What is kept is counted in an asset's scale and, on a chain, in an offer's decimals: neither may change under it.
+    What is no longer wanted is switched off.
+    """
+    now = _identities(after)
+    for declared, (name, *identity) in _identities(before).items():
+        if now.get(declared) != (name, *identity):
+            raise PARAMETER_INVALID(f"{declared[0]} {name} cannot change its {_FIXED[declared[0]]} once declared")
 
 
-def _asset_identity(asset: AssetSettings) -> tuple[str, bool, int]:
-    return asset.code, asset.fiat, asset.scale
+_FIXED: Final = {
+    "asset": "code, kind or scale",
+    "network": "code, family or extension",
+    "offer": "decimals or token",
+}
 
 
-def _network_identity(network: NetworkSettings) -> tuple[str, str, str]:
-    return network.code, network.family, network.extension
+def _identities(snapshot: Snapshot) -> dict[tuple[str, int, int], tuple[str, object, object]]:
+    """Return what is fixed of everything declared: its name, and what it means; by its kind and numbers."""
+    assets = {asset.number: asset for asset in snapshot.assets}
+    networks = {network.number: network for network in snapshot.networks}
+    return {
+        **{("asset", n, 0): (asset.code, asset.fiat, asset.scale) for n, asset in assets.items()},
+        **{("network", n, 0): (network.code, network.family, network.extension) for n, network in networks.items()},
+        **{
+            ("offer", offer.asset, offer.network): (
+                f"{assets[offer.asset].code}-{networks[offer.network].code}",
+                offer.decimals,
+                offer.token,
+            )
+            for offer in snapshot.offers
+        },
+    }
 
 
 def prepare_settings(context: Context, guard: Guard, snapshot: Snapshot) -> ChangeSettings:
