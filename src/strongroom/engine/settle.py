@@ -107,7 +107,8 @@ def _refuse(command: Command, state: State, now_ms: int, refusal: Refused) -> Ou
     """Note the refusal in the journal and use up the signature; the books stay as they are."""
     item = Item(state.next_item(), now_ms, command, refusal.error.name) if command.JOURNALED else None
     state.apply(_used(command.guard), item)
-    return Outcome(now_ms, refusal=refusal, item=item.number if item else 0)
+    # Its traceback would keep the whole batch in memory for as long as anybody holds the refusal.
+    return Outcome(now_ms, refusal=refusal.with_traceback(None), item=item.number if item else 0)
 
 
 def _fold(command: Command, state: State, now_ms: int, decision: Decision, booked: list[Booked]) -> Outcome:
@@ -115,6 +116,7 @@ def _fold(command: Command, state: State, now_ms: int, decision: Decision, booke
     guard, number = command.guard, state.next_item()
     result = b"" if decision.result is None else msgspec.json.encode(decision.result)
     check(len(result) <= MAX_RESULT_BYTES, "a result fits its bound")
+    check(command.JOURNALED or not (booked or decision.lines), "what moves money stands in the journal")
     lines, threads = _link(decision.lines, state, number, now_ms)
     rows = [*decision.rows, *_heads(booked), *threads, *_used(guard)]
     if guard.digest:

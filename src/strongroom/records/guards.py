@@ -1,4 +1,4 @@
-"""Rows that guard a command: used signatures and remembered replies; kept for a while, then forgotten."""
+"""Rows that guard a command: used signatures and remembered replies, forgotten by the store after `expires_ms`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ class Nonce(Kept, frozen=True, gc=False):
 
     KEY: ClassVar[int] = 2
     SEALED: ClassVar[bool] = False
-    EXPIRES: ClassVar[bool] = True
 
     api_key: int
     signature: bytes
@@ -25,7 +24,6 @@ class Reply(Kept, frozen=True, gc=False):
 
     KEY: ClassVar[int] = 2
     SEALED: ClassVar[bool] = False
-    EXPIRES: ClassVar[bool] = True
 
     owner: int
     digest: bytes

@@ -19,13 +19,11 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
     `KEY` counts the leading fields that make the primary key. `SEALED` rows stand in the journal beside the command
     that wrote them; the others hold names, secrets or memories that must be erasable. `TRAILING` rows are not written
     with the commit but swept behind it: the store can work them out from the appended postings and lines.
-    `EXPIRES` rows have a field `expires_ms` after which the store forgets them.
     """
 
     KEY: ClassVar[int] = 1
     SEALED: ClassVar[bool] = True
     TRAILING: ClassVar[bool] = False
-    EXPIRES: ClassVar[bool] = False
 
     @classmethod
     def at(cls, *key: int | str | bytes) -> Key:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from strongroom.engine.command import View
+from strongroom.errors import check
 from strongroom.ledger.accounts import available, owed
 from strongroom.ledger.entries import Posting
 from strongroom.records.heads import Head, head_of
@@ -16,6 +17,7 @@ def credit_needs(owner: int, asset: int) -> tuple[Key, Key]:
 
 def credit(view: View, owner: int, asset: int, amount: int) -> tuple[Posting, Posting]:
     """Return the postings that give a customer `amount` units: to the debt (a balance below 0) first."""
+    check(amount >= 0, "a credit takes nothing away")
     debt = view.get(Head, owed(owner, asset).pack()).after
     repaid = min(-debt, amount)
     return Posting(owed(owner, asset), repaid), Posting(available(owner, asset), amount - repaid)
