@@ -89,8 +89,8 @@ class Rounds:
         """What was done is told again in the same words; what was not is done now."""
         before, deed.unanswered = deed.done, 0
         answer = await self.customers.attempt(wire, deed, self.customers.renewed(deed))
-        assert (answer.status == 200) is not deed.doomed, f"{answer}: {deed}"
-        assert deed.doomed or (answer.headers.get("idempotency-replayed") == "true") is happened, f"{answer}: {deed}"
+        assert answer.status in ({200} if happened else may_be_answered(deed)), f"{answer}: {deed}"
+        assert (answer.headers.get("idempotency-replayed") == "true") is happened, f"{answer}: {deed}"
         assert before is None or answer.body == before.body, f"another answer: {deed}"
 
     async def _as_it_was(self, wire: Wire, deed: Deed, *, happened: bool) -> None:
@@ -101,9 +101,14 @@ class Rounds:
         if happened or answered:
             assert used_up, f"carried out again: {deed}"
         else:
-            assert used_up or (answer.status == 200) is not deed.doomed, f"{answer}: {deed}"
+            assert used_up or answer.status in may_be_answered(deed), f"{answer}: {deed}"
         # An invalid nonce says nothing of what the first attempt did.
         deed.unanswered = int(used_up and not answered)
+
+
+def may_be_answered(deed: Deed) -> set[int]:
+    """Return the statuses that a deed may meet when it is tried for the first time: money can be short."""
+    return {400} if deed.doomed else {200, 400}
 
 
 async def verified(folder: Path) -> None:
@@ -125,13 +130,15 @@ async def rounds_on(folder: Path, seed: str) -> AsyncGenerator[Rounds]:
         server.kill()
 
 
-@pytest.mark.timeout(60 + 30 * ROUNDS)
-async def test_no_answer_is_lost_and_nothing_is_done_twice(tmp_path: Path) -> None:
+@pytest.mark.timeout(3_600)
+@pytest.mark.parametrize("rounds_count", [ROUNDS, pytest.param(10 * ROUNDS, marks=pytest.mark.soak)])
+async def test_no_answer_is_lost_and_nothing_is_done_twice(tmp_path: Path, rounds_count: int) -> None:
     """Twenty times: customers at work, kill -9, a new start; every answer stands, everything else is whole."""
     print(f"STRONGROOM_CRASH_SEED={SEED}")
     began_ms, began_s = time.time_ns() // 1_000_000, time.monotonic()
     async with rounds_on(tmp_path / "house", SEED) as rounds:
-        await rounds.play_all(ROUNDS)
+        async with asyncio.timeout(60 + 12 * rounds_count):
+            await rounds.play_all(rounds_count)
         listed = await rounds.customers.references(began_ms)
         assert sorted(listed) == sorted(rounds.orders), "both dialects list every order of every round"
         print(
