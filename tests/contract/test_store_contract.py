@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from strongroom.clock import DAY_MS
 from strongroom.errors import INSUFFICIENT_BALANCE, INVALID_NONCE
+from strongroom.records.guards import Reply
 from strongroom.records.history import Line, Thread
 from strongroom.store.sqlite.store import SqliteStore
 from support.world import BTC, World, new_store, opened
@@ -125,6 +127,21 @@ async def test_history_lines_are_linked_from_the_newest_to_the_oldest(world: Wor
         line = world.store.line(line.all_before)
     assert len(numbers) == 41
     assert numbers == sorted(numbers, reverse=True)
+
+
+async def test_remembered_replies_do_not_pile_up(tmp_path: Path) -> None:
+    """However many keyed requests come, the replies on disk are those of a day and a little more."""
+    async with opened(new_store("sqlite", tmp_path)) as world:
+        alice = await world.user("alice")
+        await world.user("bob")
+        await world.fund(alice, BTC, COIN)
+        for day in range(3):
+            for part in range(3):
+                guards = [world.guard(alice, f"{day} {part} {n}", "print") for n in range(1000)]
+                await asyncio.gather(*(world.transfer(guard, "BTC", "0.00000001", "bob") for guard in guards))
+                world.clock.at_ms += 10_000
+            assert len(world.store.rows(Reply, {}, 10_000)) <= 5_000
+            world.clock.at_ms += 2 * DAY_MS
 
 
 async def test_the_embedded_store_opens_again_with_all_it_had(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ from strongroom.store.sqlite.tables import (
 
 Statements: TypeAlias = list[tuple[str, list[Any]]]
 
-_FORGET_AT_ONCE: Final = 1_000
+_FORGET_AT_LEAST: Final = 1_000
+_FORGOTTEN_PER_REPLY: Final = 2
 
 
 def journal_statements(
@@ -73,10 +74,14 @@ def nonce_statements(rows: list[tuple[Any, ...]]) -> Statements:
     return insertions("INSERT", "nonce", NONCE_COLUMNS, rows)
 
 
-def forgetting_statements(oldest_nonce: int, now_ms: int) -> Statements:
-    """Return the statements that drop signatures and replies whose time is over, so many at once."""
+def forgetting_statements(oldest_nonce: int, now_ms: int, fresh_replies: int) -> Statements:
+    """Return the statements that drop signatures and replies whose time is over.
+
+    Of replies at most twice as many as were remembered since the last time, so that they never pile up.
+    """
+    limit = max(_FORGET_AT_LEAST, _FORGOTTEN_PER_REPLY * fresh_replies)
     expired = "SELECT owner, digest FROM reply WHERE expires_ms < ? LIMIT ?"
     return [
         ("DELETE FROM nonce WHERE number < ?", [oldest_nonce]),
-        (f"DELETE FROM reply WHERE (owner, digest) IN ({expired})", [now_ms, _FORGET_AT_ONCE]),
+        (f"DELETE FROM reply WHERE (owner, digest) IN ({expired})", [now_ms, limit]),
     ]

@@ -18,7 +18,7 @@ from strongroom.engine.port import DiskFailed, InDoubt, NotDone, StoredItem
 from strongroom.engine.state import State
 from strongroom.errors import check
 from strongroom.ledger.seals import Frontier
-from strongroom.records.guards import Nonce
+from strongroom.records.guards import Nonce, Reply
 from strongroom.records.history import Line
 from strongroom.records.kept import Kept, Key
 from strongroom.store.sqlite import reads
@@ -35,7 +35,7 @@ from strongroom.store.sqlite.recovery import unswept_rows
 from strongroom.store.sqlite.sweep import Sweep, Sweeper
 
 MAX_CACHED_ROWS: Final = 1_000_000
-_FORGET_EVERY_MS: Final = 60_000
+_FORGET_EVERY_MS: Final = 5_000
 _DATA_ERRORS: Final = (
     apsw.BindingsError, apsw.ConstraintError, apsw.MismatchError, apsw.RangeError, apsw.SQLError, apsw.TooBigError,
 )  # fmt: skip
@@ -78,6 +78,7 @@ class SqliteStore:
         self._listeners: list[Callable[[Collection[Key]], None]] = []
         self._cache: dict[Key, Kept] = {}
         self._forgotten_ms = 0
+        self._fresh_replies = 0
         self._doubt: Written | None = None
 
     def close(self) -> None:
@@ -159,9 +160,10 @@ class SqliteStore:
         frontier, statements = journal_statements(state, self._frontier, self._batch + 1, at_ms, self._ids)
         statements += row_statements(state, sweep, self._sweeper.dirty)
         statements += nonce_statements(self._nonces.numbered(nonces))
+        self._fresh_replies += sum(isinstance(row, Reply) for row in state.changed.values())
         if at_ms >= self._forgotten_ms + _FORGET_EVERY_MS:
-            self._forgotten_ms = at_ms
-            statements += forgetting_statements(self._nonces.oldest, at_ms)
+            statements += forgetting_statements(self._nonces.oldest, at_ms, self._fresh_replies)
+            self._forgotten_ms, self._fresh_replies = at_ms, 0
         return Written(state, sweep, frontier, nonces, at_ms), statements
 
     def _roll_back(self) -> None:
