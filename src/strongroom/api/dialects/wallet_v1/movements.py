@@ -152,9 +152,11 @@ class ConvertReply(msgspec.Struct, frozen=True, rename="camel"):
 def prepare_convert_call(call: Call, guard: Guard) -> Command:
     """Return the command that converts at the rate of this moment."""
     request = call.read(ConvertRequest)
+    command = prepare_conversion(call.context, guard, request.from_asset, request.to_asset, request.amount)
+    # Judged after the assets, as any amount is; what is left to refuse here is written with too many zeros.
     if type(request.amount) is str and not _CONVERT_AMOUNT.fullmatch(request.amount):
         raise PARAMETER_INVALID("amount must have at most 14 integer digits and 10 decimals")
-    return prepare_conversion(call.context, guard, request.from_asset, request.to_asset, request.amount)
+    return command
 
 
 def render_convert(call: Call, result: bytes, at_ms: int) -> bytes:
