@@ -121,11 +121,8 @@ class Api:
 
     def _authenticate(self, exchange: Exchange, client: Client, body: bytes) -> Caller | None:
         operation, headers = exchange.operation, exchange.request.headers
-        if operation is None or exchange.route is None or operation.access is Access.OPEN:
+        if operation is None or exchange.route is None or not exchange.signed:
             return None
-        if operation.access is Access.PUBLIC and not has_claim(headers):
-            return None
-        exchange.signed = True
         self._limits.check_client(client.bucket)
         try:
             claim = read_claim(headers)
@@ -211,7 +208,6 @@ class Exchange:
         self.request = request
         self.route = route
         self.operation = operation
-        self.signed = False
         self.standing: Standing | None = None
         self.code = ""
 
@@ -219,6 +215,14 @@ class Exchange:
     def name(self) -> str:
         """The operation's name, for metrics: from a closed set."""
         return self.operation.name if self.operation else "unknown"
+
+    @property
+    def signed(self) -> bool:
+        """Whether the request is signed or has to be, so that its reply, whatever it says, is for nobody else."""
+        access = self.operation.access if self.operation else None
+        if access is Access.OPEN:
+            return False
+        return access in (Access.READ, Access.CHANGE) or has_claim(self.request.headers)
 
     @property
     def dialect(self) -> Dialect:
