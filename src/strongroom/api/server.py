@@ -179,6 +179,9 @@ class Api:
             headers.append((b"retry-after", str(refusal.retry_after_s).encode()))
         if exchange.route is not None and refusal.error is METHOD_NOT_ALLOWED:
             headers.append((b"allow", exchange.route.allow.encode()))
+        if self.draining:
+            # So that no client has its next request on its way here when the connection is cut.
+            headers.append((b"connection", b"close"))
         now_ms = self._services.context.clock.now_ms()
         return Reply(refusal.error.status, error_body(refusal, exchange.dialect, now_ms), tuple(headers))
 
