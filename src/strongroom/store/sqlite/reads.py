@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import apsw
 
 from strongroom.engine.command import Row
 from strongroom.engine.port import StoredItem
+from strongroom.errors import check
 from strongroom.ledger.entries import Booked
 from strongroom.ledger.seals import HASH_BYTES, Frontier
+from strongroom.records.guards import Nonce
 from strongroom.records.history import LINES_PER_ITEM, Line
 from strongroom.records.kept import Kept, Key
 from strongroom.store.sqlite.connection import run
-from strongroom.store.sqlite.tables import LINES, POSTING_COLUMNS, POSTINGS_PER_ITEM, TABLES
+from strongroom.store.sqlite.tables import ITEM_COLUMNS, LINES, POSTING_COLUMNS, POSTINGS_PER_ITEM, TABLES, Table
 
 
 def load(connection: apsw.Connection, key: Key) -> Kept:
@@ -22,82 +24,6 @@ def load(connection: apsw.Connection, key: Key) -> Kept:
     table = TABLES[key[0]]
     found = run(connection, table.select_one, key[1:]).fetchone()
     return key[0].absent(key) if found is None else table.decode(found)
-
-
-def load_where(
-    connection: apsw.Connection, kind: type[Row], equal: Mapping[str, Any], limit: int, *, newest_first: bool
-) -> list[Row]:
-    """Return at most `limit` rows of a kind whose columns equal these values, in key order."""
-    table = TABLES[kind]
-    values = [equal[name] for name in equal if name in table.columns]
-    sql = table.select_where(list(equal), newest_first=newest_first)
-    return [cast(Row, table.decode(found)) for found in run(connection, sql, (*values, limit))]
-
-
-def load_each(connection: apsw.Connection, kind: type[Row]) -> Iterator[Row]:
-    """Yield every row of a kind in key order."""
-    table = TABLES[kind]
-    for found in run(connection, table.select_where((), newest_first=False), (-1,)):
-        yield cast(Row, table.decode(found))
-
-
-def load_line(connection: apsw.Connection, number: int) -> Line:
-    """Return a history line, or the absent one."""
-    found = run(connection, LINES.select_one, (number,)).fetchone()
-    return Line(number) if found is None else Line(*found)
-
-
-def load_items(connection: apsw.Connection, first: int, limit: int) -> list[StoredItem]:
-    """Return journal items from a number on, as they stand on disk."""
-    items = run(
-        connection,
-        "SELECT number, at_ms, command, refusal, effects, salt FROM item WHERE number >= ? ORDER BY number LIMIT ?",
-        (first, limit),
-    ).fetchall()
-    if not items:
-        return []
-    last = items[-1][0]
-    postings = _grouped(
-        run(
-            connection,
-            f"SELECT {', '.join(POSTING_COLUMNS)} FROM posting WHERE number >= ? AND number < ? ORDER BY number",
-            (first * POSTINGS_PER_ITEM, (last + 1) * POSTINGS_PER_ITEM),
-        ),
-        POSTINGS_PER_ITEM,
-    )
-    lines = _grouped(
-        run(
-            connection,
-            f"SELECT {', '.join(LINES.columns)} FROM line WHERE number >= ? AND number < ? ORDER BY number",
-            (first * LINES_PER_ITEM, (last + 1) * LINES_PER_ITEM),
-        ),
-        LINES_PER_ITEM,
-    )
-    return [
-        StoredItem(
-            number,
-            at_ms,
-            command.encode(),
-            refusal,
-            effects.encode(),
-            salt,
-            [Booked(*found[1:]) for found in postings.get(number, ())],
-            [Line(*found) for found in lines.get(number, ())],
-        )
-        for number, at_ms, command, refusal, effects, salt in items
-    ]
-
-
-def _grouped(found: Any, per_item: int) -> dict[int, list[Any]]:
-    groups: dict[int, list[Any]] = {}
-    for row in found:
-        groups.setdefault(row[0] // per_item, []).append(row)
-    return groups
-
-
-def load_balances(connection: apsw.Connection) -> Iterator[tuple[int, int, int]]:
-    """Yield (packed account, balance, count) of every account, as the view works them out."""
-    yield from run(connection, "SELECT account, after, count FROM balance")
 
 
 def load_frontier(connection: apsw.Connection) -> tuple[int, int, Frontier]:
@@ -110,11 +36,94 @@ def load_frontier(connection: apsw.Connection) -> tuple[int, int, Frontier]:
     return number, at_ms, _frontier(last_item, peaks)
 
 
-def load_seals(connection: apsw.Connection) -> Iterator[Frontier]:
-    """Yield the seal after every batch, oldest first."""
-    for last_item, peaks in run(connection, "SELECT last_item, peaks FROM batch ORDER BY number"):
-        yield _frontier(last_item, peaks)
-
-
 def _frontier(last_item: int, peaks: bytes) -> Frontier:
     return Frontier(last_item, tuple(peaks[i : i + HASH_BYTES] for i in range(0, len(peaks), HASH_BYTES)))
+
+
+class DiskReads:
+    """What `Reads` asks of the tables as they are on disk: the same for a store at work and for a snapshot.
+
+    Whoever inherits says what stands in memory before them: `row`, and the newest item and seal in `_frontier` and
+    `_last_ms`.
+    """
+
+    def __init__(self, reader: apsw.Connection, frontier: Frontier, last_ms: int) -> None:
+        self._reader = reader
+        self._frontier = frontier
+        self._last_ms = last_ms
+
+    def rows(
+        self, kind: type[Row], equal: Mapping[str, int | str | bytes], limit: int, *, newest_first: bool = False
+    ) -> list[Row]:
+        """Return at most `limit` rows whose fields equal these values, in the order of their keys."""
+        table = _whole_table(kind)
+        values = [equal[name] for name in equal if name in table.columns]
+        sql = table.select_where(list(equal), newest_first=newest_first)
+        return [cast(Row, table.decode(found)) for found in run(self._reader, sql, (*values, limit))]
+
+    def each(self, kind: type[Row]) -> Iterator[Row]:
+        """Yield every row of a kind in the order of their keys, as they stand on disk."""
+        table = _whole_table(kind)
+        for found in run(self._reader, table.select_where((), newest_first=False), (-1,)):
+            yield cast(Row, table.decode(found))
+
+    def line(self, number: int) -> Line:
+        """Return a history line; the absent one if there is none."""
+        found = run(self._reader, LINES.select_one, (number,)).fetchone()
+        return Line(number) if found is None else Line(*found)
+
+    def last(self) -> tuple[int, int]:
+        """Return the number and the stamp (Unix ms) of the newest journal item."""
+        return self._frontier.count, self._last_ms
+
+    def items(self, first: int, limit: int) -> list[StoredItem]:
+        """Return journal items from a number on, with their postings and lines."""
+        sql = f"SELECT {', '.join(ITEM_COLUMNS)} FROM item WHERE number >= ? ORDER BY number LIMIT ?"
+        items = run(self._reader, sql, (first, limit)).fetchall()
+        if not items:
+            return []
+        last = items[-1][0]
+        postings = self._of_items("posting", POSTING_COLUMNS, POSTINGS_PER_ITEM, first, last)
+        lines = self._of_items("line", LINES.columns, LINES_PER_ITEM, first, last)
+        return [
+            StoredItem(
+                number,
+                at_ms,
+                command.encode(),
+                refusal,
+                effects.encode(),
+                salt,
+                [Booked(*found[1:]) for found in postings.get(number, ())],
+                [Line(*found) for found in lines.get(number, ())],
+            )
+            for number, at_ms, command, refusal, effects, salt in items
+        ]
+
+    def frontier(self) -> Frontier:
+        """Return the seal over all items so far."""
+        return self._frontier
+
+    def seals(self) -> Iterator[Frontier]:
+        """Yield the seal after every batch, oldest first."""
+        for last_item, peaks in run(self._reader, "SELECT last_item, peaks FROM batch ORDER BY number"):
+            yield _frontier(last_item, peaks)
+
+    def balances(self) -> Iterator[tuple[int, int, int]]:
+        """Yield (packed account, balance, count) of every account, as the view works them out."""
+        yield from run(self._reader, "SELECT account, after, count FROM balance")
+
+    def _of_items(
+        self, table: str, columns: Sequence[str], per_item: int, first: int, last: int
+    ) -> dict[int, list[Any]]:
+        """Return the rows of a table that belong to items, by the item's number."""
+        sql = f"SELECT {', '.join(columns)} FROM {table} WHERE number >= ? AND number < ? ORDER BY number"
+        groups: dict[int, list[Any]] = {}
+        for row in run(self._reader, sql, (first * per_item, (last + 1) * per_item)):
+            groups.setdefault(row[0] // per_item, []).append(row)
+        return groups
+
+
+def _whole_table(kind: type[Kept]) -> Table:
+    """Return the table of a kind that stands on disk whole: neither swept behind the commits nor kept in memory."""
+    check(not kind.TRAILING and kind is not Nonce, "trailing rows are read one by one")
+    return TABLES[kind]

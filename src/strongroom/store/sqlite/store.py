@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from itertools import islice
@@ -14,14 +14,12 @@ import apsw
 
 from strongroom.clock import Ids
 from strongroom.engine.command import Row
-from strongroom.engine.port import DiskFailed, InDoubt, NotDone, StoredItem
+from strongroom.engine.port import DiskFailed, InDoubt, NotDone
 from strongroom.engine.state import State
 from strongroom.errors import check
 from strongroom.ledger.seals import Frontier
 from strongroom.records.guards import Nonce, Reply
-from strongroom.records.history import Line
 from strongroom.records.kept import Kept, Key
-from strongroom.store.sqlite import reads
 from strongroom.store.sqlite.batches import (
     Statements,
     forgetting_statements,
@@ -31,6 +29,7 @@ from strongroom.store.sqlite.batches import (
 )
 from strongroom.store.sqlite.connection import lock_folder, open_reader, open_writer, run
 from strongroom.store.sqlite.nonces import NonceMemory
+from strongroom.store.sqlite.reads import DiskReads, load, load_frontier
 from strongroom.store.sqlite.recovery import unswept_rows
 from strongroom.store.sqlite.sweep import Sweep, Sweeper
 
@@ -55,7 +54,7 @@ class Written(NamedTuple):
     at_ms: int
 
 
-class SqliteStore:
+class SqliteStore(DiskReads):
     """`Store` and `Reads` over the database of a data folder.
 
     `begin` answers from memory where it can; `commit` writes in a thread of its own; readers use a second connection.
@@ -67,11 +66,12 @@ class SqliteStore:
             self._lock = undo.enter_context(lock_folder(folder))
             self._writer = open_writer(folder, vfs)
             undo.callback(self._writer.close)
-            self._reader = open_reader(folder)
-            undo.callback(self._reader.close)
+            reader = open_reader(folder)
+            undo.callback(reader.close)
             self._nonces = NonceMemory(self._writer)
             self._sweeper = Sweeper(unswept_rows(self._writer))
-            self._batch, self._last_ms, self._frontier = reads.load_frontier(self._writer)
+            self._batch, last_ms, frontier = load_frontier(self._writer)
+            super().__init__(reader, frontier, last_ms)
             _ = undo.pop_all()
         self._ids = ids
         self._thread = ThreadPoolExecutor(1, "strongroom-store")
@@ -130,7 +130,7 @@ class SqliteStore:
 
     def _load(self, keys: Sequence[Key]) -> dict[Key, Kept]:
         try:
-            return {key: reads.load(self._writer, key) for key in keys}
+            return {key: load(self._writer, key) for key in keys}
         except Exception as error:
             raise self._not_done(error) from error
 
@@ -185,7 +185,7 @@ class SqliteStore:
         self._roll_back()
         try:
             run(self._writer, "BEGIN IMMEDIATE; UPDATE swept SET forced = forced + 1; COMMIT")
-            newest, _, _ = reads.load_frontier(self._writer)
+            newest, _, _ = load_frontier(self._writer)
         except apsw.Error as error:
             self._roll_back()
             raise NotDone(str(error)) from error
@@ -218,45 +218,9 @@ class SqliteStore:
         address: Key = (kind, *key)
         row = self._in_memory(address)
         if row is None:
-            row = self._cache[address] = reads.load(self._reader, address)
+            row = self._cache[address] = load(self._reader, address)
             self._bound_cache()
         return cast(Row, row)
-
-    def rows(
-        self, kind: type[Row], equal: Mapping[str, int | str | bytes], limit: int, *, newest_first: bool = False
-    ) -> list[Row]:
-        """Return at most `limit` rows whose fields equal these values, in the order of their keys."""
-        check(not kind.TRAILING and kind is not Nonce, "trailing rows are read one by one")
-        return reads.load_where(self._reader, kind, equal, limit, newest_first=newest_first)
-
-    def each(self, kind: type[Row]) -> Iterator[Row]:
-        """Yield every row of a kind in the order of their keys, as they stand on disk."""
-        check(not kind.TRAILING and kind is not Nonce, "trailing rows are read one by one")
-        return reads.load_each(self._reader, kind)
-
-    def line(self, number: int) -> Line:
-        """Return a history line; the absent one if there is none."""
-        return reads.load_line(self._reader, number)
-
-    def last(self) -> tuple[int, int]:
-        """Return the number and the stamp (Unix ms) of the newest journal item."""
-        return self._frontier.count, self._last_ms
-
-    def items(self, first: int, limit: int) -> list[StoredItem]:
-        """Return journal items from a number on, with their postings and lines."""
-        return reads.load_items(self._reader, first, limit)
-
-    def frontier(self) -> Frontier:
-        """Return the seal over all items so far."""
-        return self._frontier
-
-    def seals(self) -> Iterator[Frontier]:
-        """Yield the seal after every batch, oldest first."""
-        return reads.load_seals(self._reader)
-
-    def balances(self) -> Iterator[tuple[int, int, int]]:
-        """Yield (packed account, balance, count) of every account."""
-        return reads.load_balances(self._reader)
 
     def subscribe(self, listener: Callable[[Collection[Key]], None]) -> None:
         """Call the listener with the addresses that each commit changed."""
