@@ -124,9 +124,10 @@ class _Run:
 async def measure(base_url: str, make: Callable[[], bytes], connections: int, seconds: float) -> Result:
     """Send `make`'s requests over so many connections for so long, and return what was measured."""
     url = urlsplit(base_url)
+    host, port = url.hostname or "127.0.0.1", url.port or 80
     loop, run, started_s = asyncio.get_running_loop(), _Run(connections, seconds), time.perf_counter()
     for _ in range(connections):
-        await loop.create_connection(lambda: _Connection(make, run), url.hostname, url.port)
+        await loop.create_connection(lambda: _Connection(make, run), host, port)
     await run.done.wait()
     elapsed_s, times = time.perf_counter() - started_s, sorted(run.times_s)
     middle, high = times[len(times) // 2], times[min(len(times) - 1, len(times) * 99 // 100)]
