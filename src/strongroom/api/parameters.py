@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, Final, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -203,9 +204,7 @@ class _Field(NamedTuple):
     attribute: str
     kind: Kind
     required: bool
-
-
-_FIELDS: Final[dict[type[msgspec.Struct], tuple[_Field, ...]]] = {}
+    default: object
 
 
 def read(request: type[Request], values: Mapping[str, JsonValue]) -> Request:
@@ -213,9 +212,9 @@ def read(request: type[Request], values: Mapping[str, JsonValue]) -> Request:
 
     Raises PARAMETER_MISSING or PARAMETER_INVALID for the first field, in the order of the struct, that is wrong.
     """
-    fields = _FIELDS.get(request) or _prepared(request)
+    fields = _fields(request)
     found: dict[str, Any] = {}
-    for name, attribute, kind, required in fields:
+    for name, attribute, kind, required, _ in fields:
         value = values.get(name)
         if value is not None and value != "":
             found[attribute] = kind.read(name, value)
@@ -224,34 +223,40 @@ def read(request: type[Request], values: Mapping[str, JsonValue]) -> Request:
     return request(**found)
 
 
+@cache
 def names(request: type[msgspec.Struct]) -> frozenset[str]:
     """Return the wire names of a request's parameters, the `known` of `bodies.read_query`."""
-    return frozenset(field.name for field in _FIELDS.get(request) or _prepared(request))
+    return frozenset(field.name for field in _fields(request))
 
 
 def schema(request: type[msgspec.Struct]) -> list[dict[str, object]]:
-    """Return what OpenAPI says of each parameter: name, required, schema, description, example."""
+    """Return what OpenAPI says of each parameter: name, required, schema with its default, description, example."""
     return [
         {
             "name": field.name,
             "required": field.required,
-            "schema": field.kind.schema(),
+            "schema": field.kind.schema() | ({} if field.default is None else {"default": field.default}),
             "description": field.kind.description,
             "example": field.kind.example,
         }
-        for field in _FIELDS.get(request) or _prepared(request)
+        for field in _fields(request)
     ]
 
 
-def _prepared(request: type[msgspec.Struct]) -> tuple[_Field, ...]:
+@cache
+def _fields(request: type[msgspec.Struct]) -> tuple[_Field, ...]:
     """Look at a request class once; later calls find what was seen."""
     hints = get_type_hints(request, include_extras=True)
-    fields = tuple(
-        _Field(field.encode_name, field.name, _kind(request, field.name, hints[field.name]), field.required)
+    return tuple(
+        _Field(
+            field.encode_name,
+            field.name,
+            _kind(request, field.name, hints[field.name]),
+            field.required,
+            None if field.required else field.default,
+        )
         for field in msgspec.structs.fields(request)
     )
-    _FIELDS[request] = fields
-    return fields
 
 
 def _kind(request: type[msgspec.Struct], attribute: str, hint: object) -> Kind:
