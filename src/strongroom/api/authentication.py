@@ -146,5 +146,5 @@ def is_usable(key: ApiKey, now_ms: int) -> bool:
 
 def require(caller: Caller, permission: Permission) -> None:
     """Raise `Refused` FORBIDDEN unless the caller's key has a permission."""
-    if not caller.key.permissions & permission:
+    if not caller.key.permissions & permission.value:
         raise FORBIDDEN(f"{(permission.name or '').capitalize()} permission is required")

@@ -106,23 +106,26 @@ MOUNT: Final = "/spot"
 """The optional mount of the v3 dialect: clients send it, but do not sign it."""
 
 
-class Route(msgspec.Struct, frozen=True):
-    """A path as it is received: the path that is signed for it, and its operations by method."""
+class Route:
+    """A path as it is received: the path that is signed for it, and its operations by method.
 
-    signed_path: str
-    dialect: Dialect
-    operations: dict[str, Operation]
+    `allow` are the methods for an Allow header; `changes` says whether any of them changes state.
+    """
 
-    @property
-    def allow(self) -> str:
-        """The methods for an Allow header."""
-        methods = set(self.operations) | {"OPTIONS"} | ({"HEAD"} if "GET" in self.operations else set[str]())
-        return ", ".join(sorted(methods))
+    def __init__(self, signed_path: str, dialect: Dialect) -> None:
+        self.signed_path = signed_path
+        self.dialect = dialect
+        self.operations: dict[str, Operation] = {}
+        self.allow = "OPTIONS"
+        self.changes = False
 
-    @property
-    def changes(self) -> bool:
-        """Whether any method of the path changes state."""
-        return any(operation.access is Access.CHANGE for operation in self.operations.values())
+    def add(self, operation: Operation) -> None:
+        """Answer one more method; each is declared once."""
+        check(operation.method not in self.operations, f"{operation.method} {self.signed_path} is declared once")
+        self.operations[operation.method] = operation
+        methods = {*self.operations, "OPTIONS", *(["HEAD"] if "GET" in self.operations else [])}
+        self.allow = ", ".join(sorted(methods))
+        self.changes |= operation.access is Access.CHANGE
 
 
 def routes_of(operations: list[Operation]) -> dict[bytes, Route]:
@@ -131,7 +134,5 @@ def routes_of(operations: list[Operation]) -> dict[bytes, Route]:
     for operation in operations:
         for path in operation.paths:
             for mount in ("", MOUNT) if operation.dialect is Dialect.V3 else ("",):
-                route = routes.setdefault((mount + path).encode(), Route(path, operation.dialect, {}))
-                check(operation.method not in route.operations, f"{operation.method} {path} is declared once")
-                route.operations[operation.method] = operation
+                routes.setdefault((mount + path).encode(), Route(path, operation.dialect)).add(operation)
     return routes
