@@ -9,11 +9,15 @@ import pytest
 
 from strongroom.engine.command import NOBODY
 from strongroom.errors import Refused
+from strongroom.ledger.accounts import Purpose, house, owed
+from strongroom.ledger.entries import Posting
+from strongroom.records.heads import Head
 from strongroom.records.history import LineType
 from strongroom.wallet.balances import balance_of
 from strongroom.wallet.bookings import BOOKABLE, prepare_booking
 from strongroom.wallet.context import perform_own
 from strongroom.wallet.verification import verify
+from support.paying import book
 from support.world import BTC, World, new_store, opened
 
 COIN = 100_000_000
@@ -38,6 +42,18 @@ async def test_a_stake_is_part_of_the_total_but_cannot_be_spent(world: World) ->
     assert balance_of(world.store, alice, BTC) == (75_000_000, COIN)
     await _book(world, alice, LineType.STAKE_UNFREEZE, COIN // 4)
     assert balance_of(world.store, alice, BTC) == (COIN, COIN)
+
+
+async def test_what_is_unfrozen_repays_a_debt_first(world: World) -> None:
+    """Money that was staked while a reorganisation took the rest is no way round what is owed."""
+    alice = await world.user("alice")
+    await world.fund(alice, BTC, COIN)
+    await _book(world, alice, LineType.STAKE_FREEZE, COIN)
+    debt = book(Posting(owed(alice, BTC), -COIN // 4), Posting(house(Purpose.EQUITY, BTC), COIN // 4))
+    await perform_own(world.context, lambda: debt)
+    await _book(world, alice, LineType.STAKE_UNFREEZE, COIN)
+    assert balance_of(world.store, alice, BTC) == (75_000_000, 75_000_000)
+    assert world.store.row(Head, owed(alice, BTC).pack()).after == 0
 
 
 async def test_more_than_is_staked_cannot_be_unfrozen(world: World) -> None:

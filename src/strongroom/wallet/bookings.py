@@ -81,7 +81,8 @@ class Book(Command, frozen=True):
         if type_ == LineType.STAKE_UNFREEZE:
             if view.get(Head, staked(self.owner, self.asset).pack()).after < amount:
                 raise PARAMETER_INVALID("amount is more than is staked")
-            return [*move(staked(self.owner, self.asset), spendable, amount)], amount
+            back = credit(view, self.owner, self.asset, amount)
+            return [Posting(staked(self.owner, self.asset), -amount), *back], amount
         if type_ in _TO_EQUITY:
             return [*move(spendable, house(Purpose.EQUITY, self.asset), amount)], -amount
         source = Purpose.BANK if type_ in _FROM_BANK else Purpose.EQUITY

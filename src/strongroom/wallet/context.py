@@ -9,7 +9,7 @@ from strongroom.clock import Clock, Ids
 from strongroom.engine.command import Command, Decision, Guard, View
 from strongroom.engine.port import Reads
 from strongroom.engine.settle import Outcome
-from strongroom.errors import ERRORS, UNAVAILABLE, Refused
+from strongroom.errors import ERRORS, INVALID_NONCE, UNAVAILABLE, Refused
 from strongroom.rates.book import RateBook
 from strongroom.records.guards import Nonce
 from strongroom.records.kept import Key
@@ -94,7 +94,7 @@ class Remember(Command, frozen=True):
         """Note the signature as seen; refuse one that a change has used up."""
         nonce = view.get(Nonce, self.api_key, self.signature)
         if nonce.spent:
-            raise ERRORS["invalid_nonce"]()
+            raise INVALID_NONCE()
         return Decision(rows=[Nonce(self.api_key, self.signature, self.expires_ms)])
 
 
