@@ -18,6 +18,8 @@ DATABASE_FILE: Final = "strongroom.sqlite"
 LOCK_FILE: Final = "lock"
 _CACHE_KIB: Final = 65_536
 _BUSY_TIMEOUT_MS: Final = 5_000
+_STATEMENTS: Final = 1_000
+"""Prepared statements that are kept: an insertion is prepared for every number of rows that occurs."""
 
 
 class DataFolderBusy(StoreError):
@@ -52,7 +54,7 @@ def open_writer(folder: Path, vfs: str | None = None) -> apsw.Connection:
     `vfs` names how SQLite reaches its files where that is not the usual way: tests put faults in between.
     """
     claim(folder / DATABASE_FILE)
-    connection = apsw.Connection(str(folder / DATABASE_FILE), vfs=vfs)
+    connection = apsw.Connection(str(folder / DATABASE_FILE), vfs=vfs, statementcachesize=_STATEMENTS)
     connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "wal_autocheckpoint=4000"):
         run(connection, f"PRAGMA {pragma}")
