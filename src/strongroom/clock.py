@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 import uuid
-from datetime import UTC, datetime
+from datetime import date, timedelta
+from functools import lru_cache
 from typing import Final
 
 DAY_MS: Final = 86_400_000
@@ -54,6 +56,12 @@ class SetClock(Clock):
         return self.at_ms / 1000
 
 
+@lru_cache(maxsize=2)
+def _calendar_day(day: int) -> int:
+    """Return yyyymmdd of a day, counted from 1970."""
+    return int((date(1970, 1, 1) + timedelta(days=day)).strftime("%Y%m%d"))
+
+
 class Ids:
     """Fresh identifiers: order references, user ids, UUIDs, salts and secrets."""
 
@@ -63,9 +71,8 @@ class Ids:
 
     def ref(self) -> int:
         """Return a new order reference: yyyymmdd, then 11 digits (millisecond of the day, sequence); ever growing."""
-        now_ms = self._clock.now_ms()
-        day = int(datetime.fromtimestamp(now_ms // 1000, UTC).strftime("%Y%m%d"))
-        fresh = (day * _DAY_MS_SPACE + now_ms % DAY_MS) * _REFS_PER_MS
+        day, day_ms = divmod(self._clock.now_ms(), DAY_MS)
+        fresh = (_calendar_day(day) * _DAY_MS_SPACE + day_ms) * _REFS_PER_MS
         self._last_ref = max(fresh, self._last_ref + 1)
         return self._last_ref
 
@@ -79,7 +86,7 @@ class Ids:
 
     def random_bytes(self, count: int) -> bytes:
         """Return `count` bytes from the operating system's generator."""
-        return secrets.token_bytes(count)
+        return os.urandom(count)
 
     def below(self, limit: int) -> int:
         """Return a random integer in [0, limit)."""

@@ -28,7 +28,7 @@ from strongroom.errors import PARAMETER_INVALID, UNAVAILABLE, Refused, check
 MAX_HEAD_BYTES: Final = 32 * 1024
 BACKLOG: Final = 2_048
 LINGER_S: Final = 1.0
-SWITCH_INTERVAL_S: Final = 0.000_5
+SWITCH_INTERVAL_S: Final = 0.000_05
 """How long the interpreter lets one thread run: the store's thread hands a commit back to the loop sooner."""
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)

@@ -68,6 +68,9 @@ def read_claim(headers: Headers) -> Claim:
 
 
 def _one(headers: Headers, names: tuple[bytes, bytes]) -> bytes:
+    first, alias = headers.get(names[0], ()), headers.get(names[1], ())
+    if not alias and len(first) == 1 and first[0]:
+        return first[0]
     values: set[bytes] = set()
     for name in names:
         given = [value for value in headers.get(name, ()) if value]

@@ -5,6 +5,9 @@ A row whose other fields are all at their defaults means "absent": reading a key
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from operator import attrgetter
 from typing import Any, ClassVar, Self, TypeAlias
 
 import msgspec
@@ -37,5 +40,11 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
 
     def key(self) -> Key:
         """Return this row's address."""
-        kind = type(self)
-        return (kind, *[getattr(self, name) for name in kind.__struct_fields__[: kind.KEY]])
+        return _key_reader(type(self))(self)
+
+
+@cache
+def _key_reader(kind: type[Kept]) -> Callable[[Kept], Key]:
+    """Return what reads a kind's address off a row: addresses are asked for many times in every command."""
+    read = attrgetter(*kind.__struct_fields__[: kind.KEY])
+    return (lambda row: (kind, read(row))) if kind.KEY == 1 else (lambda row: (kind, *read(row)))
