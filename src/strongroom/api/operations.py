@@ -75,7 +75,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
     `name` is the counter of its rate limit, shared by dialects. `paths` are as signed, without the optional mount. A
     reading operation has `answer`; a changing one `prepare`, which may be called again, or `perform`, and `render`,
-    which turns the outcome's result (and nothing that may have changed since) into the body; `reply` describes it.
+    which turns the outcome's result (and nothing that may have changed since) into the body. `reply` and `errors`
+    describe what is answered. With `finds_receiver`, refused receivers count against the user (section 6, item 8).
     """
 
     name: str
@@ -91,6 +92,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     prepare: Prepare | None = None
     perform: Perform | None = None
     render: Render | None = None
+    finds_receiver: bool = False
     errors: tuple[str, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
 

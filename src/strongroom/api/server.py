@@ -141,7 +141,7 @@ class Api:
         tier, user = caller.key.tier, caller.user.uid
         if operation.access is Access.CHANGE:
             standing = self._limits.wallet_call(tier, user, operation.name)
-            if RECEIVER_NOT_FOUND.name in operation.errors:
+            if operation.finds_receiver:
                 self._limits.check_receiver_refusals(tier, user)
             return standing
         return self._limits.signed_call(tier, user, caller.key.number, operation.name)

@@ -13,7 +13,7 @@ from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.history import Line, LineType, Note, Thread
 from strongroom.records.settings import AssetSettings, NetworkSettings
 from strongroom.records.users import Profile
-from strongroom.records.withdrawals import Withdrawal, WithdrawalState
+from strongroom.records.withdrawals import Payment, Withdrawal, WithdrawalState
 from strongroom.wallet.catalogue import Catalogue
 from strongroom.wallet.confirmations import Confirmations
 from strongroom.wallet.deposits import deposit_confirmations
@@ -251,5 +251,13 @@ def _course_of(
     network, address = catalogue.network(row.network), f"{row.address}:{row.tag}" if row.tag else row.address
     if internal:
         return Course(status, network, address, internal=True)
-    known = deposit_confirmations(reads, row) if isinstance(row, Deposit) else withdrawal_confirmations(reads, row)
-    return Course(status, network, address, row.txid, known)
+    if isinstance(row, Deposit):
+        return Course(status, network, address, row.txid, deposit_confirmations(reads, row))
+    return Course(status, network, address, _txid_of(reads, row), withdrawal_confirmations(reads, row))
+
+
+def _txid_of(reads: Reads, withdrawal: Withdrawal) -> str:
+    """Return the transaction that pays a withdrawal: while it is in no block, the newest one that was signed for it."""
+    if withdrawal.txid or withdrawal.state != WithdrawalState.PAYING:
+        return withdrawal.txid
+    return next(reversed(reads.row(Payment, withdrawal.payment).candidates), "")

@@ -94,9 +94,11 @@ def test_a_withdrawal_from_request_to_settlement(
     assert (sent["status"], sent["confirmTimes"]) == ("PROCESSING", "(0/2)")
     assert (sent["amount"], Decimal(sent["netAmount"]), sent["fees"]) == ("0.5", -held, "0.0005")
     broadcast(house, "BITCOIN", OUTSIDE)
+    waiting = row_of(alice, "BTC", ref)
+    assert (len(waiting["txId"]), waiting["confirmTimes"]) == (64, "(0/2)")
     house.mine("BITCOIN")
     mined = becomes(alice, "BTC", ref, "PROCESSING", "(1/2)")
-    assert len(mined["txId"]) == 64
+    assert mined["txId"] == waiting["txId"]
     assert balance(alice, "BTC") == (available - held, total)
     house.mine("BITCOIN")
     done = becomes(alice, "BTC", ref, "COMPLETED", "(2/2)")

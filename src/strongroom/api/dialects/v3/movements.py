@@ -147,6 +147,7 @@ OPERATIONS: Final = [
         reply=TransferReply,
         prepare=prepare_transfer_call,
         render=render_transfer,
+        finds_receiver=True,
         errors=refusals.TRANSFER,
     ),
     Operation(

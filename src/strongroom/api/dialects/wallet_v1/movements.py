@@ -189,6 +189,7 @@ OPERATIONS: Final = [
         reply=Envelope[SendReply],
         prepare=prepare_send_call,
         render=render_send,
+        finds_receiver=True,
         errors=refusals.TRANSFER,
     ),
     Operation(
