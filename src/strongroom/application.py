@@ -20,8 +20,8 @@ from strongroom.api.server import Api
 from strongroom.api.wallet_cache import WalletCache
 from strongroom.assembly import networks_of, next_snapshot, rate_book_of, tiers_of
 from strongroom.clock import Clock, Ids
-from strongroom.config import Config, ConfigError
-from strongroom.config_catalogue import snapshot_of
+from strongroom.config.catalogue import snapshot_of
+from strongroom.config.settings import Config, ConfigError
 from strongroom.engine.command import NOBODY
 from strongroom.engine.supervisor import Supervisor
 from strongroom.engine.writer import Writer

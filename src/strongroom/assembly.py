@@ -10,9 +10,9 @@ import msgspec
 
 from strongroom.api.client_address import Network, read_networks
 from strongroom.api.limits import TierLimits
-from strongroom.config import Config, ConfigError
-from strongroom.config import Rates as RateSettings
-from strongroom.config_catalogue import merged
+from strongroom.config.catalogue import merged
+from strongroom.config.settings import Config, ConfigError
+from strongroom.config.settings import Rates as RateSettings
 from strongroom.errors import Refused
 from strongroom.money import AmountError, parse_amount
 from strongroom.rates.book import RateBook

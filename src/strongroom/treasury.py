@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from strongroom.config import ConfigError, Simulation
+from strongroom.config.settings import ConfigError, Simulation
 from strongroom.custody.derivation import Branch, account_xpubs, new_mnemonic, seed_of
 from strongroom.custody.families import NETWORKS
 from strongroom.custody.networks.simulated import SimulatedNode

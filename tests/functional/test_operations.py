@@ -18,7 +18,7 @@ import pytest
 import structlog
 
 from strongroom.application import Application
-from strongroom.config import Asset, Config, ConfigError, Network, Offer, Simulation
+from strongroom.config.settings import Asset, Config, ConfigError, Network, Offer, Simulation
 from strongroom.observe.logs import configure_logs
 from strongroom.store.sqlite.connection import DataFolderBusy, DataFolderNewer, open_writer, run
 from strongroom.wallet.balances import balance_of
@@ -54,7 +54,7 @@ PROGRAM = """
 import os, sys
 from pathlib import Path
 from strongroom.admin.hosting import host_config
-from strongroom.config import load_config
+from strongroom.config.settings import load_config
 from strongroom.observe.logs import configure_logs
 config = load_config(Path(sys.argv[1]), os.environ)
 configure_logs(config.logs.level, config.logs.format)

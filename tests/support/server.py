@@ -16,7 +16,7 @@ import httpx
 import msgspec
 
 from strongroom.application import Application
-from strongroom.config import Asset, Config, Logs, Network, Offer, Rates, Simulation, Tier
+from strongroom.config.settings import Asset, Config, Logs, Network, Offer, Rates, Simulation, Tier
 from strongroom.engine.command import NOBODY
 from strongroom.records.history import LineType
 from strongroom.serving import serve

@@ -19,7 +19,7 @@ import uvloop
 from strongroom import serving
 from strongroom.application import Application
 from strongroom.clock import Clock
-from strongroom.config import Asset, Config, Fee, Network, Offer, Rates, Simulation, Tier
+from strongroom.config.settings import Asset, Config, Fee, Network, Offer, Rates, Simulation, Tier
 from strongroom.engine.command import NOBODY, Command
 from strongroom.engine.settle import Outcome
 from strongroom.errors import check

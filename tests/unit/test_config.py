@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.config import Config, ConfigError, load_config
-from strongroom.config_catalogue import snapshot_of
-from strongroom.config_reading import all_settings, settings_page
-from strongroom.config_secrets import load_master_key, write_master_key
+from strongroom.config.catalogue import snapshot_of
+from strongroom.config.reading import all_settings, settings_page
+from strongroom.config.secrets import load_master_key, write_master_key
+from strongroom.config.settings import Config, ConfigError, load_config
 from strongroom.money import FeeFormula
 
 ASSETS = """
@@ -168,7 +168,7 @@ def test_every_setting_says_what_it_is_for() -> None:
 
 
 def test_the_reference_page_is_what_the_settings_are() -> None:
-    """The page in the docs is the one made from the declarations: write it anew with `config_reading.settings_page`."""
+    """The page in the docs is the one made from the declarations: write it anew with `make docs`."""
     assert (Path(__file__).parents[2] / "docs" / "reference" / "settings.md").read_text() == settings_page()
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from strongroom.api.dialects import OPERATIONS
 from strongroom.cli.main import root
-from strongroom.config_reading import all_settings
+from strongroom.config.reading import all_settings
 from strongroom.errors import ERRORS
 
 ROOT = Path(__file__).parents[2]

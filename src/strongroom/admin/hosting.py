@@ -14,8 +14,8 @@ from strongroom.admin.prices import apply_kept_prices
 from strongroom.admin.protocol import AdminError, Request
 from strongroom.admin.socket import admin_socket
 from strongroom.application import Application
-from strongroom.config import Config
-from strongroom.config_secrets import load_master_key
+from strongroom.config.secrets import load_master_key
+from strongroom.config.settings import Config
 from strongroom.serving import bind, run, serve
 
 

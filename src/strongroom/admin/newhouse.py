@@ -8,7 +8,7 @@ from typing import Final
 
 from strongroom.admin.protocol import AdminError
 from strongroom.clock import Clock, Ids
-from strongroom.config_secrets import write_master_key
+from strongroom.config.secrets import write_master_key
 from strongroom.custody.derivation import new_mnemonic, seed_of
 from strongroom.custody.signer import seal_seed
 from strongroom.files import write_new

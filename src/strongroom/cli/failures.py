@@ -23,7 +23,7 @@ def fail(message: str, code: int = NOT_DONE) -> NoReturn:
 def expected_failures() -> Generator[None]:
     """Turn what may well go wrong into a line on standard error and an exit code."""
     from strongroom.admin.protocol import AdminError
-    from strongroom.config import ConfigError
+    from strongroom.config.settings import ConfigError
     from strongroom.engine.port import StoreError
 
     try:

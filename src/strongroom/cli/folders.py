@@ -68,7 +68,7 @@ def _carry_out_alone(place: Place, request: Request) -> Any:
     import asyncio
 
     from strongroom.admin.hosting import carry_out_alone
-    from strongroom.config_secrets import load_master_key
+    from strongroom.config.secrets import load_master_key
     from strongroom.observe.logs import configure_logs
 
     settings = _settings(place)
@@ -80,7 +80,7 @@ def _carry_out_alone(place: Place, request: Request) -> Any:
 def _settings(place: Place) -> Any:
     """Return the settings of a house. Raises `ConfigError`, and `AdminError` where nobody knows them."""
     if place.config is not None:
-        from strongroom.config import load_config
+        from strongroom.config.settings import load_config
 
         return load_config(place.config, os.environ)
     folder = place.data or Path()

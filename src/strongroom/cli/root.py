@@ -52,7 +52,7 @@ def demo(
 def serve(config: Path) -> None:
     """Serve a data folder until a signal stops it."""
     from strongroom.admin.hosting import host_config
-    from strongroom.config import load_config
+    from strongroom.config.settings import load_config
     from strongroom.observe.logs import configure_logs
 
     with expected_failures():

@@ -16,8 +16,8 @@ import msgspec
 
 from strongroom.application import Application
 from strongroom.clock import Clock, Ids, SetClock
-from strongroom.config import ConfigError
-from strongroom.config_secrets import load_master_key, write_master_key
+from strongroom.config.secrets import load_master_key, write_master_key
+from strongroom.config.settings import ConfigError
 from strongroom.demo.house import KEYS_FILE, MASTER_KEY_FILE, DemoKeys, Opening, demo_config, is_demo, read_keys
 from strongroom.demo.past import PAST_MS, Past
 from strongroom.files import sync_folder, write_over

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from strongroom.config import Config, Simulation, Tier, load_config
+from strongroom.config.settings import Config, Simulation, Tier, load_config
 
 KEYS_FILE: Final = "demo.json"
 """Who there is, with their API keys: the last file of a demo to come into being, so that it marks a whole one."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from strongroom.admin.hosting import check_address, host, run_until_stopped
-from strongroom.config_secrets import load_master_key
+from strongroom.config.secrets import load_master_key
 from strongroom.demo.founding import found
 from strongroom.demo.house import DemoKeys, Opening, demo_config
 from strongroom.observe.logs import configure_logs

@@ -9,7 +9,7 @@ from typing import Any, cast
 import ccxt
 import pytest
 
-from strongroom.config import Tier
+from strongroom.config.settings import Tier
 from support.client import Credentials
 from support.serving import House, config_of, eventually, mail_of
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from strongroom.clock import SetClock
-from strongroom.config import Tier
+from strongroom.config.settings import Tier
 from support.client import MARKETS, V1, V3, ApiClient, Credentials, check_refusal
 from support.serving import House, mail_of, opened, unchanged
 

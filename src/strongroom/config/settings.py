@@ -210,6 +210,6 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
 
     Raises `ConfigError` with every mistake at once.
     """
-    from strongroom.config_reading import read_config
+    from strongroom.config.reading import read_config
 
     return read_config(path, environ)

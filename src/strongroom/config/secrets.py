@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from strongroom.config import Config, ConfigError
+from strongroom.config.settings import Config, ConfigError
 from strongroom.files import write_new
 
 MASTER_KEY_BYTES: Final = 32

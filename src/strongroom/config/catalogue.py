@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from strongroom.config import Config, ConfigError, Fee, Offer
+from strongroom.config.settings import Config, ConfigError, Fee, Offer
 from strongroom.money import MAX_DECIMALS, AmountError, FeeFormula, parse_amount
 from strongroom.records.settings import AssetSettings, NetworkSettings, OfferSettings, Snapshot
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, NamedTuple, cast, get_args, get_origin
 
 import msgspec
 
-from strongroom.config import LOWER, UPPER, Config, ConfigError
+from strongroom.config.settings import LOWER, UPPER, Config, ConfigError
 
 PREFIX: Final = "STRONGROOM_"
 OUTSIDE: Final = frozenset({"STRONGROOM_MASTER_KEY", "STRONGROOM_CONFIG"})
@@ -85,7 +85,7 @@ def _members(kind: Any) -> Any:
 
 
 def read_config(path: Path | None, environ: Mapping[str, str]) -> Config:
-    """Return the settings; see `strongroom.config.load_config`."""
+    """Return the settings; see `settings.load_config`."""
     tree = _file_tree(path) if path else {}
     reading = _Reading()
     _lay_over(tree, environ)
