@@ -18,7 +18,7 @@ from strongroom.api.dialects import OPERATIONS
 from strongroom.api.openapi_schemas import has_required, request_body
 from strongroom.api.operations import MOUNT, Access, Dialect, Operation
 from strongroom.cli.main import root
-from strongroom.config_reading import settings_page
+from strongroom.config.reading import settings_page
 from strongroom.errors import ERRORS, PARAMETER_INVALID, PARAMETER_MISSING, Error
 
 FOLDER: Final = Path(__file__).parent.parent / "docs" / "reference"
