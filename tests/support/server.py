@@ -74,7 +74,7 @@ async def join(application: Application, name: str, units: int = 0) -> Member:
     await perform_own(context, lambda: key)
     if units:
         await perform_own(context, lambda: prepare_booking(context, NOBODY, user.uid, 1, LineType.EXPRESS_BUY, units))
-    return Member(user.uid, name, key.key.text, secret)
+    return Member(user.uid, name, key.text, secret)
 
 
 class Served(NamedTuple):

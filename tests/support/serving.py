@@ -217,7 +217,7 @@ class House:
         context, owner = self.application.context, self.uid(username)
         command, secret = self.ask(lambda: prepare_key(context, NOBODY, self.application.box, owner, KeyTerms(**terms)))
         self.do(lambda: command)
-        return Credentials(command.key.text, secret)
+        return Credentials(command.text, secret)
 
     def revoke(self, key: Credentials) -> None:
         """Revoke a key."""

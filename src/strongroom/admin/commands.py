@@ -107,7 +107,7 @@ async def _create_key(house: Application, request: protocol.CreateKey) -> views.
     )
     command, secret = prepare_key(house.context, NOBODY, house.box, user.uid, terms)
     _ = await _do(house, lambda: command)
-    shown = views.key_view(command.key, house.clock.now_ms())
+    shown = views.key_view(house.store.row(ApiKey, command.text), house.clock.now_ms())
     username = house.store.row(Profile, user.uid).username
     return views.NewKey(username, shown.key, secret, shown.permissions, shown.networks, shown.expires)
 

@@ -67,7 +67,7 @@ class Actors:
         making, secret = prepare_key(self.context, NOBODY, self._box, opening.uid, KeyTerms(label="demo"))
         _ = await self.do(lambda: making)
         permissions = [str(permission.name).capitalize() for permission in Permission]
-        return DemoUser(username, mail, str(opening.uid), making.key.text, secret, permissions, parent or None)
+        return DemoUser(username, mail, str(opening.uid), making.text, secret, permissions, parent or None)
 
     async def fund_house(self, code: str, amount: str, source: Account, purpose: Purpose) -> None:
         """Book money of the house's own."""

@@ -56,25 +56,43 @@ class KeyMade(msgspec.Struct, frozen=True):
 
 
 class MakeKey(Command, frozen=True):
-    """Keep a new key of a user."""
+    """Keep a new key of a user. The journal tells whose it is, what it may do and for how long, and no more of it."""
 
-    PRIVATE: ClassVar[frozenset[str]] = frozenset({"key"})
+    PRIVATE: ClassVar[frozenset[str]] = frozenset({"text", "secret", "networks", "label"})
 
     owner: int
     number: int
-    key: ApiKey
+    permissions: int
+    expires_ms: int
+    tier: str
+    text: str
+    secret: bytes
+    networks: tuple[str, ...]
+    label: str
 
     def needs(self) -> list[Key]:
         """The key and its owner."""
-        return [self.key.key(), User.at(self.owner)]
+        return [ApiKey.at(self.text), User.at(self.owner)]
 
     def decide(self, view: View, now_ms: int) -> Decision:
         """Keep it, for a user that exists."""
         if not view.get(User, self.owner).created_ms:
             raise PARAMETER_INVALID("user is unknown")
-        if view.get(ApiKey, self.key.text).created_ms:
+        if view.get(ApiKey, self.text).created_ms:
             raise Stale
-        return Decision(rows=[msgspec.structs.replace(self.key, created_ms=now_ms)], result=KeyMade(self.key.text))
+        key = ApiKey(
+            text=self.text,
+            number=self.number,
+            owner=self.owner,
+            secret=self.secret,
+            permissions=self.permissions,
+            networks=self.networks,
+            expires_ms=self.expires_ms,
+            created_ms=now_ms,
+            tier=self.tier,
+            label=self.label,
+        )
+        return Decision(rows=[key], result=KeyMade(self.text))
 
 
 class RevokeKey(Command, frozen=True):
@@ -111,18 +129,19 @@ def prepare_key(
     if not terms.permissions or terms.permissions & ~int(ALL_PERMISSIONS):
         raise PARAMETER_INVALID("permissions are not among Read, Trading, Transfer, Wallet, Withdraw")
     text, secret = context.ids.random_bytes(_SECRET_BYTES).hex(), context.ids.random_bytes(_SECRET_BYTES).hex()
-    key = ApiKey(
-        text=text,
-        number=int.from_bytes(context.ids.random_bytes(7), "big"),
+    command = MakeKey(
+        guard,
         owner=owner,
-        secret=box.seal(secret, text, context.ids.random_bytes(_IV_BYTES)),
+        number=int.from_bytes(context.ids.random_bytes(7), "big"),
         permissions=terms.permissions,
-        networks=_checked(terms.networks),
         expires_ms=terms.expires_ms,
         tier=terms.tier,
+        text=text,
+        secret=box.seal(secret, text, context.ids.random_bytes(_IV_BYTES)),
+        networks=_checked(terms.networks),
         label=terms.label,
     )
-    return MakeKey(guard, owner, key.number, key), secret
+    return command, secret
 
 
 def _checked(networks: tuple[str, ...]) -> tuple[str, ...]:
