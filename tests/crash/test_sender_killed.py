@@ -105,8 +105,8 @@ async def test_a_killed_sender_pays_once_or_releases(
     """After a restart from the disk there is exactly one payment, and the books and the node agree."""
     async with paying(new_store("sqlite", tmp_path), tmp_path) as payouts:
         ref = await die(payouts, Killer(point, midway=midway), course, lost=lost)
-        payouts.agree()
     async with paying(new_store("sqlite", tmp_path), tmp_path) as payouts:
+        payouts.agree()
         await live_on(payouts, payouts.sender(), payouts.row(ref), course)
         assert payouts.row(ref).state == course.end
         [payment] = payouts.reads.rows(Payment, {"network": BITCOIN}, 10)
