@@ -111,7 +111,7 @@ class Api:
         call.caller = self._authenticate(exchange, client, body)
         exchange.standing = self._limit(operation, call.caller, client)
         if operation.access is Access.CHANGE:
-            return await self._change(call, exchange)
+            return await self._change(call)
         if call.caller is not None and route.changes:
             await self._remember(call.caller)
         check(operation.answer is not None, "what does not change something answers")
@@ -154,7 +154,7 @@ class Api:
         if outcome.refusal is not None:
             raise outcome.refusal
 
-    async def _change(self, call: Call, exchange: Exchange) -> Reply:
+    async def _change(self, call: Call) -> Reply:
         """Carry out a changing operation; whatever becomes of it from here on, the signature is used up."""
         operation, context = call.operation, self._services.context
         caller, render = cast(Caller, call.caller), cast(Render, operation.render)
@@ -193,15 +193,28 @@ class Api:
             headers.append((b"x-ratelimit-limit", str(standing.limit).encode()))
             headers.append((b"x-ratelimit-remaining", str(standing.remaining).encode()))
             headers.append((b"x-ratelimit-reset", str(standing.reset_s).encode()))
-        if self._cors_origins and (origin := exchange.request.headers.get(b"origin", [b""])[0]) in self._cors_origins:
-            headers += [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
-            if exchange.request.method == "OPTIONS" and exchange.route is not None:
-                headers.append((b"access-control-allow-methods", exchange.route.allow.encode()))
-                headers.append((b"access-control-allow-headers", _CORS_HEADERS))
+        if self._cors_origins:
+            headers += self._cors_headers(exchange)
         return headers
 
+    def _cors_headers(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
+        """Return what lets a browser's page of a configured origin call, and read the headers of the reply."""
+        origin = exchange.request.headers.get(b"origin", [b""])[0]
+        if origin not in self._cors_origins:
+            return [(b"vary", b"Origin")]
+        headers = [(b"vary", b"Origin"), (b"access-control-allow-origin", origin)]
+        if exchange.request.method != "OPTIONS" or exchange.route is None:
+            return [*headers, (b"access-control-expose-headers", _EXPOSED_HEADERS)]
+        methods = exchange.route.allow.encode()
+        return [*headers, (b"access-control-allow-methods", methods), (b"access-control-allow-headers", _SENT_HEADERS)]
 
-_CORS_HEADERS: Final = b"request-api, request-nonce, request-sign, idempotency-key, content-type"
+
+_SENT_HEADERS: Final = (
+    b"request-api, request-nonce, request-sign, btse-api, btse-nonce, btse-sign, idempotency-key, content-type"
+)
+_EXPOSED_HEADERS: Final = (
+    b"x-request-id, retry-after, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset, idempotency-replayed"
+)
 
 
 class Exchange:

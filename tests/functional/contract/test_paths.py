@@ -102,8 +102,10 @@ def test_configured_origins(tmp_path_factory: pytest.TempPathFactory) -> None:
         assert "request-sign" in before.headers["access-control-allow-headers"]
         reply = bob.get(V3 + "user/wallet", headers=good)
         assert (reply.status_code, reply.headers["access-control-allow-origin"]) == (200, "https://shop.example")
+        assert "retry-after" in reply.headers["access-control-expose-headers"]
         for reply in (bob.get(V3 + "user/wallet", headers=other), bob.get(V3 + "user/wallet")):
             assert not [name for name in reply.headers if name.startswith("access-control")]
+            assert reply.headers["vary"] == "Origin"
 
 
 @pytest.mark.parametrize("path", [V3 + "user/wallet/transfer", V1 + "user/assets/sendTo"])
