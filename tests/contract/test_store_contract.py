@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from strongroom.clock import DAY_MS
+from strongroom.engine.command import Guard
 from strongroom.errors import INSUFFICIENT_BALANCE, INVALID_NONCE
-from strongroom.records.guards import Reply
+from strongroom.records.guards import Nonce, Reply
 from strongroom.records.history import Line, Thread
 from strongroom.store.sqlite.store import SqliteStore
+from strongroom.wallet.context import Remember
 from support.world import BTC, World, new_store, opened
 
 COIN = 100_000_000
@@ -163,3 +165,16 @@ async def test_the_embedded_store_opens_again_with_all_it_had(tmp_path: Path) ->
         bare = await world.transfer(used.__class__(alice, 1, used.signature, used.expires_ms), "BTC", "0.01", "bob")
         assert bare.refusal is not None
         assert bare.refusal.error is INVALID_NONCE
+
+
+async def test_what_only_remembers_a_signature_does_not_make_the_journal_longer(tmp_path: Path) -> None:
+    """Reading addresses commits a signature each time, and leaves nothing behind once that is forgotten."""
+    async with opened(new_store("sqlite", tmp_path)) as world:
+        alice = await world.user("alice")
+        seals = len(list(world.store.seals()))
+        for place in range(20):
+            command = Remember(Guard(alice), 1, place.to_bytes(48, "big"), world.clock.now_ms() + 30_000)
+            await world.context.submit(command)
+        assert len(list(world.store.seals())) == seals
+    async with opened(new_store("sqlite", tmp_path)) as world:
+        assert world.store.row(Nonce, 1, (19).to_bytes(48, "big")).expires_ms

@@ -216,7 +216,8 @@ def raise_a_swept_balance(books: Books) -> str:
     """Give alice a balance that no posting leads to."""
     packed = available(books.alice, USDT).pack()
     books.change(
-        f"INSERT OR REPLACE INTO head VALUES ({packed}, 999, 99)", f"UPDATE swept SET item = {books.items['last']}"
+        f"INSERT OR REPLACE INTO head VALUES ({packed}, 999, 99)",
+        f"UPDATE progress SET swept_item = {books.items['last']}",
     )
     return "last"
 

@@ -29,10 +29,13 @@ _FORGET_AT_LEAST: Final = 1_000
 _FORGOTTEN_PER_REPLY: Final = 2
 
 
-def journal_statements(
-    state: State, frontier: Frontier, batch: int, last_ms: int, ids: Ids
-) -> tuple[Frontier, Statements]:
-    """Return the seal after the state's items, and the statements that append them with all their effects."""
+def journal_statements(state: State, frontier: Frontier, commit: int, ids: Ids) -> tuple[Frontier, Statements]:
+    """Return the seal after the state's items, and the statements that append them with all their effects.
+
+    `commit` is the number of the commit they are made for. Without items there is nothing to append.
+    """
+    if not state.items:
+        return frontier, []
     items: list[tuple[Any, ...]] = []
     postings: list[tuple[Any, ...]] = []
     lines: list[list[Any]] = []
@@ -45,7 +48,7 @@ def journal_statements(
         first = item.number * POSTINGS_PER_ITEM
         postings += [(first + place, *booked) for place, booked in enumerate(item.postings)]
         lines += [LINES.encode(line) for line in item.lines]
-    end = (batch, frontier.count, last_ms, b"".join(frontier.peaks))
+    end = (commit, frontier.count, state.items[-1].at_ms, b"".join(frontier.peaks))
     return frontier, [
         *insertions("INSERT", "item", ITEM_COLUMNS, items),
         *insertions("INSERT", "posting", POSTING_COLUMNS, postings),
@@ -54,8 +57,9 @@ def journal_statements(
     ]
 
 
-def row_statements(state: State, sweep: Sweep, dirty: Mapping[Key, Kept]) -> Statements:
-    """Return the statements that write the changed rows, and the swept ones as they are after the batch."""
+def row_statements(state: State, sweep: Sweep, dirty: Mapping[Key, Kept], commit: int) -> Statements:
+    """Return the statements that write the changed rows, the swept ones as they are after the batch, and the count of
+    commits."""
     rows = [row for row in state.changed.values() if not row.TRAILING and not isinstance(row, Nonce)]
     rows += [state.changed.get(key) or dirty[key] for key in sweep.keys]
     by_kind: dict[type[Kept], list[list[Any]]] = {}
@@ -64,9 +68,9 @@ def row_statements(state: State, sweep: Sweep, dirty: Mapping[Key, Kept]) -> Sta
     statements: Statements = []
     for kind, values in by_kind.items():
         statements += insertions("INSERT OR REPLACE", TABLES[kind].name, TABLES[kind].columns, values)
-    if sweep.watermark is not None:
-        statements.append(("UPDATE swept SET item = ?", [sweep.watermark]))
-    return statements
+    if sweep.watermark is None:
+        return [*statements, ("UPDATE progress SET commits = ?", [commit])]
+    return [*statements, ("UPDATE progress SET commits = ?, swept_item = ?", [commit, sweep.watermark])]
 
 
 def nonce_statements(rows: list[tuple[Any, ...]]) -> Statements:

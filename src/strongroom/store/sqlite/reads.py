@@ -26,14 +26,18 @@ def load(connection: apsw.Connection, key: Key) -> Kept:
     return key[0].absent(key) if found is None else table.decode(found)
 
 
-def load_frontier(connection: apsw.Connection) -> tuple[int, int, Frontier]:
-    """Return the newest batch's number and stamp, and the seal after it."""
-    found = run(connection, "SELECT number, at_ms, last_item, peaks FROM batch ORDER BY number DESC LIMIT 1")
-    newest = found.fetchone()
+def load_commits(connection: apsw.Connection) -> int:
+    """Return how many commits there were."""
+    return run(connection, "SELECT commits FROM progress").fetchone()[0]
+
+
+def load_frontier(connection: apsw.Connection) -> tuple[int, Frontier]:
+    """Return the newest batch's stamp, and the seal after it."""
+    newest = run(connection, "SELECT at_ms, last_item, peaks FROM batch ORDER BY number DESC LIMIT 1").fetchone()
     if newest is None:
-        return 0, 0, Frontier()
-    number, at_ms, last_item, peaks = newest
-    return number, at_ms, _frontier(last_item, peaks)
+        return 0, Frontier()
+    at_ms, last_item, peaks = newest
+    return at_ms, _frontier(last_item, peaks)
 
 
 def _frontier(last_item: int, peaks: bytes) -> Frontier:

@@ -14,7 +14,7 @@ from strongroom.store.sqlite.tables import POSTINGS_PER_ITEM
 
 def unswept_rows(connection: apsw.Connection) -> dict[Key, Kept]:
     """Return the heads and threads whose tables are behind the journal."""
-    found = run(connection, "SELECT item FROM swept").fetchone()
+    found = run(connection, "SELECT swept_item FROM progress").fetchone()
     first = int(found[0]) + 1
     return {**_heads(connection, first), **_threads(connection, first)}
 

@@ -20,7 +20,7 @@ class SqliteSnapshot(DiskReads):
         """Open the folder's database as it is now; it must have the newest schema."""
         reader = open_reader(folder)
         run(reader, "BEGIN")
-        _, last_ms, frontier = load_frontier(reader)
+        last_ms, frontier = load_frontier(reader)
         super().__init__(reader, frontier, last_ms)
         self._unswept = unswept_rows(reader)
 

@@ -29,7 +29,7 @@ from strongroom.store.sqlite.batches import (
 )
 from strongroom.store.sqlite.connection import lock_folder, open_reader, open_writer, run
 from strongroom.store.sqlite.nonces import NonceMemory
-from strongroom.store.sqlite.reads import DiskReads, load, load_frontier
+from strongroom.store.sqlite.reads import DiskReads, load, load_commits, load_frontier
 from strongroom.store.sqlite.recovery import unswept_rows
 from strongroom.store.sqlite.sweep import Sweep, Sweeper
 
@@ -70,7 +70,8 @@ class SqliteStore(DiskReads):
             undo.callback(reader.close)
             self._nonces = NonceMemory(self._writer)
             self._sweeper = Sweeper(unswept_rows(self._writer))
-            self._batch, last_ms, frontier = load_frontier(self._writer)
+            self._commits = load_commits(self._writer)
+            last_ms, frontier = load_frontier(self._writer)
             super().__init__(reader, frontier, last_ms)
             _ = undo.pop_all()
         self._ids = ids
@@ -157,8 +158,9 @@ class SqliteStore(DiskReads):
         sweep = self._sweeper.plan(trailing, self._frontier.count)
         nonces = [row for row in state.changed.values() if isinstance(row, Nonce)]
         at_ms = state.items[-1].at_ms if state.items else self._last_ms
-        frontier, statements = journal_statements(state, self._frontier, self._batch + 1, at_ms, self._ids)
-        statements += row_statements(state, sweep, self._sweeper.dirty)
+        commit = self._commits + 1
+        frontier, statements = journal_statements(state, self._frontier, commit, self._ids)
+        statements += row_statements(state, sweep, self._sweeper.dirty, commit)
         statements += nonce_statements(self._nonces.numbered(nonces))
         self._fresh_replies += sum(isinstance(row, Reply) for row in state.changed.values())
         if at_ms >= self._forgotten_ms + _FORGET_EVERY_MS:
@@ -184,17 +186,17 @@ class SqliteStore(DiskReads):
         """
         self._roll_back()
         try:
-            run(self._writer, "BEGIN IMMEDIATE; UPDATE swept SET forced = forced + 1; COMMIT")
-            newest, _, _ = load_frontier(self._writer)
+            run(self._writer, "BEGIN IMMEDIATE; UPDATE progress SET forced = forced + 1; COMMIT")
+            commits = load_commits(self._writer)
         except apsw.Error as error:
             self._roll_back()
             raise NotDone(str(error)) from error
-        return newest > self._batch
+        return commits > self._commits
 
     def _fold(self, written: Written) -> None:
         """Let readers and the next batch see what is durable now."""
         state = written.state
-        self._batch += 1
+        self._commits += 1
         self._frontier, self._last_ms = written.frontier, written.at_ms
         swept = {key: state.changed.get(key) or self._sweeper.dirty[key] for key in written.sweep.keys}
         self._sweeper.done(written.sweep, [row for row in state.changed.values() if row.TRAILING])

@@ -43,7 +43,8 @@ CREATE TABLE line (
     kind_jump    INTEGER NOT NULL
 ) STRICT;
 
--- one row a commit: how far the journal went, and the seal's complete subtrees (32 bytes each, largest first)
+-- one row for every commit that had items: how far the journal went, and the seal's complete subtrees (32 bytes each,
+-- largest first); `number` is the commit's
 CREATE TABLE batch (
     number    INTEGER PRIMARY KEY,
     last_item INTEGER NOT NULL,
@@ -60,7 +61,7 @@ CREATE TRIGGER line_stands     BEFORE UPDATE ON line    BEGIN SELECT RAISE(ABORT
 CREATE TRIGGER batch_is_kept   BEFORE DELETE ON batch   BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 CREATE TRIGGER batch_stands    BEFORE UPDATE ON batch   BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 
--- Swept behind the commits; all up to item `swept.item` is in them.
+-- Swept behind the commits; all up to item `progress.swept_item` is in them.
 
 CREATE TABLE head (
     account INTEGER PRIMARY KEY,
@@ -76,16 +77,22 @@ CREATE TABLE thread (
     PRIMARY KEY (owner, asset, type)
 ) STRICT, WITHOUT ROWID;
 
--- `forced` counts the commits that were made to end a doubt
-CREATE TABLE swept (id INTEGER PRIMARY KEY CHECK (id = 0), item INTEGER NOT NULL, forced INTEGER NOT NULL) STRICT;
-INSERT INTO swept VALUES (0, 0, 0);
+-- One row: how far the sweep is, how many commits there were (which tells whether one in doubt is among them), and how
+-- many were made only to end a doubt.
+CREATE TABLE progress (
+    id         INTEGER PRIMARY KEY CHECK (id = 0),
+    swept_item INTEGER NOT NULL,
+    commits    INTEGER NOT NULL,
+    forced     INTEGER NOT NULL
+) STRICT;
+INSERT INTO progress VALUES (0, 0, 0, 0);
 
 -- Every account's balance: the head, or the later posting.
 CREATE VIEW balance AS
     SELECT account, account >> 22 AS owner, account >> 6 & 65535 AS asset, account & 63 AS purpose, after, max(count) AS count
     FROM (SELECT account, after, count FROM head
           UNION ALL
-          SELECT account, after, count FROM posting WHERE number >= ((SELECT item FROM swept) + 1) * 64)
+          SELECT account, after, count FROM posting WHERE number >= ((SELECT swept_item FROM progress) + 1) * 64)
     GROUP BY account;
 
 -- Guards.
