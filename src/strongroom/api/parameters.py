@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, Final, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, NamedTuple, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -35,22 +35,7 @@ _DIGITS: Final = re.compile(r"[0-9]{1,16}")
 Request = TypeVar("Request", bound=msgspec.Struct)
 
 
-class Kind:
-    """How one parameter is read and described; the closed set of kinds is below."""
-
-    description: str
-    example: str
-
-    def read(self, name: str, value: JsonValue) -> object:
-        """Return the field's value for a present `value`; raises PARAMETER_INVALID that names the parameter."""
-        raise NotImplementedError
-
-    def schema(self) -> dict[str, object]:
-        """Return the JSON schema of what `read` takes."""
-        raise NotImplementedError
-
-
-class Text(msgspec.Struct, Kind, frozen=True):
+class Text(msgspec.Struct, frozen=True):
     """A text of at most `longest` characters; with `numbers`, an integer number token counts as its digits."""
 
     longest: int
@@ -76,7 +61,7 @@ class Text(msgspec.Struct, Kind, frozen=True):
         return {"anyOf": [text, {"type": "integer", "minimum": 0}]} if self.numbers else text
 
 
-class AmountText(msgspec.Struct, Kind, frozen=True):
+class AmountText(msgspec.Struct, frozen=True):
     """An amount as it was sent, `str` or `JsonNumber`; its digits are judged after the asset and the network."""
 
     description: str
@@ -93,7 +78,7 @@ class AmountText(msgspec.Struct, Kind, frozen=True):
         return {"anyOf": [{"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?$"}, {"type": "number"}]}
 
 
-class Flag(msgspec.Struct, Kind, frozen=True):
+class Flag(msgspec.Struct, frozen=True):
     """A boolean, or `true` or `false` as text."""
 
     description: str
@@ -112,7 +97,7 @@ class Flag(msgspec.Struct, Kind, frozen=True):
         return {"anyOf": [{"type": "boolean"}, {"type": "string", "enum": ["true", "false"]}]}
 
 
-class Count(msgspec.Struct, Kind, frozen=True):
+class Count(msgspec.Struct, frozen=True):
     """An integer from `low` to `high`, as a number or as digits."""
 
     low: int
@@ -133,7 +118,7 @@ class Count(msgspec.Struct, Kind, frozen=True):
         return {"anyOf": [integer, {"type": "string", "pattern": f"^{_DIGITS.pattern}$"}]}
 
 
-class Millis(msgspec.Struct, Kind, frozen=True):
+class Millis(msgspec.Struct, frozen=True):
     """A moment in Unix milliseconds, 0 to 2^53, as a number or as digits."""
 
     description: str
@@ -152,7 +137,7 @@ class Millis(msgspec.Struct, Kind, frozen=True):
         return {"anyOf": [integer, {"type": "string", "pattern": f"^{_DIGITS.pattern}$"}]}
 
 
-class Choice(msgspec.Struct, Kind, frozen=True):
+class Choice(msgspec.Struct, frozen=True):
     """One of the `choices`, matched without case; the field gets it as it is spelt there."""
 
     choices: tuple[str, ...]
@@ -173,7 +158,7 @@ class Choice(msgspec.Struct, Kind, frozen=True):
         return {"type": "string", "enum": list(self.choices)}
 
 
-class Names(msgspec.Struct, Kind, frozen=True):
+class Names(msgspec.Struct, frozen=True):
     """At most `MAX_NAMES` texts, as a JSON array or, in a query, as the text of one; the field gets a tuple."""
 
     longest: int
@@ -197,6 +182,11 @@ class Names(msgspec.Struct, Kind, frozen=True):
         """Return an array of strings, or its text."""
         entry = {"type": "string", "maxLength": self.longest}
         return {"anyOf": [{"type": "array", "maxItems": MAX_NAMES, "items": entry}, {"type": "string"}]}
+
+
+Kind: TypeAlias = Text | AmountText | Flag | Count | Millis | Choice | Names
+"""How one parameter is read and described: `read` returns a present value or raises PARAMETER_INVALID with the
+parameter's name, `schema` is the JSON schema of what it takes. These are all the kinds there are."""
 
 
 class _Field(NamedTuple):
