@@ -13,10 +13,11 @@ from strongroom.engine.port import Reads
 from strongroom.engine.settle import Outcome
 from strongroom.errors import ADDRESS_UNUSED, INVALID_NETWORK, PARAMETER_INVALID, UNAVAILABLE
 from strongroom.records.addresses import Address, AddressBook, Branch, Placed
+from strongroom.records.guards import Reply
 from strongroom.records.kept import Kept, Key
 from strongroom.records.settings import SETTINGS_KEY, NetworkSettings, OfferSettings, Settings
 from strongroom.wallet.catalogue import catalogue_of
-from strongroom.wallet.context import Context, perform
+from strongroom.wallet.context import Context, decline, perform
 
 HOUSE_POSITION: Final = 0
 """The position of each branch that is the house's own address; no customer ever gets it."""
@@ -233,7 +234,11 @@ async def give_address(
     try:
         return await perform(context, guard, prepare)
     except _NoneReady:
-        raise UNAVAILABLE("No address ready") from None
+        refusal = UNAVAILABLE("No address ready")
+        if guard.digest and context.reads.row(Reply, guard.owner, guard.digest).expires_ms > context.clock.now_ms():
+            # The Idempotency-Key has a reply already: the writer answers that, whatever is ready by now.
+            return await decline(context, guard, refusal)
+        raise refusal from None
     finally:
         for placed in taken:
             if not context.reads.row(Address, placed.network, placed.address, placed.tag).given_ms:

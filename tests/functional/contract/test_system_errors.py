@@ -80,3 +80,19 @@ def test_no_address_ready(house: House, alice: ApiClient, monkeypatch: pytest.Mo
     assert int(reply.headers["retry-after"]) >= 1
     monkeypatch.undo()
     assert alice.http.post(path, content=content, headers=headers).status_code == 200
+
+
+def test_a_retry_is_answered_though_no_address_is_ready(
+    house: House, alice: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first reply to an Idempotency-Key comes again while the stock is empty; nobody gets a second address."""
+    body, keyed = {"crypto": "USDT", "network": "ERC20"}, {"idempotency-key": "one-address"}
+    path = V1 + "user/crypto/address"
+    first = alice.post(path, body, headers=keyed)
+    assert first.status_code == 200
+    monkeypatch.setattr(house.application.treasury.pools, "take", lambda network: None)
+    again = alice.post(path, body, headers=keyed)
+    assert (again.status_code, again.content) == (200, first.content)
+    assert again.headers["idempotency-replayed"] == "true"
+    other = alice.post(path, body | {"crypto": "ETH"}, headers=keyed)
+    check_refusal(other, 422, -2, "BADREQUEST: Idempotency-Key was used with another request")
