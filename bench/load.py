@@ -7,7 +7,7 @@ import hmac
 import time
 from collections.abc import Callable
 from hashlib import sha384
-from typing import NamedTuple
+from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -66,7 +66,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._send()
 
     def data_received(self, data: bytes) -> None:
@@ -92,7 +92,7 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
             return
         self._sent_s = time.perf_counter()
-        self._transport.write(self._make())  # type: ignore[attr-defined]
+        self._transport.write(self._make())
 
 
 class _Run:

@@ -41,7 +41,7 @@ class Approve(Command, frozen=True):
 
     def decide(self, view: View, now_ms: int) -> Decision:
         """Approve it, once, unless its customer is frozen or owes the house something by now."""
-        withdrawal = _awaiting(view, self.withdrawal)
+        withdrawal = _awaiting(view.get(Withdrawal, self.withdrawal.ref))
         if reason := bar_to_paying(view, withdrawal.owner, self.assets):
             raise PARAMETER_INVALID(reason)
         if not withdrawal.deposit:
@@ -65,7 +65,7 @@ class _Close(Command, frozen=True):
 
     def decide(self, view: View, now_ms: int) -> Decision:
         """Release it, once."""
-        withdrawal = _awaiting(view, self.withdrawal)
+        withdrawal = _awaiting(view.get(Withdrawal, self.withdrawal.ref))
         postings, rows = release(view, withdrawal, self.END)
         return Decision(postings, rows)
 
@@ -95,9 +95,8 @@ class ExpireWithdrawal(_Close, frozen=True):
         return _Close.decide(self, view, now_ms)
 
 
-def _awaiting(view: View, prepared: Withdrawal) -> Withdrawal:
-    """Return the withdrawal as it is. Raises `Refused` PARAMETER_INVALID unless it awaits approval."""
-    withdrawal = view.get(Withdrawal, prepared.ref)
+def _awaiting(withdrawal: Withdrawal) -> Withdrawal:
+    """Return the withdrawal. Raises `Refused` PARAMETER_INVALID unless it awaits approval."""
     if withdrawal.state != WithdrawalState.AWAITING:
         raise PARAMETER_INVALID("withdrawal is not awaiting approval")
     return withdrawal
@@ -108,26 +107,19 @@ def prepare_approval(context: Context, guard: Guard, ref: int) -> Approve:
 
     So does the command, while its customer is frozen or owes something.
     """
-    withdrawal = _found(context, ref)
+    withdrawal = _awaiting(context.reads.row(Withdrawal, ref))
     row = context.reads.row(Address, withdrawal.network, withdrawal.address, withdrawal.tag)
     return Approve(guard, withdrawal, row, tuple(context.catalogue.assets))
 
 
 def prepare_rejection(context: Context, guard: Guard, ref: int) -> Reject:
     """Return the command that rejects a withdrawal. Raises `Refused` PARAMETER_INVALID unless it awaits approval."""
-    return Reject(guard, _found(context, ref))
+    return Reject(guard, _awaiting(context.reads.row(Withdrawal, ref)))
 
 
 def prepare_cancellation(context: Context, guard: Guard, ref: int) -> CancelWithdrawal:
     """Return the command that cancels a withdrawal. Raises `Refused` PARAMETER_INVALID unless it awaits approval."""
-    return CancelWithdrawal(guard, _found(context, ref))
-
-
-def _found(context: Context, ref: int) -> Withdrawal:
-    withdrawal = context.reads.row(Withdrawal, ref)
-    if withdrawal.state != WithdrawalState.AWAITING:
-        raise PARAMETER_INVALID("withdrawal is not awaiting approval")
-    return withdrawal
+    return CancelWithdrawal(guard, _awaiting(context.reads.row(Withdrawal, ref)))
 
 
 def awaiting_approval(context: Context, limit: int = _MAX_EXPIRED_AT_ONCE) -> list[Withdrawal]:
