@@ -356,6 +356,15 @@ def test_the_first_of_two_reasons(house: House, alice: ApiClient, body: dict[str
         assert alice.post(path, body).json()["code"] == code
 
 
+@pytest.mark.parametrize(
+    ("path", "name"), [(V3 + "user/wallet_history", "currency"), (V1 + "user/walletHistory", "asset")]
+)
+def test_a_period_is_judged_before_the_asset(alice: ApiClient, path: str, name: str) -> None:
+    """A period that ends before it starts is malformed whatever asset it is asked for, in both dialects."""
+    reply = alice.get(path, {name: "NOPE", "startTime": "2", "endTime": "1"})
+    check_refusal(reply, 400, -2, "BADREQUEST: startTime must not be later than endTime")
+
+
 def test_a_suspended_network(house: House, alice: ApiClient) -> None:
     """While a network is suspended for an action, that is refused as an invalid protocol before the amount is read."""
     with house.settings("BTC", withdrawals=False), unchanged(house):

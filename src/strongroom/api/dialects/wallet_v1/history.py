@@ -89,9 +89,9 @@ def answer_history(call: Call) -> bytes:
         return envelope([], now_ms)
     if request.asset is None:
         raise HISTORY_ASSET_MISSING()
+    start_ms, end_ms = period_of(request.start_time, request.end_time, now_ms)
     catalogue, reads = context.catalogue, context.reads
     asset = catalogue.asset(request.asset).number
-    start_ms, end_ms = period_of(request.start_time, request.end_time, now_ms)
     types = None
     if request.history_types:
         types = {_TYPES[name.upper()] for name in request.history_types if name.upper() in _TYPES}
