@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -51,8 +52,15 @@ class Application:
     `front` is the ASGI application. Nothing runs before `running()`.
     """
 
-    def __init__(self, config: Config, master_key: bytes, clock: Clock | None = None) -> None:
-        """Open the data folder.
+    def __init__(
+        self,
+        config: Config,
+        master_key: bytes,
+        clock: Clock | None = None,
+        ids: Ids | None = None,
+        thread: Executor | None = None,
+    ) -> None:
+        """Open the data folder; a simulator brings its own time, randomness and thread for the store.
 
         Raises `ConfigError`, and `StoreError` if another server has the folder open or a newer release wrote it.
         """
@@ -62,12 +70,12 @@ class Application:
         operators = networks_of("operations_networks", config.operations_networks)
         self.config = config
         self.clock = clock or Clock()
-        self.ids = Ids(self.clock)
+        self.ids = ids or Ids(self.clock)
         self.metrics = Metrics()
         self.events = Events(self.metrics)
         self.box = SecretBox(master_key)
         self.supervisor: Supervisor | None = None
-        self.store = SqliteStore(config.folder, self.ids)
+        self.store = SqliteStore(config.folder, self.ids, thread=thread)
         try:
             self.clock.go_on_after(self.store.last()[1])
             self.writer = Writer(self.store, self.clock, self.events)

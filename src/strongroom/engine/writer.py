@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple, Protocol
 
 from strongroom.clock import Clock
+from strongroom.crashpoints import reach
 from strongroom.engine.command import Command
 from strongroom.engine.port import DiskFailed, InDoubt, NotDone, Store, StoreError
 from strongroom.engine.settle import Outcome, needs_of, settle
@@ -135,11 +136,13 @@ class Writer:
                     await self._write([waiting])
 
     async def _commit(self, batch: Sequence[Waiting]) -> None:
+        reach("batch taken")
         with self._watched():
             state = await self._store.begin({key for waiting in batch for key in waiting.needs})
         now_ms = max(self._clock.now_ms(), state.last_ms)
         outcomes = [self._settle(waiting, state, now_ms) for waiting in batch]
         started_s = self._clock.monotonic_s()
+        reach("batch decided")
         try:
             with self._watched():
                 await self._store.commit(state)
@@ -152,6 +155,7 @@ class Writer:
         self._events.committed(len(batch), self._clock.monotonic_s() - started_s)
         for waiting, outcome in zip(batch, outcomes, strict=True):
             _answer(waiting, outcome)
+        reach("batch answered")
         return None
 
     def _settle(self, waiting: Waiting, state: State, now_ms: int) -> Outcome | InvariantBroken:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, TypeVar, cast
 import apsw
 
 from strongroom.clock import Ids
+from strongroom.crashpoints import reach
 from strongroom.engine.command import Row
 from strongroom.engine.port import DiskFailed, InDoubt, NotDone
 from strongroom.engine.state import State
@@ -60,8 +61,11 @@ class SqliteStore(DiskReads):
     `begin` answers from memory where it can; `commit` writes in a thread of its own; readers use a second connection.
     """
 
-    def __init__(self, folder: Path, ids: Ids, vfs: str | None = None) -> None:
-        """Open the folder, migrated and recovered. Raises `DataFolderBusy`, `DataFolderNewer`."""
+    def __init__(self, folder: Path, ids: Ids, vfs: str | None = None, thread: Executor | None = None) -> None:
+        """Open the folder, migrated and recovered. Raises `DataFolderBusy`, `DataFolderNewer`.
+
+        `thread` is where statements run: a thread of the store's own, unless a simulator gives another.
+        """
         with ExitStack() as undo:
             self._lock = undo.enter_context(lock_folder(folder))
             self._writer = open_writer(folder, vfs)
@@ -75,7 +79,7 @@ class SqliteStore(DiskReads):
             super().__init__(reader, frontier, last_ms)
             _ = undo.pop_all()
         self._ids = ids
-        self._thread = ThreadPoolExecutor(1, "strongroom-store")
+        self._thread = thread or ThreadPoolExecutor(1, "strongroom-store")
         self._listeners: list[Callable[[Collection[Key]], None]] = []
         self._cache: dict[Key, Kept] = {}
         self._forgotten_ms = 0
@@ -140,13 +144,16 @@ class SqliteStore(DiskReads):
         try:
             written, statements = self._prepare(state)
             run(self._writer, "BEGIN IMMEDIATE")
+            reach("transaction begun")
             for sql, values in statements:
                 run(self._writer, sql, values)
+            reach("transaction written")
         except Exception as error:
             self._roll_back()
             raise self._not_done(error) from error
         try:
             run(self._writer, "COMMIT")
+            reach("transaction committed")
         except apsw.Error as error:
             self._roll_back()
             self._doubt = written
@@ -206,6 +213,7 @@ class SqliteStore(DiskReads):
         self._bound_cache()
         for listener in self._listeners:
             listener(state.changed.keys())
+        reach("batch folded")
 
     def _bound_cache(self) -> None:
         """Drop the rows that were kept first when there are too many; dirty rows are not in the cache."""

@@ -1,0 +1,35 @@
+"""Crash points: the named places between two effects where a test can kill, fail or delay the program.
+
+Nothing is armed in production, where `reach` does nothing at all. The places are a closed set, so that a test can show
+that it was at every one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+BATCH_POINTS: Final = (
+    "batch taken",
+    "batch decided",
+    "transaction begun",
+    "transaction written",
+    "transaction committed",
+    "batch folded",
+    "batch answered",
+)
+"""On the way of a batch: out of the queue, over the state, into the file (in the store's thread), to its callers."""
+
+_armed: Callable[[str], None] | None = None
+
+
+def reach(point: str) -> None:
+    """Tell whoever armed the crash points that one is reached; what that raises goes on from here."""
+    if _armed is not None:
+        _armed(point)
+
+
+def arm(hook: Callable[[str], None] | None) -> None:
+    """Let `hook` be called at every crash point from now on; None disarms. For tests only."""
+    global _armed  # noqa: PLW0603 - one process, one program under test
+    _armed = hook
