@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from strongroom.clock import Clock
 from strongroom.crashpoints import reach
@@ -32,12 +32,17 @@ STALLED: Final = "Ledger stalled"
 STOPPED: Final = "Ledger stopped"
 
 
+Answer: TypeAlias = Callable[[Outcome | Exception], None]
+"""Who waits for a command: called with its durable outcome, or with why there is none. Only the first call counts, and
+it must not raise."""
+
+
 class Waiting(NamedTuple):
-    """A command in the queue, with its needs and the promise of its outcome."""
+    """A command in the queue, with its needs and who waits for its outcome."""
 
     command: Command
     needs: list[Key]
-    promise: asyncio.Future[Outcome]
+    answer: Answer
 
 
 class WriterEvents(Protocol):
@@ -86,14 +91,21 @@ class Writer:
         Raises `Refused` UNAVAILABLE at once, with nothing done, when the queue is full, the store is in trouble or the
         writer is closing; `InvariantBroken` when the command met a mistake of ours and was not done.
         """
+        promise: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.offer(command, lambda outcome: _keep(promise, outcome))
+        return await promise
+
+    def offer(self, command: Command, answer: Answer) -> None:
+        """Queue a command and have `answer` called with its durable outcome, as `submit` would return or raise it.
+
+        Raises `Refused` UNAVAILABLE as `submit` does; then nothing is called.
+        """
         if self._closing:
             raise UNAVAILABLE("System draining")
         if self.trouble or len(self._queue) >= MAX_QUEUED:
             raise UNAVAILABLE(self.trouble or "System busy")
-        promise: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._queue.append(Waiting(command, needs_of(command), promise))
+        self._queue.append(Waiting(command, needs_of(command), answer))
         self._arrived.set()
-        return await promise
 
     async def run(self) -> None:
         """Settle and commit batches until `close` was called and the queue is empty.
@@ -106,7 +118,7 @@ class Writer:
             except BaseException as error:
                 self._set_trouble(STOPPED)
                 for waiting in batch:
-                    _fail(waiting, InvariantBroken(f"the writer stopped: {error!r}"))
+                    waiting.answer(InvariantBroken(f"the writer stopped: {error!r}"))
                 raise
 
     def close(self) -> None:
@@ -130,7 +142,7 @@ class Writer:
         except NotDone as error:
             if len(batch) == 1:
                 self._events.failed(batch[0].command, error)
-                _fail(batch[0], InvariantBroken(f"{type(batch[0].command).__name__}: {error}"))
+                batch[0].answer(InvariantBroken(f"{type(batch[0].command).__name__}: {error}"))
             else:
                 for waiting in batch:
                     await self._write([waiting])
@@ -154,7 +166,7 @@ class Writer:
                 return _refuse_busy(batch)
         self._events.committed(len(batch), self._clock.monotonic_s() - started_s)
         for waiting, outcome in zip(batch, outcomes, strict=True):
-            _answer(waiting, outcome)
+            waiting.answer(outcome)
         reach("batch answered")
         return None
 
@@ -199,18 +211,16 @@ class Writer:
             self._queue.clear()
 
 
-def _answer(waiting: Waiting, outcome: Outcome | InvariantBroken) -> None:
-    if isinstance(outcome, InvariantBroken):
-        _fail(waiting, outcome)
-    elif not waiting.promise.done():
-        waiting.promise.set_result(outcome)
-
-
-def _fail(waiting: Waiting, error: Exception) -> None:
-    if not waiting.promise.done():
-        waiting.promise.set_exception(error)
+def _keep(promise: asyncio.Future[Outcome], outcome: Outcome | Exception) -> None:
+    """Fulfil the promise of an outcome, unless whoever waited for it has gone."""
+    if promise.done():
+        return
+    if isinstance(outcome, Outcome):
+        promise.set_result(outcome)
+    else:
+        promise.set_exception(outcome)
 
 
 def _refuse_busy(batch: Iterable[Waiting]) -> None:
     for waiting in batch:
-        _fail(waiting, UNAVAILABLE("System busy"))
+        waiting.answer(UNAVAILABLE("System busy"))
