@@ -124,9 +124,9 @@ async def test_a_refusal_leaves_the_address_out_of_the_journal(house: Watched) -
     outcome = await give_address(house.context, guard, house.pools, "XRP", None, NEWEST)
     assert outcome.refusal is not None
     assert outcome.refusal.message == f"BADREQUEST: {first.address}:{first.tag}"
-    [item] = house.context.reads.items(outcome.item, 1)
+    [item], [sealed] = house.context.reads.items(outcome.item, 1), house.context.reads.journal(outcome.item, 1)
     assert item.refusal == "address_unused"
-    assert first.address.encode() not in item.command + item.effects
+    assert first.address.encode() not in sealed.text
     again = await give_address(house.context, guard, house.pools, "XRP", None, NEWEST)
     assert again.refusal is not None
     assert again.refusal.error is INVALID_NONCE

@@ -32,10 +32,10 @@ async def test_the_journal_tells_what_a_key_may_do_and_nothing_that_opens_it(wor
     command, secret = prepare_key(world.context, NOBODY, BOX, alice, TERMS)
     outcome = await perform_own(world.context, lambda: command)
     item = world.store.items(outcome.item, 1)[0]
-    told = json.loads(item.command)
+    told = json.loads(bytes(item.command))
     assert (told["owner"], told["permissions"]) == (alice, TERMS.permissions)
     assert not {"text", "secret", "networks", "label"} & set(told)
-    whole = item.command + item.effects
+    [(_, whole, _)] = world.store.journal(outcome.item, 1)
     assert not any(private.encode() in whole for private in (secret, command.text, "203.0.113", "treasury"))
 
 

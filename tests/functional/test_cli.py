@@ -179,10 +179,10 @@ def test_whole_books_are_verified(whole: Path) -> None:
 @pytest.mark.parametrize(
     ("deed", "item"),
     [
-        ("UPDATE posting SET amount = amount + 1 WHERE number = (SELECT max(number) FROM posting)", None),
+        ("UPDATE item SET text = json_set(text, '$.postings[0][1]', 7) WHERE text ->> '$.postings' LIKE '[[%'", None),
         ("DELETE FROM item WHERE number = 55", 55),
-        ("UPDATE item SET at_ms = at_ms - 1 WHERE number = 60", 60),
-        ("UPDATE line SET net = net + 5 WHERE number = (SELECT min(number) FROM line)", None),
+        ("UPDATE item SET text = json_set(text, '$.at_ms', 5) WHERE number = 60", 60),
+        ("UPDATE item SET text = json_set(text, '$.lines[0][7]', 5) WHERE number = (SELECT min(item) FROM line)", None),
         ("UPDATE withdrawal SET state = 3 WHERE ref = (SELECT min(ref) FROM withdrawal)", None),
     ],
 )
@@ -193,7 +193,7 @@ def test_tampered_books_are_not_whole(tampered: tuple[Path, sqlite3.Connection],
     with database:
         for trigger in triggers:
             database.execute(f"DROP TRIGGER {trigger}")
-        assert database.execute(deed).rowcount == 1
+        assert database.execute(deed).rowcount >= 1
     ran = invoke("ledger", "verify", "--data", folder, "--json")
     report = json.loads(ran.out)
     assert (ran.code, report["whole"]) == (1, False)

@@ -8,17 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.engine.command import NOBODY, Command
-from strongroom.engine.settle import Outcome, needs_of, settle
-from strongroom.engine.state import State
+from strongroom.engine.settle import Outcome, settle
+from strongroom.engine.state import DeclaredState, State
 from strongroom.ledger.accounts import Purpose, available, house, omnibus, owed
 from strongroom.money import FeeFormula
 from strongroom.records.chains import Holding, Passed, Tip
 from strongroom.records.deposits import Deposit, DepositState
-from strongroom.records.heads import Head
 from strongroom.records.history import LineType
 from strongroom.records.kept import Kept, Key
 from strongroom.records.settings import AssetSettings, NetworkSettings, OfferSettings, Settings, Snapshot
 from strongroom.records.users import User
+from strongroom.store.memory import MemoryStore
 from strongroom.wallet.bookings import Book
 from strongroom.wallet.deposits import prepare_credit, prepare_placing
 from strongroom.wallet.holdings import chain_units, ledger_units
@@ -43,7 +43,8 @@ class Books:
             User(OWNER, 0, 1, active=True),
         ]
         rows += [self._deposit(ref, units) for ref, units in enumerate(amounts, 1)]
-        self.state = State({row.key(): row for row in rows}, 1, 0)
+        self.state = DeclaredState(MemoryStore(), 1, 0)
+        self.state.rows.update({row.key(): row for row in rows})
 
     def _deposit(self, ref: int, units: int) -> Deposit:
         amount = ledger_units(units, self.offer, self.asset)
@@ -56,10 +57,7 @@ class Books:
 
     def settle(self, command: Command) -> Outcome:
         """Settle a command over the rows, absent ones included."""
-        needs = needs_of(command)
-        for key in needs:
-            self.state.rows.setdefault(key, key[0].absent(key))
-        return settle(command, needs, self.state, 1)
+        return settle(command, self.state, 1)
 
     def row(self, key: Key) -> Any:
         """Return a row."""
@@ -67,7 +65,7 @@ class Books:
 
     def balance(self, account: Any) -> int:
         """Return an account's balance."""
-        return self.row(Head.at(account.pack())).after
+        return State.head(self.state, account.pack()).after
 
 
 @given(
@@ -105,7 +103,7 @@ def test_the_omnibus_is_always_the_floor_of_what_is_there(
         assert books.balance(house(Purpose.FEES, ASSET)) == sum(row.fee for row in booked)
         own = books.balance(available(OWNER, ASSET)) + books.balance(owed(OWNER, ASSET))
         assert own == sum(row.net for row in booked) - spent
-        assert not sum(row.after for row in books.state.rows.values() if isinstance(row, Head))
+        assert not sum(head.after for head in books.state.heads.values())
 
 
 @given(st.integers(0, 10**30), st.sampled_from([0, 6, 8, 18]), st.sampled_from([0, 6, 8]))

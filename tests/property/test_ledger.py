@@ -110,7 +110,7 @@ async def live(kind: str, folder: Path, steps: list[list[Deed]]) -> tuple[Any, .
         outcomes = [told(outcome) for step in steps for outcome in await house.do_together(step)]
         store = world.store
         threads = [store.row(Thread, uid, 0, 0) for uid in house.uids.values()]
-        items = [(item.number, item.at_ms, item.command, item.refusal, item.effects) for item in store.items(1, 10**6)]
+        items = [(sealed.number, sealed.text) for sealed in store.journal(1, 10**6)]
         assert verify(store).findings == []
         return outcomes, sorted(store.balances()), threads, items
 

@@ -18,10 +18,10 @@ def answer_early() -> None:
     """Answer what was settled, and commit it a moment later."""
 
     async def commit(self: Any, batch: Any) -> None:
-        state = await self._store.begin({key for waiting in batch for key in waiting.needs})
+        state = await self._store.begin([waiting.command for waiting in batch])
         now_ms = max(self._clock.now_ms(), state.last_ms)
         for waiting in batch:
-            writer._answer(waiting, self._settle(waiting, state, now_ms))
+            waiting.answer(self._settle(waiting, state, now_ms))
         await asyncio.sleep(_LATE_S)
         await self._store.commit(state)
 
@@ -45,7 +45,7 @@ def forget_replies() -> None:
 
 def recover_nothing() -> None:
     """Take the balances as the sweeper left them, without what the journal has after them."""
-    store.unswept_rows = lambda connection: {}  # pyright: ignore[reportPrivateImportUsage]
+    store.unswept_folios = lambda connection: {}  # pyright: ignore[reportPrivateImportUsage]
 
 
 MISTAKES: Final[dict[str, Callable[[], None]]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha384
 from typing import Final, NamedTuple
 
@@ -14,6 +14,7 @@ from strongroom.api.calls import Caller
 from strongroom.api.client_address import Client, in_networks, read_networks
 from strongroom.clock import Clock
 from strongroom.engine.port import Reads
+from strongroom.engine.state import State
 from strongroom.errors import (
     AUTHENTICATION_FAILED,
     AUTHENTICATION_MISSING,
@@ -22,7 +23,6 @@ from strongroom.errors import (
     SIGNATURE_INVALID,
     check,
 )
-from strongroom.records.kept import Key
 from strongroom.records.keys import ApiKey, Permission
 from strongroom.records.users import User
 
@@ -136,8 +136,8 @@ class Authenticator:
             check(holds=False, rule="the master key opens every key's secret")
             raise
 
-    def _forget(self, changed: Collection[Key]) -> None:
-        for key in changed:
+    def _forget(self, state: State) -> None:
+        for key in state.rows:
             if key[0] is ApiKey:
                 self._secrets.pop(key[1], None)
 

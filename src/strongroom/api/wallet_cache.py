@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Final
 
 from strongroom.engine.port import Reads
-from strongroom.ledger.accounts import unpack
-from strongroom.records.heads import Head
-from strongroom.records.kept import Key
+from strongroom.engine.state import State
+from strongroom.ledger.accounts import owner_of
 from strongroom.records.settings import Settings
 from strongroom.records.users import User
 
@@ -35,11 +34,11 @@ class WalletCache:
             body = bodies[spelling] = make()
         return body
 
-    def _drop(self, changed: Collection[Key]) -> None:
-        for key in changed:
-            if key[0] is Head:
-                _ = self._bodies.pop(unpack(key[1]).owner, None)
-            elif key[0] is User:
+    def _drop(self, state: State) -> None:
+        for account in state.heads:
+            _ = self._bodies.pop(owner_of(account), None)
+        for key in state.rows:
+            if key[0] is User:
                 _ = self._bodies.pop(key[1], None)
             elif key[0] is Settings:
                 self._bodies.clear()

@@ -11,7 +11,7 @@ It keeps nothing that matters in memory: each step is a commit before its effect
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -20,8 +20,8 @@ import structlog
 from strongroom.custody.chain import Block, Chain, Fate, Payee, Rejected, TransactionStatus, Unreachable
 from strongroom.custody.signer import Signer
 from strongroom.engine.command import NOBODY, Command
+from strongroom.engine.state import State
 from strongroom.errors import PARAMETER_INVALID, InvariantBroken, Refused, check
-from strongroom.records.kept import Key
 from strongroom.records.settings import NetworkSettings
 from strongroom.records.withdrawals import Payment, PaymentState, Withdrawal, WithdrawalState
 from strongroom.wallet.context import Context, perform_own
@@ -127,9 +127,9 @@ class Sender:
     def _network(self) -> NetworkSettings:
         return self._context.catalogue.network(self._number)
 
-    def _notice(self, changed: Collection[Key]) -> None:
+    def _notice(self, state: State) -> None:
         """Wake the loop when a commit changed a withdrawal."""
-        if any(key[0] is Withdrawal for key in changed):
+        if any(key[0] is Withdrawal for key in state.rows):
             self._asked.set()
 
     async def _news(self, seen: int, timeout_s: float) -> int:

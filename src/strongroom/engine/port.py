@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-from strongroom.engine.command import Row
+from strongroom.engine.command import Command, Row
 from strongroom.engine.state import State
 from strongroom.ledger.entries import Booked
 from strongroom.ledger.seals import Frontier
 from strongroom.records.history import Line
-from strongroom.records.kept import Key
+
+
+class Sealed(NamedTuple):
+    """A journal item as it is kept: its text, which its seal covers byte for byte, and the salt of its leaf."""
+
+    number: int
+    text: bytes
+    salt: bytes
 
 
 class StoredItem(msgspec.Struct, frozen=True, gc=False):
-    """A journal item as it was kept: its texts are as they were sealed, with the salt of its leaf."""
+    """What a journal item's text says; `rows` are the kept rows it wrote, each with the name of its kind."""
 
     number: int
     at_ms: int
-    command: bytes
-    refusal: str
-    effects: bytes
-    salt: bytes
-    postings: Sequence[Booked]
-    lines: Sequence[Line]
+    command: msgspec.Raw
+    refusal: str = ""
+    postings: list[Booked] = []
+    lines: list[Line] = []
+    rows: list[tuple[str, msgspec.Raw]] = []
 
 
 class StoreError(Exception):
@@ -53,8 +59,11 @@ class InDoubt(StoreError):
 class Store(Protocol):
     """Keeps committed rows and the journal. One writer at a time; everything it answers is durable."""
 
-    async def begin(self, keys: Collection[Key]) -> State:
-        """Return the committed rows at these addresses, ready to be decided over. Raises `NotDone`."""
+    async def begin(self, commands: Sequence[Command]) -> State:
+        """Return committed state that these commands can be decided over, in their order. Raises `NotDone`.
+
+        A store that has to fetch or lock rows takes those that the commands need (`state.needs_of`).
+        """
         ...
 
     async def commit(self, state: State) -> None:
@@ -97,8 +106,12 @@ class Reads(Protocol):
         """Return the number and the stamp (Unix ms) of the newest journal item."""
         ...
 
+    def journal(self, first: int, limit: int) -> list[Sealed]:
+        """Return journal items from a number on, as they are kept."""
+        ...
+
     def items(self, first: int, limit: int) -> list[StoredItem]:
-        """Return journal items from a number on, with their postings and lines."""
+        """Return what journal items say, from a number on."""
         ...
 
     def frontier(self) -> Frontier:
@@ -113,6 +126,6 @@ class Reads(Protocol):
         """Yield (packed account, balance, count of postings) of every account."""
         ...
 
-    def subscribe(self, listener: Callable[[Collection[Key]], None]) -> None:
-        """Call the listener with the addresses that a commit changed, before anyone is answered."""
+    def subscribe(self, listener: Callable[[State], None]) -> None:
+        """Call the listener with the state that a commit made durable, before anyone is answered."""
         ...

@@ -1,40 +1,53 @@
-"""The bytes of a journal item that its seal covers: one encoding for every store, so that their roots are equal."""
+"""The text of a journal item, which its seal covers: one encoding for every store, so that their roots are equal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any, Final
 
 import msgspec
 
 from strongroom.engine.command import Command
-from strongroom.engine.port import StoredItem
+from strongroom.engine.port import Sealed, StoredItem
 from strongroom.engine.state import Item
 from strongroom.ledger.seals import leaf_hash
-from strongroom.records.kept import Kept
+from strongroom.records.history import Line
 
-_encode = msgspec.json.Encoder().encode
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(StoredItem).decode
 
 
-def command_text(command: Command) -> bytes:
-    """Return the command as JSON, without the fields that the journal must not hold."""
-    if not command.PRIVATE:
-        return _encode(command)
+class _Lines(msgspec.Struct, frozen=True, gc=False):
+    """Of an item's text only its history lines."""
+
+    lines: list[Line] = []
+
+
+_decode_lines: Final = msgspec.json.Decoder(_Lines).decode
+
+
+def seal_item(item: Item, salt: bytes) -> Sealed:
+    """Return the item as it is kept: JSON, without the fields that the journal must not hold."""
+    if item.command.PRIVATE:
+        public = msgspec.json.encode({**msgspec.structs.asdict(item), "command": _public(item.command)})
+        return Sealed(item.number, public, salt)
+    return Sealed(item.number, _encode(item), salt)
+
+
+def read_item(text: bytes) -> StoredItem:
+    """Return what an item's text says. Raises `msgspec.MsgspecError` for what is no item."""
+    return _decode(text)
+
+
+def read_lines(text: bytes) -> list[Line]:
+    """Return the history lines in an item's text."""
+    return _decode_lines(text).lines
+
+
+def leaf_of(text: bytes, salt: bytes) -> bytes:
+    """Return the leaf hash of an item: over its text and its salt, so that a proof gives nothing away."""
+    return leaf_hash(salt + text)
+
+
+def _public(command: Command) -> dict[str, Any]:
     fields = msgspec.to_builtins(command)
-    return _encode({name: value for name, value in fields.items() if name not in command.PRIVATE})
-
-
-def effects_text(rows: Sequence[Kept]) -> bytes:
-    """Return the kept rows that an item wrote as JSON: an array of [kind, row]; empty for none."""
-    return _encode([[type(row).__name__, row] for row in rows]) if rows else b""
-
-
-def stored_item(item: Item, salt: bytes) -> StoredItem:
-    """Return the item as it is kept."""
-    command, effects = command_text(item.command), effects_text(item.rows)
-    return StoredItem(item.number, item.at_ms, command, item.refusal, effects, salt, item.postings, item.lines)
-
-
-def leaf_of(item: StoredItem) -> bytes:
-    """Return the leaf hash of an item: over all that is kept of it, and its salt: a proof gives nothing away."""
-    outer = _encode([item.number, item.at_ms, item.refusal, item.postings, item.lines])
-    return leaf_hash(b"\x00".join((outer, item.command, item.effects, item.salt)))
+    return {name: value for name, value in fields.items() if name not in command.PRIVATE}

@@ -15,10 +15,9 @@ from strongroom.clock import Clock
 from strongroom.crashpoints import reach
 from strongroom.engine.command import Command
 from strongroom.engine.port import DiskFailed, InDoubt, NotDone, Store, StoreError
-from strongroom.engine.settle import Outcome, needs_of, settle
+from strongroom.engine.settle import Outcome, settle
 from strongroom.engine.state import State
 from strongroom.errors import UNAVAILABLE, InvariantBroken, check
-from strongroom.records.kept import Key
 
 MAX_QUEUED: Final = 10_000
 MAX_BATCH: Final = 512
@@ -38,10 +37,9 @@ it must not raise."""
 
 
 class Waiting(NamedTuple):
-    """A command in the queue, with its needs and who waits for its outcome."""
+    """A command in the queue, and who waits for its outcome."""
 
     command: Command
-    needs: list[Key]
     answer: Answer
 
 
@@ -104,7 +102,7 @@ class Writer:
             raise UNAVAILABLE("System draining")
         if self.trouble or len(self._queue) >= MAX_QUEUED:
             raise UNAVAILABLE(self.trouble or "System busy")
-        self._queue.append(Waiting(command, needs_of(command), answer))
+        self._queue.append(Waiting(command, answer))
         self._arrived.set()
 
     async def run(self) -> None:
@@ -150,7 +148,7 @@ class Writer:
     async def _commit(self, batch: Sequence[Waiting]) -> None:
         reach("batch taken")
         with self._watched():
-            state = await self._store.begin({key for waiting in batch for key in waiting.needs})
+            state = await self._store.begin([waiting.command for waiting in batch])
         now_ms = max(self._clock.now_ms(), state.last_ms)
         outcomes = [self._settle(waiting, state, now_ms) for waiting in batch]
         started_s = self._clock.monotonic_s()
@@ -173,7 +171,9 @@ class Writer:
     def _settle(self, waiting: Waiting, state: State, now_ms: int) -> Outcome | InvariantBroken:
         """Settle one command; a mistake of ours fails this command alone and leaves the state as it was."""
         try:
-            return settle(waiting.command, waiting.needs, state, now_ms)
+            return settle(waiting.command, state, now_ms)
+        except StoreError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it fails this command alone and is told
             self._events.failed(waiting.command, error)
             return InvariantBroken(f"{type(waiting.command).__name__}: {error}")

@@ -62,6 +62,16 @@ def unpack(packed: int) -> Account:
     return Account(owner, asset, purpose)
 
 
+def purpose_of(packed: int) -> int:
+    """Return the purpose of a packed account."""
+    return packed & (1 << _PURPOSE_BITS) - 1
+
+
+def owner_of(packed: int) -> int:
+    """Return the owner of a packed account."""
+    return packed >> _ASSET_BITS + _PURPOSE_BITS
+
+
 def is_packable(account: Account) -> bool:
     """Say whether every part of the account is in its range: owner 40 bits, asset 16 bits, a known purpose."""
     return 0 <= account.owner < 1 << _OWNER_BITS and 0 < account.asset < 1 << _ASSET_BITS and account.purpose in _KNOWN

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 from strongroom.errors import INSUFFICIENT_BALANCE, PARAMETER_INVALID, check
-from strongroom.ledger.accounts import NEVER_NEGATIVE, NEVER_POSITIVE, Account, Purpose, is_packable
+from strongroom.ledger.accounts import NEVER_NEGATIVE, NEVER_POSITIVE, Account, Purpose, is_packable, purpose_of
 from strongroom.money import MAX_UNITS
 
 
@@ -31,35 +31,48 @@ def move(source: Account, target: Account, amount: int) -> tuple[Posting, Postin
     return Posting(source, -amount), Posting(target, amount)
 
 
-def book_entry(postings: Sequence[Posting], balances: Mapping[int, tuple[int, int]]) -> list[Booked]:
-    """Return the postings with the balances they lead to; `balances` holds (balance, count) by packed account.
+class HasBalance(Protocol):
+    """What is known of an account: its balance, and how many postings led to it."""
+
+    @property
+    def after(self) -> int:
+        """The balance in units."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """The number of postings."""
+        ...
+
+
+def book_entry(postings: Sequence[Posting], head: Callable[[int], HasBalance]) -> list[Booked]:
+    """Return the postings with the balances they lead to; `head` tells what is known of a packed account.
 
     Postings of 0 are left out. Raises `Refused` INSUFFICIENT_BALANCE when a customer's available balance would fall
     below zero, PARAMETER_INVALID beyond the ledger's range, and `InvariantBroken` for an entry that must not exist.
     """
-    _check_sums(postings)
+    sums: dict[int, int] = {}
     latest: dict[int, tuple[int, int]] = {}
     booked: list[Booked] = []
     for account, amount in postings:
+        check(is_packable(account), "an entry names accounts in range")
+        asset = account.asset
+        sums[asset] = sums.get(asset, 0) + amount
         if amount:
             packed = account.pack()
-            before, count = latest[packed] if packed in latest else balances[packed]
+            before, count = latest.get(packed) or _known(head(packed))
             after = before + amount
             _check_range(amount, after)
             latest[packed] = (after, count + 1)
             booked.append(Booked(packed, amount, after, count + 1))
-    for account, _ in postings:
-        if (ended := latest.get(account.pack())) is not None:
-            _check_bounds(account, ended[0])
+    check(not any(sums.values()), "an entry sums to zero per asset")
+    for packed, (after, _) in latest.items():
+        _check_bounds(packed, after)
     return booked
 
 
-def _check_sums(postings: Sequence[Posting]) -> None:
-    sums: dict[int, int] = {}
-    for account, amount in postings:
-        check(is_packable(account), "an entry names accounts in range")
-        sums[account.asset] = sums.get(account.asset, 0) + amount
-    check(not any(sums.values()), "an entry sums to zero per asset")
+def _known(head: HasBalance) -> tuple[int, int]:
+    return head.after, head.count
 
 
 def _check_range(amount: int, after: int) -> None:
@@ -67,8 +80,11 @@ def _check_range(amount: int, after: int) -> None:
         raise PARAMETER_INVALID("amount is beyond the ledger's range")
 
 
-def _check_bounds(account: Account, after: int) -> None:
-    if after < 0 and account.purpose in NEVER_NEGATIVE:
-        check(account.purpose == Purpose.AVAILABLE, f"{Purpose(account.purpose).name} never falls below zero")
+def _check_bounds(packed: int, after: int) -> None:
+    """Check that an account ends within its bounds; in between, an entry may go through any balance."""
+    purpose = purpose_of(packed)
+    if after < 0 and purpose in NEVER_NEGATIVE:
+        check(purpose == Purpose.AVAILABLE, f"{Purpose(purpose).name} never falls below zero")
         raise INSUFFICIENT_BALANCE()
-    check(after <= 0 or account.purpose not in NEVER_POSITIVE, f"{Purpose(account.purpose).name} never rises above 0")
+    if after > 0 and purpose in NEVER_POSITIVE:
+        check(holds=False, rule=f"{Purpose(purpose).name} never rises above 0")

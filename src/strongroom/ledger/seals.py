@@ -23,14 +23,18 @@ class Frontier(msgspec.Struct, frozen=True):
     count: int = 0
     peaks: tuple[bytes, ...] = ()
 
-    def append(self, leaf: bytes) -> Frontier:
-        """Return the frontier with one more leaf hash (32 bytes)."""
-        check(len(leaf) == HASH_BYTES, "a leaf hash has 32 bytes")
-        peaks, merged, level = list(self.peaks), leaf, self.count
-        while level & 1:
-            merged = node_hash(peaks.pop(), merged)
-            level >>= 1
-        return Frontier(self.count + 1, (*peaks, merged))
+    def append(self, *leaves: bytes) -> Frontier:
+        """Return the frontier with more leaf hashes (32 bytes each), in their order."""
+        peaks, count = list(self.peaks), self.count
+        for leaf in leaves:
+            check(len(leaf) == HASH_BYTES, "a leaf hash has 32 bytes")
+            merged, level = leaf, count
+            while level & 1:
+                merged = node_hash(peaks.pop(), merged)
+                level >>= 1
+            peaks.append(merged)
+            count += 1
+        return Frontier(count, tuple(peaks))
 
     def root(self) -> bytes:
         """Return the Merkle tree hash of all leaves so far."""

@@ -7,8 +7,9 @@ and to one far before, so the line at any count or time is found in a logarithmi
 
 from __future__ import annotations
 
+import struct
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Final, NamedTuple
 
 from strongroom.records.kept import Kept, Key
 
@@ -69,7 +70,7 @@ class Entry(Kept, frozen=True, gc=False):
     note: int = 0
 
 
-class Line(Kept, frozen=True, gc=False):
+class Line(Kept, frozen=True, gc=False, array_like=True):
     """A history line in its place. `number` is the item's number * 16 + its place in the item.
 
     `all_*` links the owner's whole history, `kind_*` that of one asset and type: how many lines the thread has up to
@@ -101,13 +102,25 @@ class Line(Kept, frozen=True, gc=False):
     kind_jump: int = 0
 
 
-LINES_PER_ITEM = 16
+LINES_PER_ITEM: Final = 16
+
+_PAIR: Final = struct.Struct("<qq")
+_THREE_PAIRS: Final = struct.Struct("<qqqqqq")
+
+
+class Link(NamedTuple):
+    """Where a new line stands in a thread: how many lines that makes, the line before, and the line far before."""
+
+    nth: int
+    before: int
+    jump: int
 
 
 class Thread(Kept, frozen=True, gc=False):
     """The end of a linked list of lines: (0, 0) for asset and type means the owner's whole history.
 
-    `spine` holds (count, line) pairs from the newest line along its far pointers down to (0, 0), flattened.
+    `spine` holds (count, line) pairs from the newest line along its far pointers down to (0, 0): two little-endian
+    int64 each.
     """
 
     KEY: ClassVar[int] = 3
@@ -117,32 +130,32 @@ class Thread(Kept, frozen=True, gc=False):
     owner: int
     asset: int
     type: int
-    spine: tuple[int, ...] = (0, 0)
+    spine: bytes = bytes(_PAIR.size)
 
     @property
     def count(self) -> int:
         """How many lines the thread has."""
-        return self.spine[0]
+        return _PAIR.unpack_from(self.spine)[0]
 
     @property
     def newest(self) -> int:
         """The number of its newest line, 0 if it has none."""
-        return self.spine[1]
+        return _PAIR.unpack_from(self.spine)[1]
 
-    def append(self, line: int) -> Thread:
-        """Return the thread with one more line at its end."""
-        return Thread(self.owner, self.asset, self.type, (self.count + 1, line, *self._rest()))
+    def append(self, line: int) -> tuple[Thread, Link]:
+        """Return the thread with one more line at its end, and how that line is linked.
 
-    def jump(self) -> int:
-        """Return the line that the next appended line points far back to."""
-        return self._rest()[1]
-
-    def _rest(self) -> tuple[int, ...]:
-        """Return the spine below the next line: two equal steps are joined into one long one."""
-        spine = self.spine
-        if len(spine) >= 6 and spine[0] - spine[2] == spine[2] - spine[4]:
-            return spine[4:]
-        return spine
+        Two equal steps at the newest end are joined into one long one below the new line.
+        """
+        rest = self.spine
+        count, newest = _PAIR.unpack_from(rest)
+        jump = newest
+        if len(rest) >= _THREE_PAIRS.size:
+            _, _, near, _, far, far_line = _THREE_PAIRS.unpack_from(rest)
+            if count - near == near - far:
+                rest, jump = rest[2 * _PAIR.size :], far_line
+        spine = _PAIR.pack(count + 1, line) + rest
+        return Thread(self.owner, self.asset, self.type, spine), Link(count + 1, newest, jump)
 
 
 def threads_of(owner: int, asset: int, type_: int) -> tuple[Key, Key]:

@@ -5,48 +5,65 @@ It keeps nothing after the process ends and says so: it is never offered as an o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import cast
 
-from strongroom.engine.command import Row
-from strongroom.engine.port import StoredItem
-from strongroom.engine.sealing import leaf_of, stored_item
-from strongroom.engine.state import State
+from strongroom.engine.command import Command, Row
+from strongroom.engine.port import Sealed, StoredItem
+from strongroom.engine.sealing import leaf_of, read_item, seal_item
+from strongroom.engine.state import DeclaredState, NonceKey, State, ThreadKey
 from strongroom.errors import check
 from strongroom.ledger.seals import Frontier
+from strongroom.records.guards import Nonce
 from strongroom.records.heads import Head
-from strongroom.records.history import Line
+from strongroom.records.history import Line, Thread
 from strongroom.records.kept import Kept, Key
 
 
 class MemoryStore:
-    """`Store` and `Reads` over dictionaries."""
+    """`Store` and `Reads` over dictionaries. A command that does not declare what it needs fails here."""
 
     def __init__(self) -> None:
-        self.kept: dict[Key, Kept] = {}
-        self.journal: list[StoredItem] = []
+        self._kept: dict[Key, Kept] = {}
+        self._journal: list[Sealed] = []
         self._lines: dict[int, Line] = {}
         self._frontier = Frontier()
         self._last_ms = 0
-        self._listeners: list[Callable[[Collection[Key]], None]] = []
+        self._listeners: list[Callable[[State], None]] = []
 
-    async def begin(self, keys: Collection[Key]) -> State:
-        """Return the rows at these addresses."""
-        rows = {key: self.kept.get(key) or key[0].absent(key) for key in keys}
-        return State(rows, len(self.journal) + 1, self._last_ms)
+    async def begin(self, commands: Sequence[Command]) -> State:
+        """Return a state over the committed rows."""
+        return DeclaredState(self, len(self._journal) + 1, self._last_ms)
 
     async def commit(self, state: State) -> None:
         """Take over the state's changes and items."""
-        check(state.first_item == len(self.journal) + 1, "items are numbered without gaps")
+        check(state.first_item == len(self._journal) + 1, "items are numbered without gaps")
         for item in state.items:
-            stored = stored_item(item, b"")
-            self.journal.append(stored)
+            sealed = seal_item(item, b"")
+            self._journal.append(sealed)
             self._lines.update((line.number, line) for line in item.lines)
-            self._frontier = self._frontier.append(leaf_of(stored))
+            self._frontier = self._frontier.append(leaf_of(sealed.text, sealed.salt))
             self._last_ms = item.at_ms
-        self.kept.update(state.changed)
+        for row in (*state.heads.values(), *state.threads.values(), *state.nonces.values(), *state.rows.values()):
+            self._kept[row.key()] = row
         for listener in self._listeners:
-            listener(state.changed.keys())
+            listener(state)
+
+    def head(self, account: int) -> Head:
+        """Return the head of a packed account."""
+        return self.row(Head, account)
+
+    def thread(self, key: ThreadKey) -> Thread:
+        """Return a thread."""
+        return self.row(Thread, *key)
+
+    def nonce(self, key: NonceKey) -> Nonce:
+        """Return what is remembered of a signature."""
+        return self.row(Nonce, *key)
+
+    def kept(self, key: Key) -> Kept:
+        """Return the row of any other kind."""
+        return self.row(*key)
 
     async def resolve(self) -> bool:
         """Return that nothing is in doubt: memory takes over all or nothing."""
@@ -54,7 +71,7 @@ class MemoryStore:
 
     def row(self, kind: type[Row], *key: int | str | bytes) -> Row:
         """Return the row, or the absent one."""
-        found = self.kept.get((kind, *key)) or kind(*key)
+        found = self._kept.get((kind, *key)) or kind(*key)
         return cast(Row, found)
 
     def rows(
@@ -63,14 +80,14 @@ class MemoryStore:
         """Return at most `limit` rows whose fields equal these values, in the order of their keys."""
         found = [
             row
-            for row in self.kept.values()
+            for row in self._kept.values()
             if isinstance(row, kind) and all(getattr(row, name) == value for name, value in equal.items())
         ]
         return sorted(found, key=lambda row: row.key()[1:], reverse=newest_first)[:limit]
 
     def each(self, kind: type[Row]) -> Iterator[Row]:
         """Yield every row of a kind in the order of their keys."""
-        yield from self.rows(kind, {}, len(self.kept))
+        yield from self.rows(kind, {}, len(self._kept))
 
     def line(self, number: int) -> Line:
         """Return a history line; the absent one if there is none."""
@@ -78,11 +95,15 @@ class MemoryStore:
 
     def last(self) -> tuple[int, int]:
         """Return the number and the stamp of the newest item."""
-        return len(self.journal), self._last_ms
+        return len(self._journal), self._last_ms
+
+    def journal(self, first: int, limit: int) -> list[Sealed]:
+        """Return journal items from a number on, as they are kept."""
+        return self._journal[first - 1 : first - 1 + limit]
 
     def items(self, first: int, limit: int) -> list[StoredItem]:
-        """Return journal items from a number on."""
-        return self.journal[first - 1 : first - 1 + limit]
+        """Return what journal items say, from a number on."""
+        return [read_item(sealed.text) for sealed in self.journal(first, limit)]
 
     def frontier(self) -> Frontier:
         """Return the seal over all items."""
@@ -94,10 +115,10 @@ class MemoryStore:
 
     def balances(self) -> Iterator[tuple[int, int, int]]:
         """Yield (packed account, balance, count) of every account."""
-        for row in self.kept.values():
+        for row in self._kept.values():
             if isinstance(row, Head):
                 yield row.account, row.after, row.count
 
-    def subscribe(self, listener: Callable[[Collection[Key]], None]) -> None:
-        """Call the listener with the addresses that each commit changed."""
+    def subscribe(self, listener: Callable[[State], None]) -> None:
+        """Call the listener with the state of each commit."""
         self._listeners.append(listener)

@@ -27,7 +27,6 @@ _COMPARED: Final[tuple[type[Kept], ...]] = (
 )  # fmt: skip
 """The kinds whose every change stands in the journal; what is known of a chain's blocks is not worth an item."""
 
-_EFFECTS: Final = msgspec.json.Decoder(list[tuple[str, msgspec.Raw]])
 _ROWS: Final = {kind.__name__: msgspec.json.Decoder(kind) for kind in _COMPARED}
 _NEVER_POSTED: Final = Counted()
 
@@ -41,10 +40,8 @@ class KeptRows:
 
     def note(self, item: StoredItem) -> None:
         """Take note of the rows that an item wrote."""
-        if not item.effects:
-            return
         try:
-            for kind, text in _EFFECTS.decode(item.effects):
+            for kind, text in item.rows:
                 if (decoder := _ROWS.get(kind)) is not None:
                     row = decoder.decode(text)
                     self._written[row.key()] = (_fingerprint(row), item.number)

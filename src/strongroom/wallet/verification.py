@@ -12,10 +12,10 @@ from typing import Final
 
 import msgspec
 
-from strongroom.engine.port import Reads, StoredItem
-from strongroom.engine.sealing import leaf_of
+from strongroom.engine.port import Reads, Sealed, StoredItem
+from strongroom.engine.sealing import leaf_of, read_item
 from strongroom.ledger.seals import Frontier
-from strongroom.records.history import LINES_PER_ITEM, Line, Thread, threads_of
+from strongroom.records.history import LINES_PER_ITEM, Line, Link, Thread, threads_of
 from strongroom.wallet.keptrows import KeptRows
 from strongroom.wallet.recount import Accounts, Findings
 
@@ -66,17 +66,20 @@ def verify(reads: Reads) -> Report:
     accounts, rows = Accounts(findings), KeptRows(findings)
     histories, seals = _Histories(findings), _Seals(findings, reads.seals())
     count, at_ms = 0, 0
-    for item in _items(reads, findings):
+    for sealed in _items(reads, findings):
         count += 1
+        seals.append(sealed)
+        item = _read(sealed, findings)
+        if item is None:
+            continue
         if item.at_ms < at_ms:
             findings.add(item.number, "its stamp is before that of the item before it")
         at_ms = item.at_ms
-        if item.refusal and (item.postings or item.lines or item.effects):
+        if item.refusal and (item.postings or item.lines or item.rows):
             findings.add(item.number, "it was refused, and yet has effects")
         accounts.book(item)
         histories.link(item)
         rows.note(item)
-        seals.append(item)
     seals.compare_end(reads)
     accounts.compare(reads)
     histories.compare(reads)
@@ -91,11 +94,22 @@ def verify(reads: Reads) -> Report:
     )
 
 
-def _items(reads: Reads, findings: Findings) -> Iterator[StoredItem]:
+def _read(sealed: Sealed, findings: Findings) -> StoredItem | None:
+    """Return what an item says; None, and a finding, for a text that is none of its number."""
+    try:
+        item = read_item(sealed.text)
+    except msgspec.MsgspecError as error:
+        return findings.add(sealed.number, f"it cannot be read: {error}")
+    if item.number != sealed.number:
+        return findings.add(sealed.number, f"it says that it is item {item.number}")
+    return item
+
+
+def _items(reads: Reads, findings: Findings) -> Iterator[Sealed]:
     """Yield every item; report numbers that are missing, and items behind the newest seal."""
     last, _ = reads.last()
     first = 1
-    while chunk := reads.items(first, ITEMS_AT_ONCE):
+    while chunk := reads.journal(first, ITEMS_AT_ONCE):
         for item in chunk:
             if item.number != first:
                 findings.add(first, f"it is missing, and so are all before item {item.number}")
@@ -123,14 +137,13 @@ class _Histories:
             if line.number != item.number * LINES_PER_ITEM + place or line.at_ms != item.at_ms:
                 self._findings.add(item.number, f"history line {line.number} is not in its place or time")
             every, kind = (key[1:] for key in threads_of(line.owner, line.asset, line.type))
-            self._append(item, every, line, (line.all_count, line.all_before, line.all_jump))
-            self._append(item, kind, line, (line.kind_count, line.kind_before, line.kind_jump))
+            self._append(item, every, line, Link(line.all_count, line.all_before, line.all_jump))
+            self._append(item, kind, line, Link(line.kind_count, line.kind_before, line.kind_jump))
 
-    def _append(self, item: StoredItem, key: tuple[int, int, int], line: Line, links: tuple[int, int, int]) -> None:
-        thread = self._threads.get(key) or Thread(*key)
-        if links != (thread.count + 1, thread.newest, thread.jump()):
+    def _append(self, item: StoredItem, key: tuple[int, int, int], line: Line, said: Link) -> None:
+        self._threads[key], link = (self._threads.get(key) or Thread(*key)).append(line.number)
+        if link != said:
             self._findings.add(item.number, f"history line {line.number} does not follow the lines before it")
-        self._threads[key] = thread.append(line.number)
 
     def compare(self, reads: Reads) -> None:
         """Check that every kept thread ends where its lines do."""
@@ -152,9 +165,9 @@ class _Seals:
         self._is_broken = False
         self.frontier = Frontier()
 
-    def append(self, item: StoredItem) -> None:
+    def append(self, item: Sealed) -> None:
         """Add an item, and compare with the seals that end with it."""
-        self.frontier = self.frontier.append(leaf_of(item))
+        self.frontier = self.frontier.append(leaf_of(item.text, item.salt))
         while self._next is not None and self._next.count <= item.number:
             if self._next.count == item.number:
                 self._compare(self._next)

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
 from strongroom.clock import Ids
-from strongroom.engine.sealing import leaf_of, stored_item
+from strongroom.engine.sealing import leaf_of, seal_item
 from strongroom.engine.state import State
-from strongroom.errors import check
 from strongroom.ledger.seals import SALT_BYTES, Frontier
-from strongroom.records.guards import Nonce
-from strongroom.records.kept import Kept, Key
-from strongroom.store.sqlite.sweep import Sweep
-from strongroom.store.sqlite.tables import (
-    ITEM_COLUMNS,
-    LINES,
-    NONCE_COLUMNS,
-    POSTING_COLUMNS,
-    POSTINGS_PER_ITEM,
-    TABLES,
-    insertions,
-)
+from strongroom.records.kept import Kept
+from strongroom.store.sqlite.folios import Sweep
+from strongroom.store.sqlite.tables import TABLES, insertions
 
 Statements: TypeAlias = list[tuple[str, list[Any]]]
 
 _FORGET_AT_LEAST: Final = 1_000
 _FORGOTTEN_PER_REPLY: Final = 2
+_ITEM_COLUMNS: Final = ("number", "text", "salt")
+_BATCH_COLUMNS: Final = ("number", "last_item", "at_ms", "peaks")
+_FOLIO_COLUMNS: Final = ("owner", "heads", "threads")
+_NONCE_COLUMNS: Final = ("number", "expires_ms", "used")
 
 
 def journal_statements(state: State, frontier: Frontier, commit: int, ids: Ids) -> tuple[Frontier, Statements]:
@@ -36,46 +29,43 @@ def journal_statements(state: State, frontier: Frontier, commit: int, ids: Ids) 
     """
     if not state.items:
         return frontier, []
-    items: list[tuple[Any, ...]] = []
-    postings: list[tuple[Any, ...]] = []
-    lines: list[list[Any]] = []
-    for item in state.items:
-        stored = stored_item(item, ids.random_bytes(SALT_BYTES))
-        frontier = frontier.append(leaf_of(stored))
-        texts = (stored.command.decode(), stored.refusal, stored.effects.decode(), stored.salt)
-        items.append((stored.number, stored.at_ms, *texts))
-        check(len(item.postings) < POSTINGS_PER_ITEM, "an item's postings fit into its numbers")
-        first = item.number * POSTINGS_PER_ITEM
-        postings += [(first + place, *booked) for place, booked in enumerate(item.postings)]
-        lines += [LINES.encode(line) for line in item.lines]
+    salts = ids.random_bytes(SALT_BYTES * len(state.items))
+    items: list[tuple[int, str, bytes]] = []
+    leaves: list[bytes] = []
+    for place, item in enumerate(state.items):
+        number, text, salt = seal_item(item, salts[place * SALT_BYTES : (place + 1) * SALT_BYTES])
+        leaves.append(leaf_of(text, salt))
+        items.append((number, text.decode(), salt))
+    frontier = frontier.append(*leaves)
     end = (commit, frontier.count, state.items[-1].at_ms, b"".join(frontier.peaks))
     return frontier, [
-        *insertions("INSERT", "item", ITEM_COLUMNS, items),
-        *insertions("INSERT", "posting", POSTING_COLUMNS, postings),
-        *insertions("INSERT", "line", LINES.columns, lines),
-        *insertions("INSERT", "batch", ("number", "last_item", "at_ms", "peaks"), [end]),
+        *insertions("INSERT", "item", _ITEM_COLUMNS, items),
+        *insertions("INSERT", "batch", _BATCH_COLUMNS, [end]),
     ]
 
 
-def row_statements(state: State, sweep: Sweep, dirty: Mapping[Key, Kept], commit: int) -> Statements:
-    """Return the statements that write the changed rows, the swept ones as they are after the batch, and the count of
-    commits."""
-    rows = [row for row in state.changed.values() if not row.TRAILING and not isinstance(row, Nonce)]
-    rows += [state.changed.get(key) or dirty[key] for key in sweep.keys]
+def row_statements(state: State) -> Statements:
+    """Return the statements that write the changed rows of every kind that has a table of its own."""
     by_kind: dict[type[Kept], list[list[Any]]] = {}
-    for row in rows:
+    for row in state.rows.values():
         by_kind.setdefault(type(row), []).append(TABLES[type(row)].encode(row))
     statements: Statements = []
     for kind, values in by_kind.items():
         statements += insertions("INSERT OR REPLACE", TABLES[kind].name, TABLES[kind].columns, values)
+    return statements
+
+
+def sweep_statements(sweep: Sweep, commit: int) -> Statements:
+    """Return the statements that write folios behind, and the count of commits."""
+    folios = insertions("INSERT OR REPLACE", "folio", _FOLIO_COLUMNS, sweep.rows)
     if sweep.watermark is None:
-        return [*statements, ("UPDATE progress SET commits = ?", [commit])]
-    return [*statements, ("UPDATE progress SET commits = ?, swept_item = ?", [commit, sweep.watermark])]
+        return [*folios, ("UPDATE progress SET commits = ?", [commit])]
+    return [*folios, ("UPDATE progress SET commits = ?, swept_item = ?", [commit, sweep.watermark])]
 
 
-def nonce_statements(rows: list[tuple[Any, ...]]) -> Statements:
-    """Return the statements that append used signatures."""
-    return insertions("INSERT", "nonce", NONCE_COLUMNS, rows)
+def nonce_statements(row: tuple[int, int, bytes] | None) -> Statements:
+    """Return the statement that appends used signatures."""
+    return [] if row is None else insertions("INSERT", "nonce", _NONCE_COLUMNS, [row])
 
 
 def forgetting_statements(oldest_nonce: int, now_ms: int, fresh_replies: int) -> Statements:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from typing import cast
 
 import apsw
 
 from strongroom.engine.command import Row
-from strongroom.engine.port import StoredItem
+from strongroom.engine.port import Sealed, StoredItem
+from strongroom.engine.sealing import read_item, read_lines
 from strongroom.errors import check
-from strongroom.ledger.entries import Booked
 from strongroom.ledger.seals import HASH_BYTES, Frontier
-from strongroom.records.guards import Nonce
 from strongroom.records.history import LINES_PER_ITEM, Line
 from strongroom.records.kept import Kept, Key
 from strongroom.store.sqlite.connection import run
-from strongroom.store.sqlite.tables import ITEM_COLUMNS, LINES, POSTING_COLUMNS, POSTINGS_PER_ITEM, TABLES, Table
+from strongroom.store.sqlite.tables import TABLES, Table
 
 
 def load(connection: apsw.Connection, key: Key) -> Kept:
@@ -73,35 +72,23 @@ class DiskReads:
 
     def line(self, number: int) -> Line:
         """Return a history line; the absent one if there is none."""
-        found = run(self._reader, LINES.select_one, (number,)).fetchone()
-        return Line(number) if found is None else Line(*found)
+        item, place = divmod(number, LINES_PER_ITEM)
+        found = run(self._reader, "SELECT text FROM item WHERE number = ?", (item,)).fetchone()
+        lines = read_lines(found[0].encode()) if found else []
+        return lines[place] if place < len(lines) else Line(number)
 
     def last(self) -> tuple[int, int]:
         """Return the number and the stamp (Unix ms) of the newest journal item."""
         return self._frontier.count, self._last_ms
 
+    def journal(self, first: int, limit: int) -> list[Sealed]:
+        """Return journal items from a number on, as they are kept."""
+        sql = "SELECT number, text, salt FROM item WHERE number >= ? ORDER BY number LIMIT ?"
+        return [Sealed(number, text.encode(), salt) for number, text, salt in run(self._reader, sql, (first, limit))]
+
     def items(self, first: int, limit: int) -> list[StoredItem]:
-        """Return journal items from a number on, with their postings and lines."""
-        sql = f"SELECT {', '.join(ITEM_COLUMNS)} FROM item WHERE number >= ? ORDER BY number LIMIT ?"
-        items = run(self._reader, sql, (first, limit)).fetchall()
-        if not items:
-            return []
-        last = items[-1][0]
-        postings = self._of_items("posting", POSTING_COLUMNS, POSTINGS_PER_ITEM, first, last)
-        lines = self._of_items("line", LINES.columns, LINES_PER_ITEM, first, last)
-        return [
-            StoredItem(
-                number,
-                at_ms,
-                command.encode(),
-                refusal,
-                effects.encode(),
-                salt,
-                [Booked(*found[1:]) for found in postings.get(number, ())],
-                [Line(*found) for found in lines.get(number, ())],
-            )
-            for number, at_ms, command, refusal, effects, salt in items
-        ]
+        """Return what journal items say, from a number on."""
+        return [read_item(sealed.text) for sealed in self.journal(first, limit)]
 
     def frontier(self) -> Frontier:
         """Return the seal over all items so far."""
@@ -116,18 +103,8 @@ class DiskReads:
         """Yield (packed account, balance, count) of every account, as the view works them out."""
         yield from run(self._reader, "SELECT account, after, count FROM balance")
 
-    def _of_items(
-        self, table: str, columns: Sequence[str], per_item: int, first: int, last: int
-    ) -> dict[int, list[Any]]:
-        """Return the rows of a table that belong to items, by the item's number."""
-        sql = f"SELECT {', '.join(columns)} FROM {table} WHERE number >= ? AND number < ? ORDER BY number"
-        groups: dict[int, list[Any]] = {}
-        for row in run(self._reader, sql, (first * per_item, (last + 1) * per_item)):
-            groups.setdefault(row[0] // per_item, []).append(row)
-        return groups
-
 
 def _whole_table(kind: type[Kept]) -> Table:
     """Return the table of a kind that stands on disk whole: neither swept behind the commits nor kept in memory."""
-    check(not kind.TRAILING and kind is not Nonce, "trailing rows are read one by one")
+    check(kind in TABLES, "trailing rows are read one by one")
     return TABLES[kind]

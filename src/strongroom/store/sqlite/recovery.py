@@ -1,48 +1,52 @@
-"""Recovery: what the trailing tables lack after a start, worked out from the journal behind the watermark."""
+"""Recovery: what the folios' table lacks after a start, worked out from the journal behind the watermark."""
 
 from __future__ import annotations
 
 import apsw
 
-from strongroom.records.heads import Head
-from strongroom.records.history import LINES_PER_ITEM, Thread, threads_of
-from strongroom.records.kept import Kept, Key
+from strongroom.engine.sealing import read_item
+from strongroom.ledger.accounts import owner_of
+from strongroom.ledger.entries import Booked
+from strongroom.records.history import Line, Thread
 from strongroom.store.sqlite.connection import run
-from strongroom.store.sqlite.reads import load
-from strongroom.store.sqlite.tables import POSTINGS_PER_ITEM
+from strongroom.store.sqlite.folios import Folio, load_folio, thread_number
 
 
-def unswept_rows(connection: apsw.Connection) -> dict[Key, Kept]:
-    """Return the heads and threads whose tables are behind the journal."""
-    found = run(connection, "SELECT swept_item FROM progress").fetchone()
-    first = int(found[0]) + 1
-    return {**_heads(connection, first), **_threads(connection, first)}
+def unswept_folios(connection: apsw.Connection) -> dict[int, Folio]:
+    """Return the folios that their table is behind with, brought up to date."""
+    recovery = _Recovery(connection)
+    swept_item = run(connection, "SELECT swept_item FROM progress").fetchone()[0]
+    for (text,) in run(connection, "SELECT text FROM item WHERE number > ? ORDER BY number", (swept_item,)):
+        item = read_item(text.encode())
+        for posting in item.postings:
+            recovery.post(posting)
+        for line in item.lines:
+            recovery.hang(line, 0, 0, line.all_count)
+            recovery.hang(line, line.asset, line.type, line.kind_count)
+    return recovery.folios
 
 
-def _heads(connection: apsw.Connection, first_item: int) -> dict[Key, Kept]:
-    """Return the newest head of every account that was posted to since an item."""
-    rows: dict[Key, Kept] = {}
-    postings = run(
-        connection,
-        "SELECT account, after, count FROM posting WHERE number >= ? ORDER BY number",
-        (first_item * POSTINGS_PER_ITEM,),
-    )
-    for account, after, count in postings:
-        rows[(Head, account)] = Head(account, after, count)
-    return rows
+class _Recovery:
+    """The folios that the journal behind the watermark names."""
 
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+        self.folios: dict[int, Folio] = {}
 
-def _threads(connection: apsw.Connection, first_item: int) -> dict[Key, Kept]:
-    """Return every thread that got lines since an item; lines that its swept row has already are passed over."""
-    rows: dict[Key, Thread] = {}
-    lines = run(
-        connection,
-        "SELECT number, owner, asset, type, all_count, kind_count FROM line WHERE number >= ? ORDER BY number",
-        (first_item * LINES_PER_ITEM,),
-    )
-    for number, owner, asset, type_, all_count, kind_count in lines:
-        for key, count in zip(threads_of(owner, asset, type_), (all_count, kind_count), strict=True):
-            thread = rows.get(key) or load(connection, key)
-            if isinstance(thread, Thread):
-                rows[key] = thread.append(number) if count == thread.count + 1 else thread
-    return {**rows}
+    def post(self, posting: Booked) -> None:
+        """Take over the balance that a posting led to."""
+        self._folio(owner_of(posting.account)).heads[posting.account] = (posting.after, posting.nth)
+
+    def hang(self, line: Line, asset: int, type_: int, count: int) -> None:
+        """Hang a line on the end of its thread, unless the table has the line already."""
+        spines, number = self._folio(line.owner).spines, thread_number(asset, type_)
+        spine = spines.get(number)
+        thread = Thread(line.owner, asset, type_, spine) if spine else Thread(line.owner, asset, type_)
+        if count == thread.count + 1:
+            spines[number] = thread.append(line.number)[0].spine
+
+    def _folio(self, owner: int) -> Folio:
+        folio = self.folios.get(owner)
+        if folio is None:
+            folio = self.folios[owner] = load_folio(self._connection, owner)
+        return folio

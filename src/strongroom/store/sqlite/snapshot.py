@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 from strongroom.engine.command import Row
-from strongroom.records.kept import Key
+from strongroom.engine.state import State
+from strongroom.records.heads import Head
+from strongroom.records.history import Thread
 from strongroom.store.sqlite.connection import open_reader, run
+from strongroom.store.sqlite.folios import Folios
 from strongroom.store.sqlite.reads import DiskReads, load, load_frontier
-from strongroom.store.sqlite.recovery import unswept_rows
+from strongroom.store.sqlite.recovery import unswept_folios
 
 
 class SqliteSnapshot(DiskReads):
-    """`Reads` in one read transaction, for one thread: no cache, no lock on the folder, nothing newer is seen."""
+    """`Reads` in one read transaction, for one thread: no lock on the folder, nothing newer is seen."""
 
     def __init__(self, folder: Path) -> None:
         """Open the folder's database as it is now; it must have the newest schema."""
@@ -22,7 +25,7 @@ class SqliteSnapshot(DiskReads):
         run(reader, "BEGIN")
         last_ms, frontier = load_frontier(reader)
         super().__init__(reader, frontier, last_ms)
-        self._unswept = unswept_rows(reader)
+        self._folios = Folios(reader, unswept_folios(reader))
 
     def close(self) -> None:
         """End the transaction."""
@@ -30,8 +33,11 @@ class SqliteSnapshot(DiskReads):
 
     def row(self, kind: type[Row], *key: int | str | bytes) -> Row:
         """Return the row, or the absent one."""
-        address: Key = (kind, *key)
-        return cast(Row, self._unswept.get(address) or load(self._reader, address))
+        if kind is Head:
+            return cast(Row, self._folios.head(*cast(tuple[int], key)))
+        if kind is Thread:
+            return cast(Row, self._folios.thread(cast(tuple[int, int, int], key)))
+        return cast(Row, load(self._reader, (kind, *key)))
 
-    def subscribe(self, listener: Callable[[Collection[Key]], None]) -> None:
+    def subscribe(self, listener: Callable[[State], None]) -> None:
         """Do nothing: a snapshot never changes."""

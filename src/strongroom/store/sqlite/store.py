@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import apsw
 
 from strongroom.clock import Ids
 from strongroom.crashpoints import reach
-from strongroom.engine.command import Row
+from strongroom.engine.command import Command, Row
 from strongroom.engine.port import DiskFailed, InDoubt, NotDone
-from strongroom.engine.state import State
+from strongroom.engine.state import NonceKey, State, ThreadKey
 from strongroom.errors import check
 from strongroom.ledger.seals import Frontier
 from strongroom.records.guards import Nonce, Reply
+from strongroom.records.heads import Head
+from strongroom.records.history import Thread
 from strongroom.records.kept import Kept, Key
 from strongroom.store.sqlite.batches import (
     Statements,
@@ -27,12 +29,13 @@ from strongroom.store.sqlite.batches import (
     journal_statements,
     nonce_statements,
     row_statements,
+    sweep_statements,
 )
 from strongroom.store.sqlite.connection import lock_folder, open_reader, open_writer, run
+from strongroom.store.sqlite.folios import Folios, Sweep
 from strongroom.store.sqlite.nonces import NonceMemory
 from strongroom.store.sqlite.reads import DiskReads, load, load_commits, load_frontier
-from strongroom.store.sqlite.recovery import unswept_rows
-from strongroom.store.sqlite.sweep import Sweep, Sweeper
+from strongroom.store.sqlite.recovery import unswept_folios
 
 MAX_CACHED_ROWS: Final = 1_000_000
 _FORGET_EVERY_MS: Final = 5_000
@@ -46,25 +49,27 @@ Answer = TypeVar("Answer")
 
 
 class Written(NamedTuple):
-    """A batch as it went to disk: what becomes visible once it is known to be there."""
+    """A batch as it goes to disk: what becomes visible once it is known to be there."""
 
     state: State
     sweep: Sweep
     frontier: Frontier
-    nonces: list[Nonce]
+    nonces: tuple[int, int, bytes] | None
     at_ms: int
 
 
 class SqliteStore(DiskReads):
-    """`Store` and `Reads` over the database of a data folder.
+    """`Store`, `Reads` and `Committed` over the database of a data folder.
 
-    `begin` answers from memory where it can; `commit` writes in a thread of its own; readers use a second connection.
+    Decisions read memory, and single rows from a second connection where memory has none. A commit's statements only
+    change pages in memory, so they run at once where they are asked for; COMMIT, which waits for the disk, runs in a
+    thread of its own. So a batch changes threads once.
     """
 
     def __init__(self, folder: Path, ids: Ids, vfs: str | None = None, thread: Executor | None = None) -> None:
         """Open the folder, migrated and recovered. Raises `DataFolderBusy`, `DataFolderNewer`.
 
-        `thread` is where statements run: a thread of the store's own, unless a simulator gives another.
+        `thread` is where the store waits for the disk: a thread of its own, unless a simulator gives another.
         """
         with ExitStack() as undo:
             self._lock = undo.enter_context(lock_folder(folder))
@@ -73,14 +78,14 @@ class SqliteStore(DiskReads):
             reader = open_reader(folder)
             undo.callback(reader.close)
             self._nonces = NonceMemory(self._writer)
-            self._sweeper = Sweeper(unswept_rows(self._writer))
+            self._folios = Folios(reader, unswept_folios(self._writer))
             self._commits = load_commits(self._writer)
             last_ms, frontier = load_frontier(self._writer)
             super().__init__(reader, frontier, last_ms)
             _ = undo.pop_all()
         self._ids = ids
         self._thread = thread or ThreadPoolExecutor(1, "strongroom-store")
-        self._listeners: list[Callable[[Collection[Key]], None]] = []
+        self._listeners: list[Callable[[State], None]] = []
         self._cache: dict[Key, Kept] = {}
         self._forgotten_ms = 0
         self._fresh_replies = 0
@@ -93,27 +98,18 @@ class SqliteStore(DiskReads):
         self._writer.close()
         self._lock.close()
 
-    async def begin(self, keys: Collection[Key]) -> State:
-        """Return the committed rows at these addresses. Raises `NotDone`."""
-        rows: dict[Key, Kept] = {}
-        missing: list[Key] = []
-        for key in keys:
-            row = self._in_memory(key)
-            if row is None:
-                missing.append(key)
-            else:
-                rows[key] = row
-        if missing:
-            loaded = await self._in_thread(lambda: self._load(missing))
-            rows.update(loaded)
-            self._cache.update(loaded)
-        return State(rows, self._frontier.count + 1, self._last_ms)
+    async def begin(self, commands: Sequence[Command]) -> State:
+        """Return a state over the committed rows; what is not in memory is read when it is asked for."""
+        return State(self, self._frontier.count + 1, self._last_ms)
 
     async def commit(self, state: State) -> None:
         """Make the state durable, then visible. Raises `NotDone` or `InDoubt`."""
-        if state.items or state.changed:
-            check(state.first_item == self._frontier.count + 1, "items are numbered without gaps")
-            self._fold(await self._in_thread(lambda: self._write(state)))
+        if state.is_empty:
+            return
+        check(state.first_item == self._frontier.count + 1, "items are numbered without gaps")
+        written = self._write(state)
+        await self._in_thread(lambda: self._commit(written))
+        self._fold(written)
 
     async def resolve(self) -> bool:
         """Force a commit through; then what is on disk is all there is. Raises `NotDone` while that fails."""
@@ -127,20 +123,8 @@ class SqliteStore(DiskReads):
     async def _in_thread(self, function: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
-    def _in_memory(self, key: Key) -> Kept | None:
-        """Return the committed row if memory has it; signatures are there whole, so that one not found is absent."""
-        if key[0] is Nonce:
-            return self._nonces.get(key)
-        return self._sweeper.dirty.get(key) or self._cache.get(key)
-
-    def _load(self, keys: Sequence[Key]) -> dict[Key, Kept]:
-        try:
-            return {key: load(self._writer, key) for key in keys}
-        except Exception as error:
-            raise self._not_done(error) from error
-
     def _write(self, state: State) -> Written:
-        """Write a batch in one transaction, in the writing thread."""
+        """Write a batch into a transaction that is still open then. Raises `NotDone`."""
         try:
             written, statements = self._prepare(state)
             run(self._writer, "BEGIN IMMEDIATE")
@@ -151,6 +135,10 @@ class SqliteStore(DiskReads):
         except Exception as error:
             self._roll_back()
             raise self._not_done(error) from error
+        return written
+
+    def _commit(self, written: Written) -> None:
+        """End the transaction, in the waiting thread. Raises `InDoubt`."""
         try:
             run(self._writer, "COMMIT")
             reach("transaction committed")
@@ -158,18 +146,17 @@ class SqliteStore(DiskReads):
             self._roll_back()
             self._doubt = written
             raise InDoubt(str(error)) from error
-        return written
 
     def _prepare(self, state: State) -> tuple[Written, Statements]:
-        trailing = sum(1 for row in state.changed.values() if row.TRAILING)
-        sweep = self._sweeper.plan(trailing, self._frontier.count)
-        nonces = [row for row in state.changed.values() if isinstance(row, Nonce)]
         at_ms = state.items[-1].at_ms if state.items else self._last_ms
         commit = self._commits + 1
+        sweep = self._folios.plan(len(state.items), self._frontier.count)
+        nonces = self._nonces.row(state.nonces) if state.nonces else None
         frontier, statements = journal_statements(state, self._frontier, commit, self._ids)
-        statements += row_statements(state, sweep, self._sweeper.dirty, commit)
-        statements += nonce_statements(self._nonces.numbered(nonces))
-        self._fresh_replies += sum(isinstance(row, Reply) for row in state.changed.values())
+        statements += row_statements(state)
+        statements += sweep_statements(sweep, commit)
+        statements += nonce_statements(nonces)
+        self._fresh_replies += sum(isinstance(row, Reply) for row in state.rows.values())
         if at_ms >= self._forgotten_ms + _FORGET_EVERY_MS:
             statements += forgetting_statements(self._nonces.oldest, at_ms, self._fresh_replies)
             self._forgotten_ms, self._fresh_replies = at_ms, 0
@@ -205,33 +192,55 @@ class SqliteStore(DiskReads):
         state = written.state
         self._commits += 1
         self._frontier, self._last_ms = written.frontier, written.at_ms
-        swept = {key: state.changed.get(key) or self._sweeper.dirty[key] for key in written.sweep.keys}
-        self._sweeper.done(written.sweep, [row for row in state.changed.values() if row.TRAILING])
+        self._folios.fold(written.sweep, state.heads.values(), state.threads.values())
         self._nonces.fold(written.nonces, written.at_ms)
-        self._cache.update(swept)
-        self._cache.update((key, row) for key, row in state.changed.items() if not row.TRAILING and key[0] is not Nonce)
+        self._cache.update(state.rows)
         self._bound_cache()
         for listener in self._listeners:
-            listener(state.changed.keys())
+            listener(state)
         reach("batch folded")
 
     def _bound_cache(self) -> None:
-        """Drop the rows that were kept first when there are too many; dirty rows are not in the cache."""
+        """Drop the rows that were kept first when there are too many."""
         if len(self._cache) > MAX_CACHED_ROWS:
             for key in list(islice(self._cache, MAX_CACHED_ROWS // 10)):
                 del self._cache[key]
 
-    # -- reads
+    # -- committed rows
+
+    def head(self, account: int) -> Head:
+        """Return the head of a packed account."""
+        return self._folios.head(account)
+
+    def thread(self, key: ThreadKey) -> Thread:
+        """Return a thread."""
+        return self._folios.thread(key)
+
+    def nonce(self, key: NonceKey) -> Nonce:
+        """Return what is remembered of a signature; all are in memory, so that one not found is absent."""
+        return self._nonces.get(key)
+
+    def kept(self, key: Key) -> Kept:
+        """Return the row of any other kind. Raises `DiskFailed`."""
+        row = self._cache.get(key)
+        if row is None:
+            row = self._cache[key] = load(self._reader, key)
+            self._bound_cache()
+        return row
 
     def row(self, kind: type[Row], *key: int | str | bytes) -> Row:
         """Return the committed row, or the absent one."""
-        address: Key = (kind, *key)
-        row = self._in_memory(address)
-        if row is None:
-            row = self._cache[address] = load(self._reader, address)
-            self._bound_cache()
-        return cast(Row, row)
+        if (find := _FROM_MEMORY.get(kind)) is not None:
+            return cast(Row, find(self, key))
+        return cast(Row, self.kept((kind, *key)))
 
-    def subscribe(self, listener: Callable[[Collection[Key]], None]) -> None:
-        """Call the listener with the addresses that each commit changed."""
+    def subscribe(self, listener: Callable[[State], None]) -> None:
+        """Call the listener with the state of each commit."""
         self._listeners.append(listener)
+
+
+_FROM_MEMORY: Final[dict[type[Kept], Callable[[SqliteStore, Any], Kept]]] = {
+    Head: lambda store, key: store.head(*key),
+    Thread: lambda store, key: store.thread(key),
+    Nonce: lambda store, key: store.nonce(key),
+}

@@ -12,9 +12,7 @@ import msgspec
 from strongroom.records.addresses import Address, AddressBook, Branch, Placed
 from strongroom.records.chains import Holding, Passed, Tip
 from strongroom.records.deposits import Deposit, Outpoint
-from strongroom.records.guards import Nonce, Reply
-from strongroom.records.heads import Head
-from strongroom.records.history import Line, Thread
+from strongroom.records.guards import Reply
 from strongroom.records.kept import Kept
 from strongroom.records.keys import ApiKey
 from strongroom.records.settings import Settings
@@ -22,10 +20,10 @@ from strongroom.records.users import Name, Profile, User
 from strongroom.records.withdrawals import Payment, Reserved, Spent, Withdrawal
 
 KINDS: Final[tuple[type[Kept], ...]] = (
-    Head, Thread, Nonce, Reply, User, Profile, Name, ApiKey, Address, AddressBook, Placed, Branch, Tip, Passed, Holding,
+    Reply, User, Profile, Name, ApiKey, Address, AddressBook, Placed, Branch, Tip, Passed, Holding,
     Deposit, Outpoint, Withdrawal, Payment, Reserved, Spent, Settings,
 )  # fmt: skip
-"""Every kind of row that has a table."""
+"""Every kind of row that has a table of its own."""
 
 _ROWS_PER_STATEMENT: Final = 64
 
@@ -75,11 +73,6 @@ class Table:
 
 
 TABLES: Final[dict[type[Kept], Table]] = {kind: Table(kind) for kind in KINDS}
-LINES: Final = Table(Line)
-POSTING_COLUMNS: Final = ("number", "account", "amount", "after", "count")
-ITEM_COLUMNS: Final = ("number", "at_ms", "command", "refusal", "effects", "salt")
-NONCE_COLUMNS: Final = ("number", *Nonce.__struct_fields__)
-POSTINGS_PER_ITEM: Final = 64
 
 
 def insertions(

@@ -1,47 +1,26 @@
--- The journal: appended in every commit, never changed.
+-- The journal: appended in every commit, never changed. `text` is JSON: number, at_ms, command, and where there are any
+-- refusal, postings, lines and rows; the views below spell it out. The seal covers it byte for byte.
 
 CREATE TABLE item (
-    number  INTEGER PRIMARY KEY,
-    at_ms   INTEGER NOT NULL,
-    command TEXT NOT NULL,
-    refusal TEXT NOT NULL,
-    effects TEXT NOT NULL,
-    salt    BLOB NOT NULL
+    number INTEGER PRIMARY KEY,
+    text   TEXT NOT NULL,
+    salt   BLOB NOT NULL
 ) STRICT;
 
--- number = item * 64 + place in the item, so that an item's postings are found without an index
-CREATE TABLE posting (
-    number  INTEGER PRIMARY KEY,
-    account INTEGER NOT NULL,
-    amount  INTEGER NOT NULL,
-    after   INTEGER NOT NULL,
-    count   INTEGER NOT NULL
-) STRICT;
+CREATE VIEW posting AS
+    SELECT item.number AS item, p.key AS place, p.value ->> 0 AS account, p.value ->> 1 AS amount,
+           p.value ->> 2 AS after, p.value ->> 3 AS count
+    FROM item, json_each(item.text, '$.postings') AS p;
 
--- number = item * 16 + place in the item
-CREATE TABLE line (
-    number       INTEGER PRIMARY KEY,
-    at_ms        INTEGER NOT NULL,
-    owner        INTEGER NOT NULL,
-    asset        INTEGER NOT NULL,
-    type         INTEGER NOT NULL,
-    ref          INTEGER NOT NULL,
-    amount       INTEGER NOT NULL,
-    net          INTEGER NOT NULL,
-    fees         INTEGER NOT NULL,
-    network      INTEGER NOT NULL,
-    other        INTEGER NOT NULL,
-    other_asset  INTEGER NOT NULL,
-    other_amount INTEGER NOT NULL,
-    rate         TEXT NOT NULL,
-    note         INTEGER NOT NULL,
-    all_count    INTEGER NOT NULL,
-    all_before   INTEGER NOT NULL,
-    all_jump     INTEGER NOT NULL,
-    kind_count   INTEGER NOT NULL,
-    kind_before  INTEGER NOT NULL,
-    kind_jump    INTEGER NOT NULL
-) STRICT;
+CREATE VIEW line AS
+    SELECT item.number AS item, l.value ->> 0 AS number, l.value ->> 1 AS at_ms, l.value ->> 2 AS owner,
+           l.value ->> 3 AS asset, l.value ->> 4 AS type, l.value ->> 5 AS ref, l.value ->> 6 AS amount,
+           l.value ->> 7 AS net, l.value ->> 8 AS fees, l.value ->> 9 AS network, l.value ->> 10 AS other,
+           l.value ->> 11 AS other_asset, l.value ->> 12 AS other_amount, l.value ->> 13 AS rate,
+           l.value ->> 14 AS note, l.value ->> 15 AS all_count, l.value ->> 16 AS all_before,
+           l.value ->> 17 AS all_jump, l.value ->> 18 AS kind_count, l.value ->> 19 AS kind_before,
+           l.value ->> 20 AS kind_jump
+    FROM item, json_each(item.text, '$.lines') AS l;
 
 -- one row for every commit that had items: how far the journal went, and the seal's complete subtrees (32 bytes each,
 -- largest first); `number` is the commit's
@@ -52,30 +31,20 @@ CREATE TABLE batch (
     peaks     BLOB NOT NULL
 ) STRICT;
 
-CREATE TRIGGER item_is_kept    BEFORE DELETE ON item    BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
-CREATE TRIGGER item_stands     BEFORE UPDATE ON item    BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
-CREATE TRIGGER posting_is_kept BEFORE DELETE ON posting BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
-CREATE TRIGGER posting_stands  BEFORE UPDATE ON posting BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
-CREATE TRIGGER line_is_kept    BEFORE DELETE ON line    BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
-CREATE TRIGGER line_stands     BEFORE UPDATE ON line    BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
-CREATE TRIGGER batch_is_kept   BEFORE DELETE ON batch   BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
-CREATE TRIGGER batch_stands    BEFORE UPDATE ON batch   BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER item_is_kept  BEFORE DELETE ON item  BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER item_stands   BEFORE UPDATE ON item  BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER batch_is_kept BEFORE DELETE ON batch BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER batch_stands  BEFORE UPDATE ON batch BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 
--- Swept behind the commits; all up to item `progress.swept_item` is in them.
+-- Swept behind the commits: what an owner's accounts and histories have come to, with all up to item
+-- `progress.swept_item` in it. `heads` is JSON: by account its balance and number of postings; `threads` by asset * 256
+-- + type the (count, line) pairs of the thread's spine, two little-endian int64 each, as base64.
 
-CREATE TABLE head (
-    account INTEGER PRIMARY KEY,
-    after   INTEGER NOT NULL,
-    count   INTEGER NOT NULL
+CREATE TABLE folio (
+    owner   INTEGER PRIMARY KEY,
+    heads   TEXT NOT NULL,
+    threads TEXT NOT NULL
 ) STRICT;
-
-CREATE TABLE thread (
-    owner INTEGER NOT NULL,
-    asset INTEGER NOT NULL,
-    type  INTEGER NOT NULL,
-    spine TEXT NOT NULL,
-    PRIMARY KEY (owner, asset, type)
-) STRICT, WITHOUT ROWID;
 
 -- One row: how far the sweep is, how many commits there were (which tells whether one in doubt is among them), and how
 -- many were made only to end a doubt.
@@ -90,19 +59,21 @@ INSERT INTO progress VALUES (0, 0, 0, 0);
 -- Every account's balance: the head, or the later posting.
 CREATE VIEW balance AS
     SELECT account, account >> 22 AS owner, account >> 6 & 65535 AS asset, account & 63 AS purpose, after, max(count) AS count
-    FROM (SELECT account, after, count FROM head
+    FROM (SELECT CAST(h.key AS INTEGER) AS account, h.value ->> 0 AS after, h.value ->> 1 AS count
+          FROM folio, json_each(folio.heads) AS h
           UNION ALL
-          SELECT account, after, count FROM posting WHERE number >= ((SELECT swept_item FROM progress) + 1) * 64)
+          SELECT account, after, count FROM posting WHERE item > (SELECT swept_item FROM progress))
     GROUP BY account;
 
 -- Guards.
 
+-- One row for every commit that used signatures: for each the key's number (8 bytes), 48 bytes of signature, and the end
+-- of its window in Unix ms * 2, + 1 if it authorised a change (8 bytes); numbers are big-endian. `expires_ms` is the
+-- latest of them: then the row goes.
 CREATE TABLE nonce (
     number     INTEGER PRIMARY KEY,
-    api_key    INTEGER NOT NULL,
-    signature  BLOB NOT NULL,
     expires_ms INTEGER NOT NULL,
-    spent      INTEGER NOT NULL
+    used       BLOB NOT NULL
 ) STRICT;
 
 CREATE TABLE reply (

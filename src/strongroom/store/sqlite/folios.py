@@ -1,0 +1,143 @@
+"""Folios: what every owner's accounts and histories have come to, in memory, and written to their table behind the
+commits.
+
+A folio holds all heads and threads of one owner. What is committed but not yet written can be worked out from the
+journal behind a watermark, so nothing waits for it: rounds go through all folios that changed, in the order of their
+owners, a few with each commit, and touch each page of the table once instead of once per change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+import apsw
+import msgspec
+
+from strongroom.engine.state import ThreadKey
+from strongroom.ledger.accounts import owner_of
+from strongroom.records.heads import Head
+from strongroom.records.history import Thread
+from strongroom.store.sqlite.connection import run
+
+MAX_ROWS_IN_MEMORY: Final = 2_000_000
+"""Most heads and threads that are kept in memory because they were used, about 200 bytes each."""
+
+ROUND_ITEMS: Final = 30_000
+"""A round is done after so many journal items: twice as many are at most worked through again after a start."""
+
+_SWEPT_AT_LEAST: Final = 8
+_THREADS_PER_ASSET: Final = 256
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode_heads: Final = msgspec.json.Decoder(dict[int, tuple[int, int]]).decode
+_decode_threads: Final = msgspec.json.Decoder(dict[int, bytes]).decode
+
+
+class Folio:
+    """One owner's heads, (balance, count) by packed account, and spines, by `thread_number`: as small as they get."""
+
+    __slots__ = ("heads", "spines")
+
+    def __init__(self, heads: dict[int, tuple[int, int]], spines: dict[int, bytes]) -> None:
+        self.heads = heads
+        self.spines = spines
+
+    @property
+    def rows(self) -> int:
+        """How many heads and threads it holds."""
+        return len(self.heads) + len(self.spines)
+
+
+class Sweep(NamedTuple):
+    """Folios that one commit writes behind, as rows of their table, and its new watermark, None within a round."""
+
+    rows: list[tuple[int, str, str]]
+    watermark: int | None
+
+
+def thread_number(asset: int, type_: int) -> int:
+    """Return the number of a thread among its owner's."""
+    return asset * _THREADS_PER_ASSET + type_
+
+
+def load_folio(connection: apsw.Connection, owner: int) -> Folio:
+    """Return an owner's folio as its table has it, empty if it is not there."""
+    found = run(connection, "SELECT heads, threads FROM folio WHERE owner = ?", (owner,)).fetchone()
+    if found is None:
+        return Folio({}, {})
+    return Folio(_decode_heads(found[0]), _decode_threads(found[1]))
+
+
+class Folios:
+    """The folios that were used lately and all that their table is behind with, over a connection for the others."""
+
+    def __init__(self, connection: apsw.Connection, behind: dict[int, Folio]) -> None:
+        self._connection = connection
+        self._folios = dict(behind)
+        self._behind = set(behind)
+        self._rows = sum(folio.rows for folio in behind.values())
+        self._round: list[int] = []
+        self._next = 0
+        self._began_at_item = 0
+
+    def head(self, account: int) -> Head:
+        """Return the head of a packed account."""
+        found = self.folio(owner_of(account)).heads.get(account)
+        return Head(account, found[0], found[1]) if found else Head(account)
+
+    def thread(self, key: ThreadKey) -> Thread:
+        """Return a thread."""
+        owner, asset, type_ = key
+        spine = self.folio(owner).spines.get(asset * _THREADS_PER_ASSET + type_)
+        return Thread(owner, asset, type_, spine) if spine else Thread(owner, asset, type_)
+
+    def folio(self, owner: int) -> Folio:
+        """Return an owner's folio, from the table if it is not in memory."""
+        folio = self._folios.get(owner)
+        if folio is None:
+            folio = self._folios[owner] = load_folio(self._connection, owner)
+            self._rows += folio.rows
+        return folio
+
+    def plan(self, items: int, last_item: int) -> Sweep:
+        """Return what to write with a commit of so many items, when `last_item` is the newest committed."""
+        if self._next >= len(self._round):
+            self._round = sorted(self._behind)
+            self._next, self._began_at_item = 0, last_item
+        share = -(-len(self._round) * items // ROUND_ITEMS)
+        owners = self._round[self._next : self._next + max(_SWEPT_AT_LEAST, share)]
+        ends = self._next + len(owners) >= len(self._round)
+        return Sweep([self._row(owner) for owner in owners], self._began_at_item if ends else None)
+
+    def fold(self, sweep: Sweep, heads: Iterable[Head], threads: Iterable[Thread]) -> None:
+        """Take over what a commit wrote behind, then what it changed."""
+        self._behind.difference_update(row[0] for row in sweep.rows)
+        self._next += len(sweep.rows)
+        for head in heads:
+            owner = owner_of(head.account)
+            folio = self.folio(owner)
+            self._rows += head.account not in folio.heads
+            folio.heads[head.account] = (head.after, head.count)
+            self._behind.add(owner)
+        for thread in threads:
+            spines = self.folio(thread.owner).spines
+            number = thread.asset * _THREADS_PER_ASSET + thread.type
+            self._rows += number not in spines
+            spines[number] = thread.spine
+            self._behind.add(thread.owner)
+        if self._rows > MAX_ROWS_IN_MEMORY:
+            self._forget()
+
+    def _row(self, owner: int) -> tuple[int, str, str]:
+        folio = self._folios[owner]
+        return owner, _encode(folio.heads).decode(), _encode(folio.spines).decode()
+
+    def _forget(self) -> None:
+        """Make room: let the folios go that came in first, a tenth of all, but those not written yet."""
+        goal = MAX_ROWS_IN_MEMORY * 9 // 10
+        for owner in list(self._folios):
+            if self._rows <= goal:
+                return
+            if owner not in self._behind:
+                self._rows -= self._folios.pop(owner).rows
