@@ -351,8 +351,8 @@ async def test_an_account_out_of_its_bounds_is_found(tmp_path: Path) -> None:
         await perform_own(world.context, lambda: loan)
         [sealed], [item] = store.journal(items["hold"], 1), store.items(items["hold"], 1)
         postings = [
-            booked._replace(
-                amount=booked.amount * 20, after=booked.after - 19 * COIN * (1 if booked.amount < 0 else -1)
+            msgspec.structs.replace(
+                booked, amount=booked.amount * 20, after=booked.after - 19 * COIN * (1 if booked.amount < 0 else -1)
             )
             for booked in item.postings
         ]

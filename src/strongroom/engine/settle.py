@@ -105,7 +105,7 @@ def _fold(command: Command, state: State, now_ms: int, decision: Decision, booke
             *rows,
             Reply(guard.owner, guard.digest, guard.fingerprint, now_ms, result, now_ms + REPLY_KEPT_MS),
         ]
-    heads = [Head(account, after, count) for account, _, after, count in booked]
+    heads = [Head(posting.account, posting.after, posting.nth) for posting in booked]
     state.apply(Effects(item, _used(guard), heads, threads, rows))
     return Outcome(now_ms, result, None, number if item else 0)
 

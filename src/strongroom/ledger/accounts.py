@@ -6,7 +6,9 @@ Sign convention: a positive balance is what the house owes the account's owner, 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 _PURPOSE_BITS: Final = 6
 _ASSET_BITS: Final = 16
@@ -43,7 +45,7 @@ CUSTOMER_PURPOSES: Final = (Purpose.AVAILABLE, Purpose.HELD, Purpose.STAKED)
 """The components of a customer's `total`."""
 
 
-class Account(NamedTuple):
+class Account(msgspec.Struct, frozen=True, gc=False):
     """One account: `owner` is a user id, or for the house's accounts the network's number (0 where there is none)."""
 
     owner: int

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from strongroom.errors import INSUFFICIENT_BALANCE, PARAMETER_INVALID, check
 from strongroom.ledger.accounts import NEVER_NEGATIVE, NEVER_POSITIVE, Account, Purpose, is_packable, purpose_of
 from strongroom.money import MAX_UNITS
 
 
-class Posting(NamedTuple):
+class Posting(msgspec.Struct, frozen=True, gc=False):
     """A change of one account by `amount` units: + the house owes it more, - it owes it less (or owns more)."""
 
     account: Account
     amount: int
 
 
-class Booked(NamedTuple):
+class Booked(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A posting in its place: the account's balance after it, and the how manieth of the account it is."""
 
     account: int
@@ -54,10 +56,10 @@ def book_entry(postings: Sequence[Posting], head: Callable[[int], HasBalance]) -
     sums: dict[int, int] = {}
     latest: dict[int, tuple[int, int]] = {}
     booked: list[Booked] = []
-    for account, amount in postings:
+    for posting in postings:
+        account, amount = posting.account, posting.amount
         check(is_packable(account), "an entry names accounts in range")
-        asset = account.asset
-        sums[asset] = sums.get(asset, 0) + amount
+        sums[account.asset] = sums.get(account.asset, 0) + amount
         if amount:
             packed = account.pack()
             before, count = latest.get(packed) or _known(head(packed))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import ClassVar, Final, NamedTuple
+from typing import ClassVar, Final, TypeAlias
 
 from strongroom.records.kept import Kept, Key
 
@@ -108,12 +108,8 @@ _PAIR: Final = struct.Struct("<qq")
 _THREE_PAIRS: Final = struct.Struct("<qqqqqq")
 
 
-class Link(NamedTuple):
-    """Where a new line stands in a thread: how many lines that makes, the line before, and the line far before."""
-
-    nth: int
-    before: int
-    jump: int
+Link: TypeAlias = tuple[int, int, int]
+"""Where a line stands in a thread: how many lines it has with it, the line before, and the line far before."""
 
 
 class Thread(Kept, frozen=True, gc=False):
@@ -155,7 +151,7 @@ class Thread(Kept, frozen=True, gc=False):
             if count - near == near - far:
                 rest, jump = rest[2 * _PAIR.size :], far_line
         spine = _PAIR.pack(count + 1, line) + rest
-        return Thread(self.owner, self.asset, self.type, spine), Link(count + 1, newest, jump)
+        return Thread(self.owner, self.asset, self.type, spine), (count + 1, newest, jump)
 
 
 def threads_of(owner: int, asset: int, type_: int) -> tuple[Key, Key]:

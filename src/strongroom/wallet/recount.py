@@ -47,7 +47,8 @@ class Accounts:
         """Check an item's postings: they sum to zero, follow the ones before, and leave every account in bounds."""
         number, heads, accounts = item.number, self.heads, self.accounts
         sums: dict[int, int] = {}
-        for account, amount, after, nth in item.postings:
+        for posting in item.postings:
+            account, amount, after, nth = posting.account, posting.amount, posting.after, posting.nth
             before = heads.get(account)
             if before is None:
                 before = self._first_of(number, account)

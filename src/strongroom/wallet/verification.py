@@ -137,8 +137,8 @@ class _Histories:
             if line.number != item.number * LINES_PER_ITEM + place or line.at_ms != item.at_ms:
                 self._findings.add(item.number, f"history line {line.number} is not in its place or time")
             every, kind = (key[1:] for key in threads_of(line.owner, line.asset, line.type))
-            self._append(item, every, line, Link(line.all_count, line.all_before, line.all_jump))
-            self._append(item, kind, line, Link(line.kind_count, line.kind_before, line.kind_jump))
+            self._append(item, every, line, (line.all_count, line.all_before, line.all_jump))
+            self._append(item, kind, line, (line.kind_count, line.kind_before, line.kind_jump))
 
     def _append(self, item: StoredItem, key: tuple[int, int, int], line: Line, said: Link) -> None:
         self._threads[key], link = (self._threads.get(key) or Thread(*key)).append(line.number)
