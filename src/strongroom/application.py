@@ -169,6 +169,7 @@ class Application:
         self.metrics.watch("strongroom_queue_commands", "Commands that wait for the writer", lambda: self.writer.depth)
         self.metrics.watch("strongroom_rate_limit_buckets", "Counters of the rate limits", lambda: self.limits.tracked)
         self.metrics.watch("strongroom_ready", "1 while requests are taken", lambda: self.readiness().ready)
+        self.metrics.watch("strongroom_log_pages", "Pages in the write-ahead log", lambda: self.store.log_pages)
         self.metrics.watch("strongroom_journal_items", "Items in the journal", lambda: self.store.last()[0])
         self.metrics.collect_with(lambda: books.balances(self.store))
         self.metrics.collect_with(lambda: books.chains(self.store))

@@ -56,10 +56,17 @@ def open_writer(folder: Path, vfs: str | None = None) -> apsw.Connection:
     claim(folder / DATABASE_FILE)
     connection = apsw.Connection(str(folder / DATABASE_FILE), vfs=vfs, statementcachesize=_STATEMENTS)
     connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "wal_autocheckpoint=4000"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "wal_autocheckpoint=0"):
         run(connection, f"PRAGMA {pragma}")
     run(connection, f"PRAGMA cache_size=-{_CACHE_KIB}")
     migrate(connection)
+    return connection
+
+
+def open_beside(folder: Path, vfs: str | None = None) -> apsw.Connection:
+    """Return a connection for another thread that may write: it copies the log into the database."""
+    connection = apsw.Connection(str(folder / DATABASE_FILE), vfs=vfs)
+    run(connection, "PRAGMA wal_autocheckpoint=0")
     return connection
 
 

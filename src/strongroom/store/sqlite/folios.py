@@ -112,20 +112,24 @@ class Folios:
 
     def fold(self, sweep: Sweep, heads: Iterable[Head], threads: Iterable[Thread]) -> None:
         """Take over what a commit wrote behind, then what it changed."""
-        self._behind.difference_update(row[0] for row in sweep.rows)
+        behind, folio_of = self._behind, self.folio
+        behind.difference_update(row[0] for row in sweep.rows)
         self._next += len(sweep.rows)
         for head in heads:
-            owner = owner_of(head.account)
-            folio = self.folio(owner)
-            self._rows += head.account not in folio.heads
-            folio.heads[head.account] = (head.after, head.count)
-            self._behind.add(owner)
+            account = head.account
+            owner = owner_of(account)
+            known = folio_of(owner).heads
+            if account not in known:
+                self._rows += 1
+            known[account] = (head.after, head.count)
+            behind.add(owner)
         for thread in threads:
-            spines = self.folio(thread.owner).spines
+            spines = folio_of(thread.owner).spines
             number = thread.asset * _THREADS_PER_ASSET + thread.type
-            self._rows += number not in spines
+            if number not in spines:
+                self._rows += 1
             spines[number] = thread.spine
-            self._behind.add(thread.owner)
+            behind.add(thread.owner)
         if self._rows > MAX_ROWS_IN_MEMORY:
             self._forget()
 

@@ -31,7 +31,8 @@ from strongroom.store.sqlite.batches import (
     row_statements,
     sweep_statements,
 )
-from strongroom.store.sqlite.connection import lock_folder, open_reader, open_writer, run
+from strongroom.store.sqlite.checkpoints import Checkpoints
+from strongroom.store.sqlite.connection import lock_folder, open_beside, open_reader, open_writer, run
 from strongroom.store.sqlite.folios import Folios, Sweep
 from strongroom.store.sqlite.nonces import NonceMemory
 from strongroom.store.sqlite.reads import DiskReads, load, load_commits, load_frontier
@@ -77,6 +78,8 @@ class SqliteStore(DiskReads):
             undo.callback(self._writer.close)
             reader = open_reader(folder)
             undo.callback(reader.close)
+            self._beside = open_beside(folder, vfs)
+            undo.callback(self._beside.close)
             self._nonces = NonceMemory(self._writer)
             self._folios = Folios(reader, unswept_folios(self._writer))
             self._commits = load_commits(self._writer)
@@ -84,6 +87,9 @@ class SqliteStore(DiskReads):
             super().__init__(reader, frontier, last_ms)
             _ = undo.pop_all()
         self._ids = ids
+        self._checkpoints = Checkpoints(self._writer, self._beside)
+        self._copying: asyncio.Future[None] | None = None
+        self._second_thread = thread or ThreadPoolExecutor(1, "strongroom-checkpoint")
         self._thread = thread or ThreadPoolExecutor(1, "strongroom-store")
         self._listeners: list[Callable[[State], None]] = []
         self._cache: dict[Key, Kept] = {}
@@ -94,6 +100,8 @@ class SqliteStore(DiskReads):
     def close(self) -> None:
         """Close the connections and give the folder free."""
         self._thread.shutdown()
+        self._second_thread.shutdown()
+        self._beside.close()
         self._reader.close()
         self._writer.close()
         self._lock.close()
@@ -110,6 +118,9 @@ class SqliteStore(DiskReads):
         written = self._write(state)
         await self._in_thread(lambda: self._commit(written))
         self._fold(written)
+        if self._checkpoints.begin():
+            loop = asyncio.get_running_loop()
+            self._copying = loop.run_in_executor(self._second_thread, self._checkpoints.copy)
 
     async def resolve(self) -> bool:
         """Force a commit through; then what is on disk is all there is. Raises `NotDone` while that fails."""
@@ -142,6 +153,7 @@ class SqliteStore(DiskReads):
         try:
             run(self._writer, "COMMIT")
             reach("transaction committed")
+            self._checkpoints.finish()
         except apsw.Error as error:
             self._roll_back()
             self._doubt = written
@@ -205,6 +217,11 @@ class SqliteStore(DiskReads):
         if len(self._cache) > MAX_CACHED_ROWS:
             for key in list(islice(self._cache, MAX_CACHED_ROWS // 10)):
                 del self._cache[key]
+
+    @property
+    def log_pages(self) -> int:
+        """How many pages the write-ahead log has since it started anew."""
+        return self._checkpoints.pages
 
     # -- committed rows
 
