@@ -79,7 +79,7 @@ class Application:
         try:
             self.clock.go_on_after(self.store.last()[1])
             self.writer = Writer(self.store, self.clock, self.events)
-            self.context = Context(self.writer.submit, self.store, self.clock, self.ids)
+            self.context = Context(self.writer.submit, self.store, self.clock, self.ids, self.writer.offer)
             self.context.rates = rates
             self._snapshot = next_snapshot(self.store.row(Settings, 0).snapshot, declared)
             _check_master_key(self.context, self.box)

@@ -6,6 +6,7 @@ import os
 import secrets
 import time
 import uuid
+from collections.abc import Iterator
 from datetime import date, timedelta
 from functools import lru_cache
 from typing import Final
@@ -13,6 +14,8 @@ from typing import Final
 DAY_MS: Final = 86_400_000
 _DAY_MS_SPACE: Final = 100_000_000
 _REFS_PER_MS: Final = 1000
+_REQUEST_ID_BYTES: Final = 8
+_DRAWN_REQUEST_IDS: Final = 512
 
 
 class Clock:
@@ -68,6 +71,7 @@ class Ids:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._last_ref = 0
+        self._request_ids = self._draw_request_ids()
 
     def ref(self) -> int:
         """Return a new order reference: yyyymmdd, then 11 digits (millisecond of the day, sequence); ever growing."""
@@ -84,6 +88,10 @@ class Ids:
         """Return a random UUID as text."""
         return str(uuid.uuid4())
 
+    def request_id(self) -> str:
+        """Return 16 random hexadecimal digits that tell one request from all others."""
+        return next(self._request_ids)
+
     def random_bytes(self, count: int) -> bytes:
         """Return `count` bytes from the operating system's generator."""
         return os.urandom(count)
@@ -91,3 +99,11 @@ class Ids:
     def below(self, limit: int) -> int:
         """Return a random integer in [0, limit)."""
         return secrets.randbelow(limit)
+
+    def _draw_request_ids(self) -> Iterator[str]:
+        """Yield random digits, many of them from each question to the operating system."""
+        width = 2 * _REQUEST_ID_BYTES
+        while True:
+            digits = self.random_bytes(_REQUEST_ID_BYTES * _DRAWN_REQUEST_IDS).hex()
+            for start in range(0, len(digits), width):
+                yield digits[start : start + width]

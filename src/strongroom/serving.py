@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from strongroom.api.health import refusal_reply
 from strongroom.api.operations import Dialect
-from strongroom.api.replies import Reply, error_body
+from strongroom.api.replies import Reply, error_body, header, header_pairs
 from strongroom.api.requests import Receive, Scope, Send
 from strongroom.application import Application
 from strongroom.clock import Clock
@@ -148,14 +148,19 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer 503, at once and whatever was asked, and close."""
         reply = _reply(UNAVAILABLE("System busy"), self.clock)
         length = (b"content-length", str(len(reply.body)).encode())
-        headers = [(b"content-type", b"application/json"), length, (b"connection", b"close"), *reply.headers]
+        headers = [
+            (b"content-type", b"application/json"),
+            length,
+            (b"connection", b"close"),
+            *header_pairs(reply.headers),
+        ]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})
 
 
 def _reply(refusal: Refused, clock: Clock) -> Reply:
     """Return a refusal in the fuller of the two forms: nobody knows yet which dialect the client speaks."""
-    headers = ((b"retry-after", str(refusal.retry_after_s).encode()),) if refusal.retry_after_s else ()
+    headers = header("retry-after", refusal.retry_after_s) if refusal.retry_after_s else ""
     return Reply(refusal.error.status, error_body(refusal, Dialect.V3, clock.now_ms()), headers)
 
 

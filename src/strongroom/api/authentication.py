@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from hashlib import sha384
 from typing import Final, NamedTuple
 
@@ -12,6 +12,7 @@ from cryptography.exceptions import InvalidTag
 
 from strongroom.api.calls import Caller
 from strongroom.api.client_address import Client, in_networks, read_networks
+from strongroom.api.requests import Request
 from strongroom.clock import Clock
 from strongroom.engine.port import Reads
 from strongroom.engine.state import State
@@ -35,8 +36,6 @@ _NONCE: Final = re.compile(rb"[0-9]{13}")
 _SIGNATURE: Final = re.compile(rb"[0-9a-fA-F]{96}")
 _NAMES: Final = ((b"request-api", b"btse-api"), (b"request-nonce", b"btse-nonce"), (b"request-sign", b"btse-sign"))
 
-Headers = Mapping[bytes, list[bytes]]
-
 
 class Claim(NamedTuple):
     """What the authentication headers say, well-formed but not verified."""
@@ -51,29 +50,29 @@ class _Secret(NamedTuple):
     secret: bytes
 
 
-def has_claim(headers: Headers) -> bool:
+def has_claim(request: Request) -> bool:
     """Say whether a request carries any authentication header that is not empty."""
-    return any(any(headers.get(name, ())) for names in _NAMES for name in names)
+    return any(any(request.values(name)) for names in _NAMES for name in names)
 
 
-def read_claim(headers: Headers) -> Claim:
+def read_claim(request: Request) -> Claim:
     """Return the authentication headers' values. Raises `Refused` AUTHENTICATION_MISSING unless each is there once.
 
     The older names are aliases; an empty value counts as absent; one value under both names is no conflict.
     """
-    key, nonce, signature = (_one(headers, names) for names in _NAMES)
+    key, nonce, signature = (_one(request, names) for names in _NAMES)
     if not (_KEY.fullmatch(key) and _NONCE.fullmatch(nonce) and _SIGNATURE.fullmatch(signature)):
         raise AUTHENTICATION_MISSING()
     return Claim(key.decode(), nonce, bytes.fromhex(signature.decode()))
 
 
-def _one(headers: Headers, names: tuple[bytes, bytes]) -> bytes:
-    first, alias = headers.get(names[0], ()), headers.get(names[1], ())
+def _one(request: Request, names: tuple[bytes, bytes]) -> bytes:
+    first, alias = request.values(names[0]), request.values(names[1])
     if not alias and len(first) == 1 and first[0]:
         return first[0]
     values: set[bytes] = set()
     for name in names:
-        given = [value for value in headers.get(name, ()) if value]
+        given = [value for value in request.values(name) if value]
         if len(given) > 1:
             raise AUTHENTICATION_MISSING()
         values.update(given)

@@ -11,6 +11,7 @@ import msgspec
 
 from strongroom.api import bodies, parameters
 from strongroom.api.operations import Access, Operation, Route
+from strongroom.api.requests import Request
 from strongroom.api.wallet_cache import WalletCache
 from strongroom.engine.command import Guard
 from strongroom.errors import PARAMETER_INVALID, check
@@ -44,26 +45,16 @@ class Services(NamedTuple):
     wallets: WalletCache
 
 
-class Call:
-    """One request on its way through the API."""
+class Call(msgspec.Struct, eq=False):
+    """One request on its way through the API; its parameters are read once."""
 
-    def __init__(
-        self,
-        services: Services,
-        route: Route,
-        operation: Operation,
-        headers: Mapping[bytes, list[bytes]],
-        query: bytes,
-        body: bytes,
-    ) -> None:
-        self.services = services
-        self.route = route
-        self.operation = operation
-        self.headers = headers
-        self.query = query
-        self.body = body
-        self.caller: Caller | None = None
-        self._parameters: msgspec.Struct | None = None
+    services: Services
+    route: Route
+    operation: Operation
+    request: Request
+    body: bytes
+    caller: Caller | None = None
+    _parameters: msgspec.Struct | None = None
 
     @property
     def context(self) -> Context:
@@ -87,25 +78,26 @@ class Call:
         return cast(Parameters, self._parameters)
 
     def _values(self, kind: type[msgspec.Struct]) -> Mapping[str, Any]:
-        codings = self.headers.get(b"content-encoding", ())
+        codings = self.request.values(b"content-encoding")
         if self.body and not all(coding.lower() in _PLAIN_CODINGS for coding in codings):
             raise PARAMETER_INVALID("a compressed body is not accepted")
         body = bodies.read_object(self.body)
         if self.operation.access is Access.CHANGE and self.operation.method == "POST":
             return body
-        return bodies.merge(body, bodies.read_query(self.query, parameters.names(kind)))
+        return bodies.merge(body, bodies.read_query(self.request.query, parameters.names(kind)))
 
 
 def _idempotency_key(call: Call) -> bytes | None:
     """Return the Idempotency-Key, None where there is none or it is not one: 1 to 255 visible ASCII characters."""
-    values = call.headers.get(b"idempotency-key", ())
+    values = call.request.values(b"idempotency-key")
     if len(values) != 1 or not _IDEMPOTENCY_KEY.fullmatch(values[0]):
         return None
     return values[0]
 
 
 def _check_idempotency_key(call: Call) -> None:
-    if call.operation.access is Access.CHANGE and b"idempotency-key" in call.headers and _idempotency_key(call) is None:
+    given = b"idempotency-key" in call.request.headers
+    if given and call.operation.access is Access.CHANGE and _idempotency_key(call) is None:
         raise PARAMETER_INVALID("Idempotency-Key must be given once, 1 to 255 visible ASCII characters")
 
 
@@ -114,6 +106,6 @@ def guard_of(call: Call, caller: Caller) -> Guard:
     digest = fingerprint = b""
     if (key := _idempotency_key(call)) is not None:
         digest = sha256(key).digest()
-        parts = (call.operation.method.encode(), call.route.signed_path.encode(), call.query, call.body)
+        parts = (call.operation.method.encode(), call.route.signed_path.encode(), call.request.query, call.body)
         fingerprint = sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest()
     return Guard(caller.user.uid, caller.key.number, caller.signature, caller.expires_ms, digest, fingerprint)

@@ -93,14 +93,14 @@ class Front:
             return
         status, page, headers = self._answer(request, operator=operator)
         content = [(b"content-type", page.content_type.encode()), (b"content-length", str(len(page.body)).encode())]
-        request_id = (b"x-request-id", self._ids.random_bytes(8).hex().encode())
+        request_id = (b"x-request-id", self._ids.request_id().encode())
         headers = [*(content if status != 204 else []), *headers, request_id]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else page.body})
 
     def _is_operator(self, request: Request) -> bool:
         """Say whether the operator asks; behind a proxy that is not trusted, however near, nobody is taken for him."""
-        client = self._addresses.find(request.peer, request.headers.get(b"x-forwarded-for", ()))
+        client = self._addresses.find(request.peer, request.values(b"x-forwarded-for"))
         if client.address is None or not in_networks(client.address, self._networks):
             return False
         forwarded = any(name in request.headers for name in _FORWARDED)
@@ -135,8 +135,7 @@ def refusal_reply(reply: Reply) -> bytes:
     """Return a reply as the bytes of an HTTP/1.1 response that closes the connection."""
     lines = [f"HTTP/1.1 {reply.status} {_REASONS.get(reply.status, 'Error')}".encode()]
     lines += [b"content-type: application/json", b"content-length: " + str(len(reply.body)).encode()]
-    lines += [name + b": " + value for name, value in reply.headers]
-    return b"\r\n".join([*lines, b"connection: close", b"", reply.body])
+    return b"\r\n".join([*lines, reply.headers.encode() + b"connection: close", b"", reply.body])
 
 
 _REASONS: Final = {400: "Bad Request", 503: "Service Unavailable"}

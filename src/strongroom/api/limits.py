@@ -82,6 +82,13 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
     remaining: int
     reset_s: int
 
+    def headers(self) -> str:
+        """Return the three headers as lines of a reply's head."""
+        return (
+            f"x-ratelimit-limit: {self.limit}\r\nx-ratelimit-remaining: {self.remaining}\r\n"
+            f"x-ratelimit-reset: {self.reset_s}\r\n"
+        )
+
 
 class LimitExceeded(Refused):
     """RATE_LIMITED, with the standing that the reply's headers tell."""

@@ -108,26 +108,61 @@ MOUNT: Final = "/spot"
 """The optional mount of the v3 dialect: clients send it, but do not sign it."""
 
 
+class Endpoint(msgspec.Struct, frozen=True, eq=False):
+    """An operation as one method of one path, with what every request would ask of it worked out once.
+
+    `ignores_claims`, `demands_claim` and `changes` say what its `Access` says. `remembers` is set where the path also
+    has a state-changing method, so that signatures seen here must be remembered. `headers` are the header lines of
+    each success.
+    """
+
+    operation: Operation
+    name: str
+    ignores_claims: bool
+    demands_claim: bool
+    changes: bool
+    remembers: bool
+    permission: Permission | None
+    headers: str
+
+
 class Route:
     """A path as it is received: the path that is signed for it, and its operations by method.
 
-    `allow` are the methods for an Allow header; `changes` says whether any of them changes state.
+    `endpoints` has HEAD beside each GET; `allow` are the methods for an Allow header.
     """
 
     def __init__(self, signed_path: str, dialect: Dialect) -> None:
         self.signed_path = signed_path
         self.dialect = dialect
         self.operations: dict[str, Operation] = {}
+        self.endpoints: dict[str, Endpoint] = {}
         self.allow = "OPTIONS"
-        self.changes = False
 
     def add(self, operation: Operation) -> None:
         """Answer one more method; each is declared once."""
         check(operation.method not in self.operations, f"{operation.method} {self.signed_path} is declared once")
         self.operations[operation.method] = operation
-        methods = {*self.operations, "OPTIONS", *(["HEAD"] if "GET" in self.operations else [])}
-        self.allow = ", ".join(sorted(methods))
-        self.changes |= operation.access is Access.CHANGE
+        changes = any(other.access is Access.CHANGE for other in self.operations.values())
+        self.endpoints = {method: _endpoint(other, changes=changes) for method, other in self.operations.items()}
+        if "GET" in self.endpoints:
+            self.endpoints["HEAD"] = self.endpoints["GET"]
+        self.allow = ", ".join(sorted({*self.endpoints, "OPTIONS"}))
+
+
+def _endpoint(operation: Operation, *, changes: bool) -> Endpoint:
+    """Return an operation as its path serves it; `changes` says whether the path has a state-changing method."""
+    access = operation.access
+    return Endpoint(
+        operation=operation,
+        name=operation.name,
+        ignores_claims=access is Access.OPEN,
+        demands_claim=access in (Access.READ, Access.CHANGE),
+        changes=access is Access.CHANGE,
+        remembers=changes and access is not Access.CHANGE,
+        permission=None if access is Access.PUBLIC else operation.permission,
+        headers="".join(f"{name.lower()}: {value}\r\n" for name, value in operation.headers),
+    )
 
 
 def routes_of(operations: list[Operation]) -> dict[bytes, Route]:

@@ -33,11 +33,26 @@ class Envelope(msgspec.Struct, Generic[Data], frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """What goes out: status, body, and headers beyond the usual ones."""
+    """What goes out: status, body, and the lines of the headers beyond the usual ones (see `header`).
+
+    `refusal` is the refusal's name, empty for a success.
+    """
 
     status: int
     body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    headers: str = ""
+    refusal: str = ""
+
+
+def header(name: str, value: object) -> str:
+    """Return one header as its line of a head; neither part holds a line break, as nothing a client sent is in it."""
+    return f"{name}: {value}\r\n"
+
+
+def header_pairs(lines: str) -> list[tuple[bytes, bytes]]:
+    """Return header lines as ASGI has them."""
+    pairs = (line.partition(b": ") for line in lines.encode("latin-1").split(b"\r\n") if line)
+    return [(name, value) for name, _, value in pairs]
 
 
 def number(units: int, scale: int) -> msgspec.Raw:

@@ -1,33 +1,28 @@
-"""The signed API as one thin ASGI application: exact-match routes, raw bytes in, bytes out."""
+"""The signed API: exact-match routes, raw bytes in, bytes out; one synchronous core, and plain ASGI over it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, Protocol, cast
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol, TypeAlias, cast
 
+import msgspec
 import structlog
 
 from strongroom.api.authentication import Authenticator, has_claim, read_claim, require
 from strongroom.api.calls import Call, Caller, Services, guard_of
 from strongroom.api.client_address import Client, ClientAddresses
 from strongroom.api.limits import LimitExceeded, RateLimits, Standing
-from strongroom.api.operations import Access, Answer, Dialect, Operation, Prepare, Render, Route, routes_of
-from strongroom.api.replies import Reply, error_body
+from strongroom.api.operations import Answer, Dialect, Endpoint, Operation, Perform, Prepare, Render, Route, routes_of
+from strongroom.api.replies import Reply, error_body, header, header_pairs
 from strongroom.api.requests import Disconnected, Receive, Request, Scope, Send, read_body, read_head
 from strongroom.engine.command import Guard
-from strongroom.errors import (
-    METHOD_NOT_ALLOWED,
-    NOT_FOUND,
-    RECEIVER_NOT_FOUND,
-    SYSTEM_ERROR,
-    UNAVAILABLE,
-    Refused,
-    check,
-)
-from strongroom.wallet.context import Remember, perform
+from strongroom.engine.settle import Outcome
+from strongroom.errors import METHOD_NOT_ALLOWED, NOT_FOUND, RECEIVER_NOT_FOUND, SYSTEM_ERROR, UNAVAILABLE, Refused
+from strongroom.wallet.context import Remember, start
 
-_JSON: Final = (b"content-type", b"application/json")
-_NO_STORE: Final = (b"cache-control", b"no-store")
+Respond: TypeAlias = Callable[[int, str, bytes], None]
+"""How a request is answered, once: called with the status, the lines of the headers, and the body."""
 
 log = structlog.get_logger("api")
 
@@ -38,6 +33,22 @@ class RequestEvents(Protocol):
     def answered(self, operation: str, status: int, code: str, seconds: float) -> None:
         """Tell the operation's name (or "unknown"), the status, the refusal's name (or "") and the time it took."""
         ...
+
+
+class Exchange(msgspec.Struct, eq=False):
+    """A request while it is answered: who is told the reply, its place in the API, and what the reply's headers say.
+
+    `began_s` is when the head was there, on the monotonic clock. `call` is there once the request has come so far.
+    """
+
+    request: Request
+    began_s: float
+    respond: Respond
+    route: Route | None
+    endpoint: Endpoint | None
+    call: Call | None = None
+    standing: Standing | None = None
+    request_id: str = ""
 
 
 class Api:
@@ -57,12 +68,15 @@ class Api:
         cors_origins: frozenset[str] = frozenset(),
     ) -> None:
         self._services = services
+        self._context = services.context
+        self._clock = services.context.clock
         self._routes = routes_of(operations)
         self._authenticator = authenticator
         self._limits = limits
         self._addresses = addresses
         self._events = events
-        self._cors_origins = frozenset(origin.encode() for origin in cors_origins)
+        self._cors_origins = {origin.encode(): origin for origin in cors_origins}
+        self._performing: set[asyncio.Task[None]] = set()
         self.draining = False
 
     @property
@@ -71,188 +85,221 @@ class Api:
         return self._routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request."""
-        clock, ids = self._services.context.clock, self._services.context.ids
-        started_s = clock.monotonic_s()
+        """Answer one HTTP request as an ASGI application."""
+        began_s = self._clock.monotonic_s()
         request = read_head(scope)
-        route = self._routes.get(request.path)
-        operation = route and route.operations.get("GET" if request.method == "HEAD" else request.method)
-        request_id = ids.random_bytes(8).hex()
-        exchange = Exchange(request, route, operation)
+        answered: asyncio.Future[tuple[int, str, bytes]] = asyncio.get_running_loop().create_future()
+
+        def respond(status: int, headers: str, body: bytes) -> None:
+            if not answered.done():
+                answered.set_result((status, headers, body))
+
         try:
-            reply = await self._reply(exchange, receive)
+            body = await read_body(receive)
         except Disconnected:
             return
         except Refused as refusal:
-            exchange.code = refusal.error.name
+            self.refuse(request, refusal, began_s, respond)
+        else:
+            self.handle(request, body, began_s, respond)
+        status, headers, body = await answered
+        await send({"type": "http.response.start", "status": status, "headers": header_pairs(headers)})
+        await send({"type": "http.response.body", "body": body})
+
+    def handle(self, request: Request, body: bytes, began_s: float, respond: Respond) -> None:
+        """Answer a request with its whole body: at once, or when what it depends on is durable."""
+        self._take(self._exchange(request, began_s, respond), self._answer, body)
+
+    def refuse(self, request: Request, refusal: Refused, began_s: float, respond: Respond) -> None:
+        """Answer a request whose body is not there: too large, or too late."""
+        exchange = self._exchange(request, began_s, respond)
+        self._finish(exchange, self._refusal(exchange, refusal))
+
+    def _exchange(self, request: Request, began_s: float, respond: Respond) -> Exchange:
+        route = self._routes.get(request.path)
+        endpoint = None if route is None else route.endpoints.get(request.method)
+        return Exchange(request, began_s, respond, route, endpoint)
+
+    def _take(self, exchange: Exchange, step: Callable[[Exchange, Any], Reply | None], given: object) -> None:
+        """Take one step with a request, and answer it with what comes of that; None is answered by a later step."""
+        try:
+            reply = step(exchange, given)
+        except Refused as refusal:
             reply = self._refusal(exchange, refusal)
         except Exception as error:
-            log.error("request failed", request_id=request_id, operation=exchange.name, exc_info=error)
-            exchange.code = SYSTEM_ERROR.name
+            exchange.request_id = self._context.ids.request_id()
+            log.error("request failed", request_id=exchange.request_id, operation=_name(exchange), exc_info=error)
             reply = self._refusal(exchange, SYSTEM_ERROR())
-        headers = [*reply.headers, *self._headers(exchange), (b"x-request-id", request_id.encode())]
-        await _send(send, request.method, reply, headers)
-        self._events.answered(exchange.name, reply.status, exchange.code, clock.monotonic_s() - started_s)
+        if reply is not None:
+            self._finish(exchange, reply)
 
-    async def _reply(self, exchange: Exchange, receive: Receive) -> Reply:
+    def _answer(self, exchange: Exchange, body: bytes) -> Reply | None:
         """Answer in the contract's order: size, headers, key ... permission, rate limit, then the operation itself."""
-        body = await read_body(receive)
         if self.draining:
             raise UNAVAILABLE("System draining")
-        request, route, operation = exchange.request, exchange.route, exchange.operation
+        request, route, endpoint = exchange.request, exchange.route, exchange.endpoint
         if route is None:
             raise NOT_FOUND("no such path")
-        if request.method == "OPTIONS":
-            return Reply(204, b"", ((b"allow", route.allow.encode()),))
-        if operation is None:
+        if endpoint is None:
+            if request.method == "OPTIONS":
+                return Reply(204, b"", header("allow", route.allow))
             raise METHOD_NOT_ALLOWED(f"the path answers {route.allow}")
-        client = self._addresses.find(request.peer, request.headers.get(b"x-forwarded-for", ()))
-        call = Call(self._services, route, operation, request.headers, request.query, body)
-        call.caller = self._authenticate(exchange, client, body)
-        exchange.standing = self._limit(operation, call.caller, client)
-        if operation.access is Access.CHANGE:
-            return await self._change(call)
-        if call.caller is not None and route.changes:
-            await self._remember(call.caller)
-        check(operation.answer is not None, "what does not change something answers")
-        # Also where there is no parameter to read: a bad body is refused by every operation.
-        _ = call.read(operation.request)
-        return Reply(200, cast(Answer, operation.answer)(call), _static_headers(operation))
+        client = self._addresses.find(request.peer, request.values(b"x-forwarded-for"))
+        caller = self._authenticate(request, route, endpoint, client, body)
+        exchange.standing = self._limit(endpoint, caller, client)
+        exchange.call = call = Call(self._services, route, endpoint.operation, request, body, caller)
+        if caller is not None:
+            if endpoint.changes:
+                return self._change(exchange, call, caller)
+            if endpoint.remembers:
+                return self._remember(exchange, caller)
+        return self._read(exchange, call)
 
-    def _authenticate(self, exchange: Exchange, client: Client, body: bytes) -> Caller | None:
-        operation, headers = exchange.operation, exchange.request.headers
-        if operation is None or exchange.route is None or not exchange.signed:
+    def _authenticate(
+        self, request: Request, route: Route, endpoint: Endpoint, client: Client, body: bytes
+    ) -> Caller | None:
+        if not endpoint.demands_claim and (endpoint.ignores_claims or not has_claim(request)):
             return None
         self._limits.check_client(client.bucket)
         try:
-            claim = read_claim(headers)
-            caller = self._authenticator.verify(claim, exchange.route.signed_path, body, client)
+            caller = self._authenticator.verify(read_claim(request), route.signed_path, body, client)
         except Refused as refusal:
             if refusal.error.status == 401:
                 self._limits.authentication_failed(client.bucket)
             raise
-        if operation.permission is not None and operation.access is not Access.PUBLIC:
-            require(caller, operation.permission)
+        if endpoint.permission is not None:
+            require(caller, endpoint.permission)
         return caller
 
-    def _limit(self, operation: Operation, caller: Caller | None, client: Client) -> Standing | None:
+    def _limit(self, endpoint: Endpoint, caller: Caller | None, client: Client) -> Standing | None:
         if caller is None:
             return self._limits.public_call(client.bucket)
         tier, user = caller.key.tier, caller.user.uid
-        if operation.access is Access.CHANGE:
-            standing = self._limits.wallet_call(tier, user, operation.name)
-            if operation.finds_receiver:
+        if endpoint.changes:
+            standing = self._limits.wallet_call(tier, user, endpoint.name)
+            if endpoint.operation.finds_receiver:
                 self._limits.check_receiver_refusals(tier, user)
             return standing
-        return self._limits.signed_call(tier, user, caller.key.number, operation.name)
+        return self._limits.signed_call(tier, user, caller.key.number, endpoint.name)
 
-    async def _remember(self, caller: Caller) -> None:
+    def _read(self, exchange: Exchange, call: Call) -> Reply:
+        """Carry out a reading operation."""
+        operation = call.operation
+        # Also where there is no parameter to read: a bad body is refused by every operation.
+        _ = call.read(operation.request)
+        return Reply(200, cast(Answer, operation.answer)(call), cast(Endpoint, exchange.endpoint).headers)
+
+    def _remember(self, exchange: Exchange, caller: Caller) -> None:
         """Remember the signature of a GET whose path also changes state, so that it can authorise no change."""
         guard = Guard(owner=caller.user.uid)
         command = Remember(guard, caller.key.number, caller.signature, caller.expires_ms)
-        outcome = await self._services.context.submit(command)
-        if outcome.refusal is not None:
-            raise outcome.refusal
+        self._context.offer(command, lambda outcome: self._take(exchange, self._remembered, outcome))
 
-    async def _change(self, call: Call) -> Reply:
+    def _remembered(self, exchange: Exchange, outcome: Outcome | Exception) -> Reply:
+        _ = _done(outcome)
+        return self._read(exchange, cast(Call, exchange.call))
+
+    def _change(self, exchange: Exchange, call: Call, caller: Caller) -> None:
         """Carry out a changing operation; whatever becomes of it from here on, the signature is used up."""
-        operation, context = call.operation, self._services.context
-        caller, render = cast(Caller, call.caller), cast(Render, operation.render)
-        guard = guard_of(call, caller)
+        operation, guard = call.operation, guard_of(call, caller)
         if operation.perform is not None:
-            outcome = await operation.perform(call, guard)
-        else:
-            prepare = cast(Prepare, operation.prepare)
-            outcome = await perform(context, guard, lambda: prepare(call, guard))
-        if outcome.refusal is not None:
-            if outcome.refusal.error is RECEIVER_NOT_FOUND:
-                self._limits.note_receiver_refusal(caller.user.uid)
-            raise outcome.refusal
-        body = render(call, outcome.result, outcome.at_ms)
-        return Reply(200, body, ((b"idempotency-replayed", b"true"),) if outcome.repeated else ())
+            task = asyncio.get_running_loop().create_task(self._perform(exchange, operation.perform, call, guard))
+            self._performing.add(task)
+            task.add_done_callback(self._performing.discard)
+            return
+        prepare = cast(Prepare, operation.prepare)
+        start(
+            self._context,
+            guard,
+            lambda: prepare(call, guard),
+            lambda outcome: self._take(exchange, self._changed, outcome),
+        )
+
+    async def _perform(self, exchange: Exchange, perform: Perform, call: Call, guard: Guard) -> None:
+        try:
+            outcome = await perform(call, guard)
+        except Exception as error:  # noqa: BLE001 - it is told apart where the request is answered
+            outcome = error
+        self._take(exchange, self._changed, outcome)
+
+    def _changed(self, exchange: Exchange, outcome: Outcome | Exception) -> Reply:
+        """Answer with what became of a change."""
+        call = cast(Call, exchange.call)
+        if isinstance(outcome, Outcome) and outcome.refusal and outcome.refusal.error is RECEIVER_NOT_FOUND:
+            self._limits.note_receiver_refusal(call.owner)
+        done = _done(outcome)
+        body = cast(Render, call.operation.render)(call, done.result, done.at_ms)
+        return Reply(200, body, header("idempotency-replayed", "true") if done.repeated else "")
 
     def _refusal(self, exchange: Exchange, refusal: Refused) -> Reply:
-        headers: list[tuple[bytes, bytes]] = []
+        headers = ""
         if isinstance(refusal, LimitExceeded):
             exchange.standing = refusal.standing
         if refusal.retry_after_s is not None:
-            headers.append((b"retry-after", str(refusal.retry_after_s).encode()))
+            headers += header("retry-after", refusal.retry_after_s)
         if exchange.route is not None and refusal.error is METHOD_NOT_ALLOWED:
-            headers.append((b"allow", exchange.route.allow.encode()))
+            headers += header("allow", exchange.route.allow)
         if self.draining:
             # So that no client has its next request on its way here when the connection is cut.
-            headers.append((b"connection", b"close"))
-        now_ms = self._services.context.clock.now_ms()
-        return Reply(refusal.error.status, error_body(refusal, exchange.dialect, now_ms), tuple(headers))
+            headers += header("connection", "close")
+        # An unknown path is answered as wallet v1 does, whatever it looks like.
+        dialect = Dialect.PLAIN if exchange.route is None else exchange.route.dialect
+        body = error_body(refusal, dialect, self._clock.now_ms())
+        return Reply(refusal.error.status, body, headers, refusal.error.name)
 
-    def _headers(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
-        headers: list[tuple[bytes, bytes]] = []
-        if exchange.signed:
-            headers.append(_NO_STORE)
-        if (standing := exchange.standing) is not None:
-            headers.append((b"x-ratelimit-limit", str(standing.limit).encode()))
-            headers.append((b"x-ratelimit-remaining", str(standing.remaining).encode()))
-            headers.append((b"x-ratelimit-reset", str(standing.reset_s).encode()))
-        if self._cors_origins:
-            headers += self._cors_headers(exchange)
-        return headers
+    def _finish(self, exchange: Exchange, reply: Reply) -> None:
+        """Answer, with the headers that every reply has, and count it."""
+        status, body, standing = reply.status, reply.body, exchange.standing
+        content = "" if status == 204 else f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        private = "cache-control: no-store\r\n" if _is_private(exchange) else ""
+        limits = "" if standing is None else standing.headers()
+        cors = self._cors_headers(exchange) if self._cors_origins else ""
+        request_id = exchange.request_id or self._context.ids.request_id()
+        headers = f"{content}{reply.headers}{private}{limits}{cors}x-request-id: {request_id}\r\n"
+        exchange.respond(status, headers, b"" if exchange.request.method == "HEAD" else body)
+        seconds = self._clock.monotonic_s() - exchange.began_s
+        self._events.answered(_name(exchange), status, reply.refusal, seconds)
 
-    def _cors_headers(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
+    def _cors_headers(self, exchange: Exchange) -> str:
         """Return what lets a browser's page of a configured origin call, and read the headers of the reply."""
-        origin = exchange.request.headers.get(b"origin", [b""])[0]
-        if origin not in self._cors_origins:
-            return [(b"vary", b"Origin")]
-        headers = [(b"vary", b"Origin"), (b"access-control-allow-origin", origin)]
+        vary = header("vary", "Origin")
+        given = exchange.request.values(b"origin")
+        origin = self._cors_origins.get(given[0]) if given else None
+        if origin is None:
+            return vary
+        allowed = vary + header("access-control-allow-origin", origin)
         if exchange.request.method != "OPTIONS" or exchange.route is None:
-            return [*headers, (b"access-control-expose-headers", _EXPOSED_HEADERS)]
-        methods = exchange.route.allow.encode()
-        return [*headers, (b"access-control-allow-methods", methods), (b"access-control-allow-headers", _SENT_HEADERS)]
+            return allowed + _EXPOSED_HEADERS
+        return allowed + header("access-control-allow-methods", exchange.route.allow) + _SENT_HEADERS
 
 
-_SENT_HEADERS: Final = (
-    b"request-api, request-nonce, request-sign, btse-api, btse-nonce, btse-sign, idempotency-key, content-type"
+_SENT_HEADERS: Final = header(
+    "access-control-allow-headers",
+    "request-api, request-nonce, request-sign, btse-api, btse-nonce, btse-sign, idempotency-key, content-type",
 )
-_EXPOSED_HEADERS: Final = (
-    b"x-request-id, retry-after, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset, idempotency-replayed"
+_EXPOSED_HEADERS: Final = header(
+    "access-control-expose-headers",
+    "x-request-id, retry-after, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset, idempotency-replayed",
 )
 
 
-class Exchange:
-    """What is known of a request while it is answered: its route, and what the reply's headers shall say."""
-
-    def __init__(self, request: Request, route: Route | None, operation: Operation | None) -> None:
-        self.request = request
-        self.route = route
-        self.operation = operation
-        self.standing: Standing | None = None
-        self.code = ""
-
-    @property
-    def name(self) -> str:
-        """The operation's name, for metrics: from a closed set."""
-        return self.operation.name if self.operation else "unknown"
-
-    @property
-    def signed(self) -> bool:
-        """Whether the request is signed or has to be, so that its reply, whatever it says, is for nobody else."""
-        access = self.operation.access if self.operation else None
-        if access is Access.OPEN:
-            return False
-        return access in (Access.READ, Access.CHANGE) or has_claim(self.request.headers)
-
-    @property
-    def dialect(self) -> Dialect:
-        """Whose error bodies the reply uses; an unknown path is answered as wallet v1 does, whatever it looks like."""
-        if self.route is not None:
-            return self.route.dialect
-        return Dialect.PLAIN
+def _name(exchange: Exchange) -> str:
+    """Return the operation's name, for metrics: from a closed set."""
+    return "unknown" if exchange.endpoint is None else exchange.endpoint.name
 
 
-def _static_headers(operation: Operation) -> tuple[tuple[bytes, bytes], ...]:
-    return tuple((name.lower().encode(), value.encode()) for name, value in operation.headers)
+def _is_private(exchange: Exchange) -> bool:
+    """Say whether the request is signed or has to be, so that its reply, whatever it says, is for nobody else."""
+    endpoint = exchange.endpoint
+    if endpoint is not None and (endpoint.demands_claim or endpoint.ignores_claims):
+        return endpoint.demands_claim
+    return has_claim(exchange.request)
 
 
-async def _send(send: Send, method: str, reply: Reply, headers: list[tuple[bytes, bytes]]) -> None:
-    content = [] if reply.status == 204 else [_JSON, (b"content-length", str(len(reply.body)).encode())]
-    await send({"type": "http.response.start", "status": reply.status, "headers": [*content, *headers]})
-    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else reply.body})
+def _done(outcome: Outcome | Exception) -> Outcome:
+    """Return the outcome of what was done. Raises what it was refused with, or why there is none."""
+    if isinstance(outcome, Exception):
+        raise outcome
+    if outcome.refusal is not None:
+        raise outcome.refusal
+    return outcome

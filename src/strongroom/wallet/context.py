@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import ClassVar, Final, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar, Final, Protocol, TypeAlias
 
 from strongroom.clock import Clock, Ids
 from strongroom.engine.command import Command, Decision, Guard, View
@@ -18,12 +18,23 @@ from strongroom.wallet.catalogue import Catalogue, catalogue_of
 
 _MAX_TRIES: Final = 8
 
+Answer: TypeAlias = Callable[[Outcome | Exception], None]
+"""Who waits for a command: called with its durable outcome, or with why there is none; it must not raise."""
+
 
 class Submit(Protocol):
     """How a command gets to the writer."""
 
     async def __call__(self, command: Command) -> Outcome:
         """Return the durable outcome of a command."""
+        ...
+
+
+class Offer(Protocol):
+    """How a command gets to the writer from where nothing can be awaited."""
+
+    def __call__(self, command: Command, answer: Answer) -> None:
+        """Have `answer` called with the durable outcome. Raises `Refused` where the command is not accepted."""
         ...
 
 
@@ -47,11 +58,12 @@ class AddressFormat(Protocol):
 class Context:
     """The means of the use cases: the way to the writer, committed state, time, ids, prices and address formats.
 
-    `formats` are by the network's code.
+    `formats` are by the network's code; `offer` is the way to the writer for a door that calls back.
     """
 
-    def __init__(self, submit: Submit, reads: Reads, clock: Clock, ids: Ids) -> None:
+    def __init__(self, submit: Submit, reads: Reads, clock: Clock, ids: Ids, offer: Offer | None = None) -> None:
         self.submit = submit
+        self.offer = offer or _accept_nothing
         self.reads = reads
         self.clock = clock
         self.ids = ids
@@ -62,6 +74,11 @@ class Context:
     def catalogue(self) -> Catalogue:
         """The assets and networks as the settings have them now."""
         return catalogue_of(self.reads.row(Settings, 0).snapshot)
+
+
+def _accept_nothing(command: Command, answer: Answer) -> None:
+    """Take the place of `offer` where no door calls back."""
+    raise UNAVAILABLE("System busy")
 
 
 class Declined(Command, frozen=True):
@@ -104,20 +121,52 @@ async def perform(context: Context, guard: Guard, prepare: Callable[[], Command]
     A refusal while preparing goes through the writer as well, where replays are told from fresh requests and the
     signature is used up. Raises `Refused` UNAVAILABLE when nothing was done.
     """
-    for _ in range(_MAX_TRIES):
-        try:
-            command = prepare()
-        except Refused as refusal:
-            return await decline(context, guard, refusal)
+    for command in _tries(guard, prepare):
         outcome = await context.submit(command)
         if not outcome.stale:
             return outcome
     raise UNAVAILABLE("System busy")
 
 
+def start(context: Context, guard: Guard, prepare: Callable[[], Command], answer: Answer) -> None:
+    """Do as `perform` does, and have `answer` called with the outcome, or with what `perform` would raise.
+
+    What the first preparation raises, and a first command that is not accepted, is raised here; then nothing is called.
+    """
+    tries = _tries(guard, prepare)
+
+    def take(outcome: Outcome | Exception) -> None:
+        if isinstance(outcome, Exception) or not outcome.stale:
+            answer(outcome)
+            return
+        try:
+            command = next(tries, None)
+            if command is None:
+                raise UNAVAILABLE("System busy")
+            context.offer(command, take)
+        except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is
+            answer(error)
+
+    context.offer(next(tries), take)
+
+
+def _tries(guard: Guard, prepare: Callable[[], Command]) -> Iterator[Command]:
+    """Yield what to put to the writer until an outcome is not stale: the command, or what its preparation refused."""
+    for _ in range(_MAX_TRIES):
+        try:
+            command = prepare()
+        except Refused as refusal:
+            command = _declined(guard, refusal)
+        yield command
+
+
 async def decline(context: Context, guard: Guard, refusal: Refused) -> Outcome:
     """Carry out a refusal: the request changes nothing, but its signature is used up, unless it is a replay."""
-    return await context.submit(Declined(guard, refusal.error.name, refusal.message))
+    return await context.submit(_declined(guard, refusal))
+
+
+def _declined(guard: Guard, refusal: Refused) -> Declined:
+    return Declined(guard, refusal.error.name, refusal.message)
 
 
 async def perform_own(context: Context, prepare: Callable[[], Command]) -> Outcome:
