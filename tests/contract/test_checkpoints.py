@@ -31,6 +31,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUn
     """Let a log be long soon."""
     monkeypatch.setattr(checkpoints, "START_AT_PAGES", 60)
     monkeypatch.setattr(checkpoints, "FINISH_AT_PAGES", 20)
+    monkeypatch.setattr(checkpoints, "LOOK_EVERY_COMMITS", 2)
 
 
 async def test_the_log_starts_anew_while_commits_go_on(tmp_path: Path) -> None:

@@ -17,38 +17,42 @@ START_AT_PAGES: Final = 4_000
 FINISH_AT_PAGES: Final = 250
 """So few pages are copied right behind a commit."""
 
+LOOK_EVERY_COMMITS: Final = 32
 _MOST_PASSES: Final = 6
 
 
 class Checkpoints:
-    """When to copy, and how far it has come. `pages` are those in the log since it started anew."""
+    """When to copy, and how far it has come. `pages` are those in the log when it was last looked at."""
 
     def __init__(self, writer: apsw.Connection, beside: apsw.Connection) -> None:
         """`writer` makes the commits; `beside` is a connection for another thread."""
         self._writer = writer
         self._beside = beside
-        self._is_copying = False
+        self._commits = 0
+        self._is_looking = False
         self._is_nearly_done = False
         self._start_at_pages = START_AT_PAGES
         self.pages = 0
-        writer.set_wal_hook(self._note)
 
     def begin(self) -> bool:
-        """Say whether it is time to `copy`; once so, not again before that has ended."""
-        if self._is_copying or self._is_nearly_done or self.pages < self._start_at_pages:
+        """Say after a commit whether it is time to `copy`; once so, not again before that has ended."""
+        self._commits += 1
+        if self._is_looking or self._is_nearly_done or self._commits % LOOK_EVERY_COMMITS:
             return False
-        self._is_copying = True
+        self._is_looking = True
         return True
 
     def copy(self) -> None:
-        """Copy pages beside the commits, pass by pass, until only a few are left."""
+        """Where the log is long, copy its pages beside the commits, pass by pass, until only a few are left."""
         try:
+            if self._left(self._beside, "NOOP") < self._start_at_pages:
+                return
             for _ in range(_MOST_PASSES):
-                if self._pass(self._beside) <= FINISH_AT_PAGES:
+                if self._left(self._beside, "PASSIVE") <= FINISH_AT_PAGES:
                     break
             self._is_nearly_done = True
         finally:
-            self._is_copying = False
+            self._is_looking = False
 
     def finish(self) -> None:
         """Right behind a commit: copy what `copy` left, so that the next commit starts the log anew.
@@ -57,20 +61,18 @@ class Checkpoints:
         """
         if self._is_nearly_done:
             self._is_nearly_done = False
-            self._start_at_pages = START_AT_PAGES + (self.pages if self._pass(self._writer) else 0)
+            left = self._left(self._writer, "PASSIVE")
+            self._start_at_pages = START_AT_PAGES + (self.pages if left else 0)
 
-    def _note(self, connection: apsw.Connection, database: str, pages: int) -> int:
-        self.pages = pages
-        return apsw.SQLITE_OK
-
-    def _pass(self, connection: apsw.Connection) -> int:
-        """Copy what is in the log now; return how many pages came meanwhile or could not be copied yet.
+    def _left(self, connection: apsw.Connection, mode: str) -> int:
+        """Do what a mode does and return how many pages of the log are not copied then.
 
         What a full or broken disk refuses stays in the log, whose size the metrics tell; the commits themselves say
         what is wrong.
         """
         try:
-            _, logged, copied = run(connection, "PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            _, self.pages, _ = run(connection, f"PRAGMA wal_checkpoint({mode})").fetchone()
+            _, self.pages, copied = run(connection, "PRAGMA wal_checkpoint(NOOP)").fetchone()
         except apsw.Error:
             return self.pages
-        return max(self.pages, logged) - copied
+        return self.pages - copied
