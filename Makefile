@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env dev demo test check format bench soak docs lock clean
+.PHONY: help env dev demo test check format bench soak simulate docs lock clean
 
 PYTHON := .venv/bin/python
 
@@ -28,17 +28,21 @@ format: dev ## Put the code into the house's format
 	@$(PYTHON) -m ruff check --fix src tests bench
 	@$(PYTHON) -m ruff format src tests bench
 
-bench: dev ## Measure reads and transfers a second and print a table (BENCH adds options)
+bench: dev ## Measure our speed beside nginx, pgbench and a FastAPI peer, and print a table (BENCH adds options)
+	@scripts/setup-bench.sh
 	@$(PYTHON) bench/run.py $(BENCH)
 
 soak: dev ## What is too long for every day: many more examples and every test marked soak
 	@HYPOTHESIS_PROFILE=soak $(PYTHON) -m pytest -m "soak or property or simulation or crash" --timeout 3600 $(TESTS)
 
+simulate: dev ## Play random seeds of the whole server in one process (SEEDS=5000 how many, SEED=123 that one)
+	@PYTHONPATH=src:tests $(PYTHON) -m support.simulation_runs $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
+
 docs: dev ## Write docs/reference anew from the code
 	@$(PYTHON) scripts/generate_docs.py
 
-lock: dev ## Write both locks anew from pyproject.toml (LOCK=--upgrade moves to the newest versions)
+lock: dev ## Write the locks anew from pyproject.toml (LOCK=--upgrade moves to the newest versions)
 	@scripts/lock.sh $(LOCK)
 
 clean: ## Remove .venv and every cache
-	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .venv-bench .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,103 +1,181 @@
-"""Signed balance reads and durable transfers a second, with p50 and p99, at 1, 8 and 64 connections.
+"""Our speed beside our peers' and the limit of the machine, in one run: the table of docs/performance.md.
 
-    make bench                    # or: .venv/bin/python bench/run.py --seconds 10
+    make bench                                        # the comparison; installs what it needs when root
+    make bench BENCH="--aged DIR"                     # and the ageing rows, on a ledger that is made once in DIR
+    .venv/bin/python bench/run.py --only ours         # our rows alone: needs wrk and nothing else
 
-Server and load run on this machine, the load in this process; every transfer is signed with a nonce of its own and
-durable before it is answered. Machines are noisy: read ratios within one run.
+The server has one core, the load another. Machines are noisy: read ratios within one run, and CPU time per request.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
+import platform
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
-import uvloop
-from load import Key, Nonces, Result, measure, request
+import nginx
+import ours
+import peer
+import postgres
+import table
+import world
+from load import Result
+from processes import BenchError, cores
 
-STRONGROOM = str(Path(sys.executable).with_name("strongroom"))
-CONNECTIONS = (1, 8, 64)
-KEYS = 16
-READ_PATH = "/spot/api/v3.2/user/wallet"
-TRANSFER_PATH = "/spot/api/v3.2/user/wallet/transfer"
-TRANSFER = b'{"amount":"0.00000001","asset":"BTC","toUser":"bob","toUserMail":"bob@example.com"}'
-
-
-def start_server(folder: Path) -> tuple[subprocess.Popen[str], dict[str, object]]:
-    """Start the demo without rate limits and return its process and what it says once it is ready."""
-    arguments = ["demo", "--json", "--port", "0", "--no-rate-limits", "--seconds-per-block", "60", "--data"]
-    server = subprocess.Popen([STRONGROOM, *arguments, str(folder)], stdout=subprocess.PIPE, text=True)
-    if server.stdout is None:
-        raise RuntimeError("the server's output is a pipe")
-    return server, json.loads(server.stdout.readline())
+PARTS = ("ours", "nginx", "pgbench", "baseline", "ageing")
+NGINX = "nginx, a constant"
+PGBENCH = "pgbench TPC-B, {} clients"
+BASELINE = "FastAPI + psycopg, transfers, {}"
 
 
-def make_keys(folder: Path) -> list[Key]:
-    """Return keys of alice, made through the running server: one key has a thousand nonces a second and no more."""
-    made = [
-        _strongroom(
-            "key",
-            "create",
-            "alice",
-            "--permission",
-            "Read",
-            "--permission",
-            "Transfer",
-            "--json",
-            "--data",
-            str(folder),
-        )
-        for _ in range(KEYS)
+def say(text: str) -> None:
+    """Tell whoever waits what is going on; the table alone goes to standard output."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def measure_ours(house: world.World, options: argparse.Namespace) -> Iterator[tuple[str, Result]]:
+    """Yield our rows."""
+    with ours.serving(house) as server:
+        for name, make in ours.kinds(house).items():
+            say(f"ours: {name}")
+            yield f"Strongroom, {name}", server.measure(make, options.connections, options.seconds)
+
+
+def measure_nginx(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, Result]]:
+    """Yield the row of nginx."""
+    say("nginx")
+    yield NGINX, nginx.measure(folder / "nginx", options.connections, options.seconds)
+
+
+def measure_postgres(folder: Path, house: world.World, options: argparse.Namespace) -> Iterator[tuple[str, Result]]:
+    """Yield the rows of pgbench and of the baseline, each on a new cluster."""
+    if "pgbench" in options.only:
+        with postgres.running(folder / "pgbench") as cluster:
+            postgres.fill_pgbench(cluster)
+            for clients in (8, 32):
+                say(f"pgbench, {clients} clients")
+                rate, average_ms = postgres.pgbench(cluster, clients, options.seconds)
+                yield PGBENCH.format(clients), Result(rate, average_ms, 0, 0, 0, 0)
+    if "baseline" in options.only:
+        with postgres.running(folder / "baseline") as cluster:
+            peer.fill(cluster, house)
+            for where, on in peer.placements().items():
+                say(f"baseline {where}")
+                found = peer.measure(cluster, house, options.connections, options.seconds, on)
+                yield BASELINE.format(where), found
+
+
+def comparison(folder: Path, options: argparse.Namespace) -> dict[str, Result]:
+    """Measure the parts that were asked for, in one run."""
+    results: dict[str, Result] = {}
+    say(f"making a house of {options.users:,} users")
+    house = world.make(folder / "house", options.users)
+    if "ours" in options.only:
+        results.update(measure_ours(house, options))
+    if "nginx" in options.only:
+        results.update(measure_nginx(folder, options))
+    results.update(measure_postgres(folder, house, options))
+    return results
+
+
+def aims(results: dict[str, Result]) -> list[table.Aim]:
+    """Return the figures that the issue names, beside their aims."""
+
+    def best(beginning: str) -> float | None:
+        return max((r.per_second for name, r in results.items() if name.startswith(beginning)), default=None)
+
+    def ratio(one: float | None, other: float | None) -> float | None:
+        return None if one is None or other is None else one / other
+
+    transfers = results.get("Strongroom, transfers")
+    rate = transfers and transfers.per_second
+    reads = ratio(best("Strongroom, balance reads"), best(NGINX))
+    return [
+        *table.at_least("durable signed transfers / pgbench TPC-B", ratio(rate, best("pgbench")), 8, "{:.2f}"),
+        *table.at_least("durable signed transfers / FastAPI + PostgreSQL", ratio(rate, best("FastAPI")), 8, "{:.2f}"),
+        *table.at_least("signed balance reads / nginx constant", reads, 0.3, "{:.3f}"),
+        *table.at_least("the same, as the next step", reads, 0.4, "{:.3f}"),
+        *table.at_most("transfers' p99", transfers and transfers.p99_ms, 8, "{:.2f} ms"),
     ]
-    return [Key(key["key"], key["secret"]) for key in made]
 
 
-def _strongroom(*arguments: str) -> dict[str, str]:
-    done = subprocess.run([STRONGROOM, *arguments], check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)
+def machine(options: argparse.Namespace) -> str:
+    """Return what was measured where."""
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    model = models[0].partition(":")[2].strip() if models else platform.machine()
+    revision = _told(["git", "-C", str(world.HERE), "describe", "--always", "--dirty"])
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, revision {revision}, Python {platform.python_version()}, "
+        f"Linux {platform.release()}, {model}, {os.cpu_count()} cores, {file_system(options.work)}; "
+        f"load average before {options.load_before:.1f}; {options.users:,} users x 10 assets, "
+        f"{options.connections} connections, {options.seconds:g} s a row."
+    )
 
 
-def requests_of(keys: list[Key]) -> dict[str, Callable[[], bytes]]:
-    """Return what makes the requests of each kind."""
-    nonces = Nonces(keys)
-    return {
-        "signed balance reads": lambda: request(*nonces.take(), "GET", READ_PATH),
-        "durable transfers": lambda: request(*nonces.take(), "POST", TRANSFER_PATH, TRANSFER),
-    }
+def file_system(folder: str) -> str:
+    """Return the kind of the file system that a folder is on, with a warning where nothing on it is durable."""
+    kind = _told(["stat", "-f", "-c", "%T", folder])
+    return f"{kind}, WHICH IS MEMORY: NOTHING HERE IS DURABLE" if kind in ("tmpfs", "ramfs") else kind
 
 
-def show(kind: str, connections: int, result: Result) -> None:
-    """Print a row of the table."""
-    failed = f"  {result.failures} failed" if result.failures else ""
-    row = f"{kind:22} {connections:4} {result.per_second:10,.0f} {result.p50_ms:9.2f} {result.p99_ms:9.2f}{failed}"
-    print(row, flush=True)
+def _told(command: list[str]) -> str:
+    """Return what a command says, nothing if it fails."""
+    return subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip()
 
 
-async def main(seconds: float) -> int:
-    """Measure every kind at every number of connections; return how many requests failed."""
-    failures = 0
-    with tempfile.TemporaryDirectory(prefix="strongroom-bench-", dir=".") as folder:
-        data = Path(folder) / "data"
-        server, ready = start_server(data)
-        try:
-            print(f"{'':22} {'conn':>4} {'a second':>10} {'p50 ms':>9} {'p99 ms':>9}")
-            for kind, make in requests_of(make_keys(data)).items():
-                for connections in CONNECTIONS:
-                    result = await measure(str(ready["base_url"]), make, connections, seconds)
-                    show(kind, connections, result)
-                    failures += result.failures
-        finally:
-            server.send_signal(signal.SIGTERM)
-            server.wait(timeout=30)
-    return failures
+@contextmanager
+def work_folder(base: str) -> Iterator[Path]:
+    """Give a new folder on the disk of `base`, and remove it at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="strongroom-bench-", dir=base))
+    try:
+        # PostgreSQL is another user and must get through.
+        folder.chmod(0o711)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_options() -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help=f"the parts to measure, of {','.join(PARTS)}; default: all, ageing with --aged")
+    parser.add_argument("--seconds", type=float, default=10, help="how long each row is measured, 1 to 20 (10)")
+    parser.add_argument("--users", type=int, default=10_000, help="customers, each with ten assets (10000)")
+    parser.add_argument("--connections", type=int, default=64, help="connections of the load (64)")
+    parser.add_argument("--work", default="/var/tmp", help="where to work: a folder on the disk to measure (/var/tmp)")
+    options = parser.parse_args()
+    options.only = options.only.split(",") if options.only else list(PARTS[:4])
+    if unknown := set(options.only) - set(PARTS):
+        parser.error(f"there is no part {', '.join(unknown)}: choose of {', '.join(PARTS)}")
+    if not 1 <= options.seconds <= 20:
+        parser.error("--seconds is 1 to 20: the requests are signed before, and their nonces are good for 50 s")
+    return options
+
+
+def main() -> int:
+    """Measure, print the tables, and return 1 if a request failed."""
+    options = read_options()
+    options.load_before = os.getloadavg()[0]
+    _ = signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: stopped"))
+    try:
+        _ = cores()
+        with work_folder(options.work) as folder:
+            results = comparison(folder, options)
+    except BenchError as error:
+        sys.exit(f"bench: {error}")
+    print(machine(options), table.of_results(results), table.of_aims(aims(results)), sep="\n\n")
+    return 1 if any(result.failures for result in results.values()) else 0
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Measure signed reads and durable transfers.")
-    parser.add_argument("--seconds", type=float, default=5, help="how long each row is measured")
-    sys.exit(1 if uvloop.run(main(parser.parse_args().seconds)) else 0)
+    sys.exit(main())

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Write both locks anew from pyproject.toml: exact versions, a hash for every file, and no index, host or path.
+# Write the locks anew from pyproject.toml: exact versions, a hash for every file, and no index, host or path.
 # A version that is locked already stays where pyproject.toml still allows it; pass --upgrade to move to the newest.
 # Needs the development environment: run "make test" or "scripts/setup.sh dev" before.
 set -eu
@@ -9,7 +9,7 @@ lock() {
     output=$1
     shift
     if [ -f "$output" ]; then grep -v '^#' "$output" >"$output.new"; fi
-    .venv/bin/uv pip compile pyproject.toml --group build --universal --python-version 3.11 --no-build \
+    .venv/bin/uv pip compile --universal --python-version 3.11 --no-build \
         --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet \
         --output-file "$output.new" "$@" >/dev/null
     {
@@ -20,6 +20,8 @@ lock() {
 }
 
 # The larger set first: what development adds may hold a shared package back, and both must install the same one.
-lock requirements-dev.lock --extra dev "$@"
-lock requirements.lock --constraint requirements-dev.lock "$@"
-echo "Wrote requirements.lock and requirements-dev.lock."
+lock requirements-dev.lock pyproject.toml --group build --extra dev "$@"
+lock requirements.lock pyproject.toml --group build --constraint requirements-dev.lock "$@"
+# The peer of the bench shares nothing with the product but the server it runs on: the same version of that.
+lock requirements-bench.lock --group bench --constraint requirements-dev.lock "$@"
+echo "Wrote requirements.lock, requirements-dev.lock and requirements-bench.lock."

@@ -1,0 +1,143 @@
+"""The world that is measured: a house whose customers have a key and money in every asset, made by its own commands."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from strongroom.application import Application
+from strongroom.clock import Clock, Ids, SetClock
+from strongroom.config.secrets import load_master_key, write_master_key
+from strongroom.config.settings import Config, load_config
+from strongroom.engine.command import NOBODY, Command
+from strongroom.engine.settle import settle
+from strongroom.observe.logs import configure_logs
+from strongroom.records.history import LineType
+from strongroom.store.sqlite.store import SqliteStore
+from strongroom.wallet.bookings import Book
+from strongroom.wallet.context import Context
+from strongroom.wallet.keys import KeyTerms, SecretBox, prepare_key
+from strongroom.wallet.users import OpenUser
+
+HERE = Path(__file__).parent
+CONFIG_FILE = "house.toml"
+CUSTOMERS_FILE = "customers.json"
+FUNDS = 1_000 * 10**8
+"""What every customer has of every asset, in units: a thousand."""
+
+_BATCH = 1_000
+_SEED = 20_261_124
+
+
+class Customer(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A customer with its one key."""
+
+    uid: int
+    username: str
+    mail: str
+    key: str
+    secret: str
+
+
+class World(NamedTuple):
+    """A house: its folder, the codes of its assets in the order of their numbers, and its customers."""
+
+    folder: Path
+    assets: list[str]
+    customers: list[Customer]
+
+    @property
+    def config(self) -> Path:
+        """The settings file."""
+        return self.folder / CONFIG_FILE
+
+
+def make(folder: Path, users: int) -> World:
+    """Make a house with so many customers in a new folder."""
+    configure_logs("warning", "console")
+    (folder / "data").mkdir(parents=True)
+    _ = shutil.copy(HERE / CONFIG_FILE, folder / CONFIG_FILE)
+    config = load_config(folder / CONFIG_FILE, {})
+    write_master_key(Path(config.master_key_file), Ids(Clock()).random_bytes(32))
+    box = SecretBox(load_master_key(config, {}))
+    asyncio.run(_declare(config))
+    customers: list[Customer] = []
+    assets = {code: asset.number for code, asset in config.assets.items()}
+    fill(config.folder, _openings(users, list(assets.values()), box, customers), users * (len(assets) + 2))
+    (folder / CUSTOMERS_FILE).write_bytes(msgspec.json.encode(customers))
+    return World(folder, list(assets), customers)
+
+
+def read(folder: Path) -> World:
+    """Return the house that was made in a folder."""
+    config = load_config(folder / CONFIG_FILE, {})
+    customers = msgspec.json.decode((folder / CUSTOMERS_FILE).read_bytes(), type=list[Customer])
+    return World(folder, list(config.assets), customers)
+
+
+async def _declare(config: Config) -> None:
+    """Start the house once: it keeps its assets, and derives its first addresses."""
+    async with Application(config, load_master_key(config, {})).running():
+        pass
+
+
+def _openings(users: int, assets: list[int], box: SecretBox, customers: list[Customer]) -> Iterator[Command]:
+    """Yield the commands that open the customers with their keys and their money, and note each customer."""
+    context = Context(_nobody, None, Clock(), Ids(Clock()))  # pyright: ignore[reportArgumentType]
+    uids = random.Random(_SEED).sample(range(1_000_000_000, 10_000_000_000), users)
+    for number, uid in enumerate(uids):
+        username = f"user{number:06d}"
+        mail = f"{username}@example.com"
+        yield OpenUser(NOBODY, uid, username, mail)
+        making, secret = prepare_key(context, NOBODY, box, uid, KeyTerms())
+        yield making
+        for asset in assets:
+            yield Book(NOBODY, uid, asset, LineType.DEPOSIT, FUNDS, context.ids.ref())
+        customers.append(Customer(uid, username, mail, making.text, secret))
+
+
+async def _nobody(_: Command) -> object:
+    raise NotImplementedError
+
+
+def fill(folder: Path, commands: Iterable[Command], expected: int, clock: SetClock | None = None) -> None:
+    """Carry commands out through the real `settle` and the real store, as fast as that goes.
+
+    Raises RuntimeError if one is refused.
+    """
+    time_of = clock or Clock()
+    store = SqliteStore(folder, Ids(time_of))
+    gc.collect()
+    gc.freeze()
+    try:
+        asyncio.run(_fill(store, iter(commands), expected, time_of))
+    finally:
+        store.close()
+        gc.unfreeze()
+
+
+async def _fill(store: SqliteStore, commands: Iterator[Command], expected: int, clock: Clock) -> None:
+    done, began_s = 0, time.perf_counter()
+    while batch := list(islice(commands, _BATCH)):
+        state = await store.begin(batch)
+        now_ms = max(clock.now_ms(), state.last_ms)
+        for command in batch:
+            outcome = settle(command, state, now_ms)
+            if outcome.refusal is not None or outcome.stale:
+                raise RuntimeError(f"{command} was refused: {outcome}")
+        await store.commit(state)
+        done += len(batch)
+        if done % (100 * _BATCH) == 0:
+            pace = done / (time.perf_counter() - began_s)
+            left_s = (expected - done) / pace
+            print(f"  {done:,} of {expected:,} commands, {pace:,.0f} a second, {left_s:,.0f} s left", file=sys.stderr)

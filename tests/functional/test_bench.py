@@ -1,0 +1,30 @@
+"""The bench really runs: what docs/performance.md tells can be measured again."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench" / "run.py"
+ROW = r"^\| Strongroom, {} \| ([\d,]+) \|.*\| 0 \|$"
+
+
+@pytest.mark.skipif(not (shutil.which("wrk") or os.environ.get("CI")), reason="wrk is not installed")
+def test_our_rows_are_measured_in_a_second_each_without_a_failed_request(tmp_path: Path) -> None:
+    """A short run of our own part prints its rows, each with some requests and no failure, and leaves nothing."""
+    arguments = ["--only", "ours", "--seconds", "1", "--users", "20", "--connections", "4", "--work", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, str(BENCH), *arguments], check=False, capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stderr
+    for kind in ("balance reads", "transfers", "transfers with Idempotency-Key"):
+        row = re.search(ROW.format(kind), done.stdout, re.MULTILINE)
+        assert row is not None, done.stdout
+        assert int(row[1].replace(",", "")) > 0
+    assert list(tmp_path.iterdir()) == []
