@@ -1,0 +1,238 @@
+"""A simulation: one seed, one server with its customers and chains, several lives, and the final reckoning."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import structlog
+
+from strongroom.crashpoints import BATCH_POINTS
+from strongroom.custody.sender import CRASH_POINTS
+from strongroom.records.deposits import Deposit, DepositState
+from strongroom.records.withdrawals import Withdrawal, WithdrawalState
+from strongroom.store.sqlite.connection import DATABASE_FILE
+from support.harness_disk import END_OF_COMMIT, SYNC, WRITE
+from support.simulation_check import Checker
+from support.simulation_clients import Customer, Wallets
+from support.simulation_deeds import Record
+from support.simulation_house import NUMBERS, Template, hurried, template
+from support.simulation_life import Ending, Life, Weather
+from support.simulation_loop import Timeline
+from support.simulation_outside import Operator, World
+
+MEMORY: Final = Path("/dev/shm")
+CUSTOMERS: Final = 5
+TOLD: Final = 60
+
+_BURIED: Final = 4
+_MOST_ROUNDS: Final = 5
+_LONGEST_BACK_OFF_S: Final = 31.0
+"""After so many seconds everybody who waits out trouble has looked again."""
+
+
+@dataclass
+class Played:
+    """What became of a seed: `failure` is empty when every rule held."""
+
+    seed: int
+    failure: str
+    digest: str
+    trace: list[str]
+    counts: Counter[str]
+
+    def story(self, lines: int = TOLD) -> str:
+        """Return how to replay it, what went wrong, and the last events before it."""
+        return "\n".join([f"make simulate SEED={self.seed}", *self.trace[-lines:], self.failure])
+
+
+def play(seed: int) -> Played:
+    """Play a seed; the same seed always goes the same way."""
+    simulation = Simulation(seed)
+    failure = ""
+    folder = Path(tempfile.mkdtemp(prefix="strongroom-", dir=MEMORY if MEMORY.is_dir() else None))
+    try:
+        with hurried(), logged(simulation.note):
+            simulation.play(folder)
+    except AssertionError as error:
+        failure = f"{type(error).__name__}: {error}"
+    finally:
+        shutil.rmtree(folder)
+    digest = hashlib.sha256("\n".join([*simulation.trace, failure]).encode()).hexdigest()
+    return Played(seed, failure, digest, simulation.trace, simulation.counts)
+
+
+class Simulation:
+    """One seed on its way."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.trace: list[str] = []
+        self.counts: Counter[str] = Counter()
+        self.timeline = Timeline()
+        self.record = Record()
+        self._chance = Random(f"{seed}/plan")
+        self._life = 0
+        self._is_alive = lambda: True
+
+    def note(self, text: str) -> None:
+        """Write an event into the trace."""
+        if self._is_alive():
+            self.trace.append(f"{self._life}  {self.timeline.now_s:10.6f}  {text}")
+
+    def play(self, scratch: Path) -> None:
+        """Go through every life, then settle and check."""
+        house = template(scratch)
+        self.timeline.now_s = house.ended_s
+        files = house.files
+        weather = self._weather()
+        for number in range(self._chance.choice((1, 2, 2, 3))):
+            self._life = number + 1
+            files = self._live(scratch, files, house, weather, self._ending())
+            self.timeline.now_s += self._chance.random() * 5
+            self.timeline.skew_ms += self._chance.choice((0, 0, 0, -3_000, 2_000, -15_000, 15_000))
+        self._life += 1
+        self._live(scratch, files, house, Weather(), None)
+        self.counts["deeds"] += len(self.record.deeds)
+
+    def _live(
+        self, scratch: Path, files: dict[str, bytes], house: Template, weather: Weather, ending: Ending | None
+    ) -> dict[str, bytes]:
+        """Live one life in a folder of its own, and return the files that it leaves."""
+        folder = scratch / str(self._life)
+        folder.mkdir()
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        seed = f"{self.seed}/{self._life}"
+        life = Life(folder, self.timeline, seed, weather, ending or Ending(0, orderly=True), self.note)
+        self._is_alive = lambda: not life.dead
+        self.note(f"life {self._life}: {weather} {ending}")
+        scene = Scene(self, house, life, seed)
+        self.counts["lives"] += 1
+        try:
+            life.live(scene.settle if ending is None else scene.go_on)
+        finally:
+            self.counts.update(life.reached)
+        left = {name: content for name, content in _read(folder).items() if not name.startswith(DATABASE_FILE)}
+        shutil.rmtree(folder)
+        return left | life.image
+
+    # -- what the seed chooses
+
+    def _weather(self) -> Weather:
+        """Choose which troubles there are: each seed has some kinds of them only, so that they show alone too."""
+        chance = self._chance
+        some = lambda odds: odds if chance.random() < 0.4 else 0.0  # noqa: E731 - so much for each of them
+        disk = {kind: odds for kind, odds in ((WRITE, 0.004), (SYNC, 0.04), (END_OF_COMMIT, 0.04)) if some(1)}
+        return Weather(
+            usual_s=chance.choice((0.0005, 0.002, 0.01)),
+            stalls=some(0.01),
+            refuses=some(0.02),
+            error_after=some(0.04),
+            disk=disk if chance.random() < 0.5 else None,
+            power=some(0.02),
+            checkpoint=chance.choice((4000, 4000, 20)),
+            line=(some(0.2), some(0.1), some(0.1), some(0.2)),
+        )
+
+    def _ending(self) -> Ending:
+        """Choose how a life ends."""
+        after_s = self._chance.choice((0.05, 0.5, 1, 2, 3)) * (0.5 + self._chance.random())
+        kind = self._chance.random()
+        if kind < 0.2:
+            return Ending(after_s, orderly=True)
+        if kind < 0.5:
+            return Ending(after_s)
+        if kind < 0.8:
+            return Ending(after_s, self._chance.choice(BATCH_POINTS), self._chance.randint(1, 30))
+        return Ending(after_s, self._chance.choice(CRASH_POINTS), self._chance.randint(1, 3))
+
+
+class Scene:
+    """What goes on around a server during one life."""
+
+    def __init__(self, simulation: Simulation, house: Template, life: Life, seed: str) -> None:
+        self._simulation = simulation
+        self._house = house
+        self._life = life
+        self._wallets = Wallets(life, house.members, simulation.record, Random(f"{seed}/customers"))
+        rough = Random(f"{seed}/rough").choice((0.2, 1.0, 3.0))
+        self._world = World(life, simulation.record, house.members, Random(f"{seed}/world"), rough)
+        self._operator = Operator(life, simulation.record, house.members, Random(f"{seed}/operator"))
+
+    async def go_on(self, life: Life) -> None:
+        """Let everybody act until the end."""
+        ends_s = life.timeline.now_s + life.ending.after_s
+
+        def is_over() -> bool:
+            return life.timeline.now_s >= ends_s if life.ending.orderly else False
+
+        customers = [Customer(self._wallets, is_over).act() for _ in range(CUSTOMERS)]
+        await asyncio.gather(*customers, self._world.turn(is_over), self._operator.work(is_over))
+        await self._world.clear_up()
+
+    async def settle(self, life: Life) -> None:
+        """Let the chains bury everything and the house catch up; then check everything."""
+        life.calm()
+        await self._world.clear_up()
+        customer = Customer(self._wallets, lambda: False)
+        for user in self._house.members:
+            await customer.look_at_balances(user)
+        for _ in range(_MOST_ROUNDS):
+            await self._bury()
+            if await self._is_quiet():
+                break
+        for user in self._house.members:
+            await customer.look_at_balances(user)
+        checker = Checker(life.application, self._house, self._simulation.record)
+        happened = await checker.check()
+        self._simulation.counts["happened"] += len(happened)
+        self._simulation.note(f"whole: {life.application.store.frontier().root().hex()}")
+
+    async def _bury(self) -> None:
+        """Mine enough blocks to bury whatever waits, and let the house see them."""
+        for _ in range(_BURIED):
+            for network in NUMBERS:
+                await self._world.node.mine(network)
+            await asyncio.sleep(_LONGEST_BACK_OFF_S)
+
+    async def _is_quiet(self) -> bool:
+        """Say whether nothing is under way any more, neither on the chains nor in the house."""
+        reads, node = self._life.application.store, self._world.node
+        under_way = (
+            (Withdrawal, (WithdrawalState.APPROVED, WithdrawalState.PAYING)),
+            (Deposit, (DepositState.SEEN, DepositState.CONFIRMING)),
+        )
+        open_rows = any(reads.rows(kind, {"state": state}, 1) for kind, states in under_way for state in states)
+        waiting = [len(await node.chain(network).mempool()) for network in NUMBERS]
+        return not open_rows and not any(waiting)
+
+
+def _read(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "lock"}
+
+
+@contextmanager
+def logged(note: Any) -> Iterator[None]:
+    """Write what the server logs into the trace."""
+    before = structlog.get_config()
+
+    def keep(_logger: Any, method: str, event: Any) -> Any:
+        told = " ".join(f"{name}={value!r}" for name, value in event.items() if name != "event")
+        note(f"log {method}: {event['event']} {told}")
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[keep], cache_logger_on_first_use=False)
+    try:
+        yield
+    finally:
+        structlog.configure(**before)

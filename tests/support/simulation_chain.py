@@ -1,0 +1,125 @@
+"""The chains as a seed makes them: a bad line to the node, behind which an outside world does as it likes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from random import Random
+from typing import Any, Final, TypeVar
+
+from strongroom.custody.chain import Block, Candidate, Output, Payee, Rejected, TransactionStatus, Unreachable
+from strongroom.custody.networks.simulated import SimulatedChain
+
+Result = TypeVar("Result")
+
+_LONG_S: Final = 3.0
+
+
+class Line:
+    """How well the node is reached: the odds of each trouble."""
+
+    def __init__(self) -> None:
+        self.slow = self.silent = self.rejecting = self.forgetful = 0.0
+
+
+class DistantChain:
+    """A network as seen over a line that is slow, broken or answers no: the chain port."""
+
+    def __init__(self, chain: SimulatedChain, line: Line, chance: Random, check_alive: Callable[[], None]) -> None:
+        self._chain = chain
+        self._line = line
+        self._chance = chance
+        self._check_alive = check_alive
+
+    @property
+    def network(self) -> str:
+        """Return the network's id."""
+        return self._chain.network
+
+    async def _through(self, ask: Callable[[], Awaitable[Result]]) -> Result:
+        """Ask the node after a while, and hear the answer a while later, or never."""
+        await self._wait()
+        if self._chance.random() < self._line.silent:
+            raise Unreachable("the question was lost")
+        answer = await ask()
+        await self._wait()
+        return answer
+
+    async def _wait(self) -> None:
+        if self._chance.random() < self._line.slow:
+            await asyncio.sleep(self._chance.random() ** 4 * _LONG_S)
+        self._check_alive()
+
+    async def tip(self) -> Block:
+        """Return the newest block of the best chain."""
+        return await self._through(self._chain.tip)
+
+    async def block_at(self, height: int) -> Block | None:
+        """Return the best chain's block at `height`."""
+        return await self._through(lambda: self._chain.block_at(height))
+
+    async def outputs_in(self, block_hash: str) -> Sequence[Output]:
+        """Return every output of a block."""
+        return await self._through(lambda: self._chain.outputs_in(block_hash))
+
+    async def mempool(self) -> Sequence[Output]:
+        """Return what waits to be mined."""
+        return await self._through(self._chain.mempool)
+
+    async def transaction(self, txid: str) -> TransactionStatus:
+        """Return where a transaction stands."""
+        return await self._through(lambda: self._chain.transaction(txid))
+
+    async def watch(self, addresses: Collection[str]) -> None:
+        """Tell the node that addresses are ours."""
+        await self._through(lambda: self._chain.watch(addresses))
+
+    async def balance(self, asset_id: str) -> int:
+        """Return what the hot wallet can spend."""
+        return await self._through(lambda: self._chain.balance(asset_id))
+
+    async def estimate_fee(self, payees: Sequence[Payee]) -> int:
+        """Return the fee to pay."""
+        return await self._through(lambda: self._chain.estimate_fee(payees))
+
+    async def next_nonce(self) -> int:
+        """Return the lowest nonce that the node knows to be free."""
+        return await self._through(self._chain.next_nonce)
+
+    async def build(self, payees: Sequence[Payee], nonce: int, fee: int) -> bytes:
+        """Return an unsigned payment."""
+        return await self._chain.build(payees, nonce, fee)
+
+    def assemble(self, body: bytes, signature: bytes) -> Candidate:
+        """Put a payment and its signature together."""
+        return self._chain.assemble(body, signature)
+
+    async def broadcast(self, blob: bytes) -> str:
+        """Hand a payment to the network; the node may say no, or take it without anybody hearing so."""
+        await self._wait()
+        if self._chance.random() < self._line.rejecting:
+            raise Rejected("the node does not like it now")
+        if self._chance.random() < self._line.silent:
+            raise Unreachable("the question was lost")
+        txid = await self._chain.broadcast(blob)
+        if self._chance.random() < self._line.forgetful:
+            raise Unreachable("the answer was lost")
+        await self._wait()
+        return txid
+
+    async def wait_change(self, seen: int, timeout_s: float) -> int:
+        """Return the change number once it is not `seen` any more."""
+        return await self._chain.wait_change(seen, timeout_s)
+
+
+def watch_through(treasury: Any, line: Line, chance: Random, check_alive: Callable[[], None]) -> None:
+    """Let the watchers, senders and pools of a house see their chains over a line."""
+    distant = {
+        code: DistantChain(treasury.node.chain(code), line, chance, check_alive) for code in sorted(treasury.watchers)
+    }
+    for code, chain in distant.items():
+        treasury.watchers[code]._chain = treasury.senders[code]._chain = chain
+    sources = treasury.pools._sources
+    treasury.pools._sources = {
+        number: source._replace(chain=distant[source.chain.network]) for number, source in sources.items()
+    }

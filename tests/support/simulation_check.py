@@ -1,0 +1,318 @@
+"""What must be true in the end, worked out from what was asked, answered, said and paid alone."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+from strongroom.application import Application
+from strongroom.custody.chain import Fate
+from strongroom.ledger.accounts import CUSTOMER_PURPOSES, Purpose, house, unpack
+from strongroom.records.addresses import Address
+from strongroom.records.chains import Holding
+from strongroom.records.history import Line, LineType
+from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Withdrawal, WithdrawalState
+from strongroom.wallet.verification import verify
+from support.simulation_clients import address_of
+from support.simulation_deeds import NOT_USED_UP, Deed, Faucet, Mark, Record
+from support.simulation_house import (
+    ASSETS,
+    BTC,
+    CHAIN_UNIT,
+    DEPOSIT_FEE,
+    ETH,
+    NETWORKS,
+    NUMBERS,
+    TOKENS,
+    USDT,
+    Template,
+)
+from support.simulation_life import Failure
+
+_ALL: Final = 100_000
+_ENDS: Final = {
+    "approve": {WithdrawalState.APPROVED, WithdrawalState.PAYING, WithdrawalState.SETTLED, WithdrawalState.FAILED},
+    "reject": {WithdrawalState.REJECTED},
+    "cancel": {WithdrawalState.CANCELLED},
+}
+_RELEASED: Final = {
+    WithdrawalState.REJECTED,
+    WithdrawalState.CANCELLED,
+    WithdrawalState.EXPIRED,
+    WithdrawalState.FAILED,
+}
+
+
+def demand(holds: bool, what: str) -> None:
+    """Raise `Failure` unless a rule holds."""
+    if not holds:
+        raise Failure(what)
+
+
+class Paid(NamedTuple):
+    """An output of the house's own payments on the best chain."""
+
+    network: str
+    address: str
+    token: str
+    amount: int
+
+
+class Checker:
+    """Holds a house at rest against the record of everything that was done to it."""
+
+    def __init__(self, application: Application, template: Template, record: Record) -> None:
+        self._store = application.store
+        self._node: Any = application.treasury.node
+        self._template = template
+        self._record = record
+        self._uids = {name: member.uid for name, member in template.members.items()}
+        self._names = {uid: name for name, uid in self._uids.items()}
+        self._lines: dict[Mark, list[Line]] = defaultdict(list)
+        self._expected: Counter[tuple[int, int]] = Counter()
+        self._house: Counter[tuple[int, int]] = Counter()
+
+    async def check(self) -> list[Deed]:
+        """Return the deeds that happened. Raises `Failure` for whatever must not be."""
+        report = verify(self._store)
+        demand(report.is_whole, f"the books are not whole: {report.findings}")
+        self._read_lines()
+        happened = [deed for deed in self._record.deeds if self._check_deed(deed)]
+        for paid in self._record.faucets:
+            self._check_faucet(paid, (await self._node.chain(paid.network).transaction(paid.txid)).fate)
+        self._check_all_accounted_for()
+        self._check_withdrawals(happened, await self._paid())
+        self._check_conversions(happened)
+        self._check_balances()
+        await self._check_holdings()
+        self._check_addresses()
+        return happened
+
+    # -- history
+
+    def _read_lines(self) -> None:
+        """Read the history of everybody since the beginning."""
+        refs: set[int] = set()
+        for item in self._store.items(1, _ALL):
+            for line in item.lines:
+                demand(line.ref not in refs, f"order {line.ref} is listed twice")
+                refs.add(line.ref)
+                if item.number > self._template.items:
+                    self._lines[_mark_of(line)].append(line)
+        lost = set(self._record.seen_refs) - refs
+        demand(not lost, f"history lines that were seen are gone: {sorted(lost)}")
+
+    def _check_deed(self, deed: Deed) -> bool:
+        """Say whether a deed happened; it is there once and whole, or not at all, and every answer agrees."""
+        found = [self._lines.pop(mark, []) for mark in deed.marks(self._uids)]
+        times = {len(lines) for lines in found}
+        demand(len(times) == 1, f"half done: {deed.told()}")
+        demand(times <= {0, 1}, f"done {max(times)} times: {deed.told()}")
+        happened = times == {1}
+        done = [answer for answer in deed.answers if answer.status == 200]
+        demand(happened or not done, f"answered and lost: {deed.told()}")
+        demand(bool(done) or deed.in_doubt or not happened, f"refused and done: {deed.told()}")
+        demand(len({answer.body for answer in done}) <= 1, f"two answers: {deed.told()}")
+        demand(len([answer for answer in done if not answer.repeated]) <= 1, f"carried out twice: {deed.told()}")
+        self._check_signatures(deed)
+        if happened:
+            self._tell(deed)
+        return happened
+
+    def _check_signatures(self, deed: Deed) -> None:
+        """Check that no signature that was used up by an answer was good for another change afterwards."""
+        used: dict[Any, int] = {}
+        for request, answer, _, heard in deed.attempts:
+            if answer is not None and answer.status not in NOT_USED_UP:
+                used[request] = min(heard, used.get(request, heard))
+        for request, answer, sent, _ in deed.attempts:
+            if answer is not None and answer.status == 200 and not answer.repeated:
+                demand(sent < used[request], f"a used signature was good again: {deed.told()}")
+
+    def _tell(self, deed: Deed) -> None:
+        """Change the expected balances by a deed that happened; withdrawals' by what became of them."""
+        user = self._uids[deed.user]
+        if deed.kind in {"transfer", "convert"}:
+            self._expected[user, deed.asset] -= deed.amount
+        if deed.kind == "transfer":
+            self._expected[self._uids[deed.receiver], deed.asset] += deed.amount
+
+    def _check_conversions(self, happened: Iterable[Deed]) -> None:
+        """Check what conversions took from the inventory and the spread that stayed: together nothing is lost."""
+        converted: Counter[int] = Counter()
+        for deed in happened:
+            if deed.kind == "convert":
+                arrived = self._arrived[deed.amount, deed.target]
+                self._expected[self._uids[deed.user], deed.target] += arrived
+                converted[deed.asset] += deed.amount
+                converted[deed.target] -= arrived
+        balances = self._balances()
+        for asset in ASSETS:
+            kept = sum(
+                balances.get(account, 0) - self._template.balances.get(account, 0)
+                for account in (house(purpose, asset).pack() for purpose in (Purpose.INVENTORY, Purpose.SPREAD))
+            )
+            demand(kept == converted[asset], f"conversions of {asset} leave {kept}, not {converted[asset]}")
+
+    def _check_faucet(self, paid: Faucet, fate: Fate) -> None:
+        """Check that what the chain holds was credited once, and what it does not hold was not."""
+        mark = Mark(self._uids[paid.user], paid.asset, LineType.DEPOSIT, paid.amount, arrives=True)
+        lines = self._lines.pop(mark, [])
+        demand(len(lines) <= 1, f"a deposit is listed {len(lines)} times: {paid}")
+        if fate is not Fate.MINED:
+            return
+        demand(len(lines) == 1, f"a deposit was overlooked: {paid}")
+        self._expected[self._uids[paid.user], paid.asset] += paid.net
+        if paid.net:
+            self._house[Purpose.FEES, paid.asset] += DEPOSIT_FEE[paid.asset]
+        else:
+            self._house[Purpose.SUSPENSE, paid.asset] += paid.amount
+
+    def _check_all_accounted_for(self) -> None:
+        """Check that the history has nothing that nobody asked for but the arrivals inside the house."""
+        arrivals = {
+            Mark(self._uids[deed.receiver], deed.asset, LineType.DEPOSIT, deed.credited, arrives=True): deed
+            for deed in self._record.deeds
+            if deed.kind == "withdraw" and deed.receiver
+        }
+        for mark, lines in self._lines.items():
+            demand(mark in arrivals, f"history has what nobody asked for: {lines}")
+            demand(len(lines) == 1, f"arrived {len(lines)} times: {lines}")
+
+    # -- withdrawals
+
+    async def _paid(self) -> Counter[Paid]:
+        """Return what the house paid on the best chains."""
+        paid: Counter[Paid] = Counter()
+        for network in sorted(NUMBERS):
+            chain = self._node.chain(network)
+            for height in range((await chain.tip()).height + 1):
+                outputs = await chain.outputs_in((await chain.block_at(height)).hash)
+                paid.update(Paid(network, it.address, it.asset_id, it.amount) for it in outputs if it.ours)
+        return paid
+
+    def _check_withdrawals(self, happened: Iterable[Deed], paid: Counter[Paid]) -> None:
+        """Check that each withdrawal is one row, and was paid once if it is settled, and not at all if it failed."""
+        rows: dict[tuple[int, int, int], Withdrawal] = {}
+        for row in self._store.rows(Withdrawal, {}, _ALL):
+            demand((row.owner, row.asset, row.asked) not in rows, f"two withdrawals of one request: {row}")
+            rows[row.owner, row.asset, row.asked] = row
+        for deed in happened:
+            if deed.kind == "withdraw":
+                row = rows.pop((self._uids[deed.user], deed.asset, deed.amount), None)
+                demand(row is not None, f"a withdrawal without its row: {deed.told()}")
+                self._check_withdrawal(deed, row, paid)
+        demand(not rows, f"withdrawals that nobody asked for: {list(rows.values())}")
+        demand(not +paid, f"the chain paid what nobody asked for, or twice: {+paid}")
+
+    def _check_withdrawal(self, deed: Deed, row: Any, paid: Counter[Paid]) -> None:
+        state, user = WithdrawalState(row.state), self._uids[deed.user]
+        if not deed.receiver:
+            demand(state in _RELEASED | {WithdrawalState.SETTLED, WithdrawalState.AWAITING}, f"left open: {row}")
+            amount = deed.credited // CHAIN_UNIT[deed.asset]
+            output = Paid(NETWORKS[deed.asset], deed.address, TOKENS[deed.asset], amount)
+            once = paid.pop(output, 0)
+            demand(once == (state == WithdrawalState.SETTLED), f"paid {once} times: {row}")
+        self._check_verdicts(row)
+        mark = Mark(self._uids.get(deed.receiver, 0), deed.asset, LineType.DEPOSIT, deed.credited, arrives=True)
+        demand((mark in self._lines) == (deed.receiver != "" and state == WithdrawalState.SETTLED), f"arrival: {row}")
+        if state in _RELEASED:
+            return
+        self._expected[user, deed.asset] -= deed.debited
+        if state == WithdrawalState.SETTLED:
+            self._house[Purpose.FEES, deed.asset] += deed.fee
+            if deed.receiver:
+                self._expected[self._uids[deed.receiver], deed.asset] += deed.credited
+
+    def _check_verdicts(self, row: Withdrawal) -> None:
+        """Check that a word of the operator that was confirmed stands; only one that was barred again gets another."""
+        words = [it for it in self._record.verdicts if it.ref == row.ref and it.word != "nothing"]
+        known = [it.word for it in words if it.known]
+        if known and len(words) == 1:
+            ends = _ENDS[known[0]] | (
+                {WithdrawalState.AWAITING, WithdrawalState.EXPIRED} if "approve" in known else set()
+            )
+            demand(row.state in ends, f"the operator said {known[0]}: {row}")
+
+    # -- balances
+
+    def _balances(self) -> dict[int, int]:
+        return {account: after for account, after, _ in self._store.balances()}
+
+    def _check_balances(self) -> None:
+        """Check everybody's balances, the sums per asset, and the house's own accounts."""
+        balances, sums = self._balances(), Counter[int]()
+        owed, held = Counter[tuple[int, int]](), Counter[tuple[int, int]]()
+        available = Counter[tuple[int, int]]()
+        for packed, after in balances.items():
+            account = unpack(packed)
+            sums[account.asset] += after
+            demand(after >= 0 or account.purpose not in CUSTOMER_PURPOSES, f"below zero: {account} {after}")
+            if account.owner in self._names and account.purpose < Purpose.OMNIBUS:
+                {Purpose.OWED: owed, Purpose.HELD: held}.get(Purpose(account.purpose), available)[
+                    account.owner, account.asset
+                ] += after
+        demand(not any(sums.values()), f"assets do not sum to zero: {sums}")
+        open_: Counter[tuple[int, int]] = Counter()
+        for row in self._store.rows(Withdrawal, {}, _ALL):
+            if row.state in OPEN_WITHDRAWALS:
+                open_[row.owner, row.asset] += row.held
+        for member in self._template.members.values():
+            for asset in ASSETS:
+                key = member.uid, asset
+                opening = sum(
+                    self._template.balances.get(packed, 0) for packed in self._accounts(member.uid, asset, balances)
+                )
+                has, should = available[key] + owed[key], opening + self._expected[key]
+                demand(held[key] == open_[key], f"{member.name} holds {held[key]} of {asset}, not {open_[key]}")
+                demand(not (owed[key] and available[key]), f"{member.name} owes {asset} and can spend some")
+                demand(has == should, f"{member.name} has {has} of {asset}, not {should}")
+        for (purpose, asset), units in self._house.items():
+            account = house(Purpose(purpose), asset).pack()
+            has, should = balances.get(account, 0), self._template.balances.get(account, 0) + units
+            demand(has == should, f"the house's {Purpose(purpose).name} of {asset} has {has}, not {should}")
+
+    @staticmethod
+    def _accounts(uid: int, asset: int, balances: Iterable[int]) -> list[int]:
+        return [packed for packed in balances if (unpack(packed).owner, unpack(packed).asset) == (uid, asset)]
+
+    async def _check_holdings(self) -> None:
+        """Check that the books' coins are those that the chains have."""
+        for asset in (BTC, ETH, USDT):
+            network = NETWORKS[asset]
+            books = int(self._store.row(Holding, NUMBERS[network], asset).chain_units)
+            chain = await self._node.chain(network).balance(TOKENS[asset])
+            demand(books == chain, f"the books have {books} of {asset} on {network}, the chain {chain}")
+
+    def _check_addresses(self) -> None:
+        """Check that an address that was given stays its owner's."""
+        given: dict[str, str] = {}
+        for deed in self._record.addresses:
+            done = [answer for answer in deed.answers if answer.status == 200]
+            demand(len({answer.body for answer in done}) <= 1 or deed.kind != "give", "two addresses for one request")
+            if deed.kind == "give" and deed.done:
+                address = address_of(deed)
+                row = self._store.row(Address, NUMBERS[NETWORKS[deed.asset]], address, "")
+                demand(row.owner == self._uids[deed.user], f"{address} was given to {deed.user} and is {row.owner}'s")
+                demand(given.setdefault(address, deed.user) == deed.user, f"{address} was given twice")
+
+    @property
+    def _arrived(self) -> dict[tuple[int, int], int]:
+        """What conversions gave, by what was given for it and the asset."""
+        if not hasattr(self, "_conversions"):
+            self._conversions = {
+                (line.other_amount, line.asset): line.amount
+                for item in self._store.items(self._template.items + 1, _ALL)
+                for line in item.lines
+                if line.type == LineType.CONVERT and line.net > 0
+            }
+        return self._conversions
+
+
+def _mark_of(line: Line) -> Mark:
+    """Return what a history line is known by; a conversion's arrival by what was given for it."""
+    if line.type == LineType.CONVERT:
+        return Mark(line.owner, line.asset, line.type, line.amount if line.net < 0 else line.other_amount, line.net > 0)
+    arrives = line.net > 0 or line.type == LineType.DEPOSIT
+    return Mark(line.owner, line.asset, line.type, line.amount, arrives)

@@ -1,0 +1,190 @@
+"""What customers, the operator and strangers did in a simulation, and everything that was answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from strongroom.records.history import LineType
+from support.simulation_house import CHAIN_UNIT, DEPOSIT_FEE, DEPOSIT_MINIMUM, FAMILY, WITHDRAW_FEE
+
+NOT_TRIED: Final = frozenset({408, 429, 503})
+"""Statuses that say that nothing at all was done."""
+
+NOT_USED_UP: Final = NOT_TRIED | {401}
+"""Statuses after which the signature may still be good: a nonce may only have been too far from the clock."""
+
+
+class Answer(NamedTuple):
+    """What came back, whole."""
+
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytes
+
+    def json(self) -> Any:
+        """Return the body."""
+        return msgspec.json.decode(self.body)
+
+    @property
+    def repeated(self) -> bool:
+        """Whether it is an earlier answer, told again."""
+        return self.headers.get(b"idempotency-replayed") == b"true"
+
+
+class Signed(NamedTuple):
+    """A request that can be sent again exactly as it is."""
+
+    method: str
+    path: str
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+    query: str = ""
+
+
+class Mark(NamedTuple):
+    """What a history line is known by: no two deeds of a simulation have the same asset and amount."""
+
+    owner: int
+    asset: int
+    type: int
+    amount: int
+    arrives: bool
+
+
+class Attempt(NamedTuple):
+    """One sending of a request; `answer` is None where nobody heard one.
+
+    `sent` and `heard` number all sendings and hearings of a simulation in their order.
+    """
+
+    request: Signed
+    answer: Answer | None
+    sent: int
+    heard: int = 0
+
+
+@dataclass
+class Deed:
+    """Something a customer asked for; `amount` in ledger units names it."""
+
+    kind: str
+    user: str
+    asset: int
+    amount: int
+    first: Signed
+    key: str = ""
+    receiver: str = ""
+    target: int = 0
+    on_top: bool = False
+    address: str = ""
+    attempts: list[Attempt] = field(default_factory=list)
+
+    @property
+    def answers(self) -> list[Answer]:
+        """Everything that was answered."""
+        return [attempt.answer for attempt in self.attempts if attempt.answer is not None]
+
+    @property
+    def done(self) -> Answer | None:
+        """The first answer that said it was done."""
+        return next((answer for answer in self.answers if answer.status == 200), None)
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether a sending of it was never answered."""
+        return any(attempt.answer is None for attempt in self.attempts)
+
+    @property
+    def fee(self) -> int:
+        """What a withdrawal costs."""
+        return WITHDRAW_FEE[self.asset] if self.kind == "withdraw" else 0
+
+    @property
+    def credited(self) -> int:
+        """What arrives at the receiver."""
+        return self.amount - (0 if self.on_top else self.fee)
+
+    @property
+    def debited(self) -> int:
+        """What the customer is charged in all."""
+        return self.credited + self.fee
+
+    def marks(self, uids: dict[str, int]) -> list[Mark]:
+        """Return the history lines that must be there if it was done; a receiver's last."""
+        owner, receiver = uids[self.user], uids.get(self.receiver, 0)
+        if self.kind == "convert":
+            ends = ((self.asset, False), (self.target, True))
+            return [Mark(owner, asset, LineType.CONVERT, self.amount, arrives) for asset, arrives in ends]
+        if self.kind == "withdraw":
+            return [Mark(owner, self.asset, LineType.WITHDRAW, self.amount, False)]
+        within = {self.user, self.receiver} <= FAMILY
+        types = (
+            (LineType.SUB_ACCOUNT_OUT, LineType.SUB_ACCOUNT_IN)
+            if within
+            else (LineType.TRANSFER_OUT, LineType.TRANSFER_IN)
+        )
+        ends = ((owner, False), (receiver, True))
+        return [
+            Mark(uid, self.asset, type_, self.amount, arrives)
+            for (uid, arrives), type_ in zip(ends, types, strict=True)
+        ]
+
+    def told(self) -> str:
+        """Return the deed in a few words."""
+        to = self.receiver or self.address or self.target
+        return f"{self.kind} {self.amount} of {self.asset}: {self.user} -> {to}" + (" (keyed)" if self.key else "")
+
+
+class Faucet(NamedTuple):
+    """What a stranger paid to a customer's address on a chain."""
+
+    txid: str
+    network: str
+    user: str
+    asset: int
+    amount: int
+
+    @property
+    def net(self) -> int:
+        """What the customer must be credited, 0 for what is too small."""
+        net = self.amount - DEPOSIT_FEE[self.asset]
+        return 0 if self.amount < DEPOSIT_MINIMUM[self.asset] else max(net, 0)
+
+    @property
+    def chain_units(self) -> int:
+        """The amount in the chain's unit."""
+        return self.amount // CHAIN_UNIT[self.asset]
+
+
+class Verdict(NamedTuple):
+    """What the operator said of a withdrawal, and whether it was confirmed."""
+
+    ref: int
+    word: str
+    known: bool
+
+
+@dataclass
+class Record:
+    """Everything that was asked, said and paid; the server's code has no part in it."""
+
+    deeds: list[Deed] = field(default_factory=list)
+    faucets: list[Faucet] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    addresses: list[Deed] = field(default_factory=list)
+    seen_refs: dict[int, str] = field(default_factory=dict)
+    numbers: int = 0
+    ticks: int = 0
+
+    def tick(self) -> int:
+        """Return the next number in the order of events."""
+        self.ticks += 1
+        return self.ticks
+
+    def next_amount(self, base: int, step: int = 100) -> int:
+        """Return an amount that nobody has used: `base` is a multiple of a million units, 0.01."""
+        self.numbers += 1
+        return base + self.numbers * step

@@ -1,0 +1,163 @@
+"""Who else acts on a simulated house: strangers and miners on the chains, and the operator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any, Final
+
+from strongroom.custody.networks.simulated import SimulatedNode
+from strongroom.engine.command import NOBODY
+from strongroom.errors import Refused
+from strongroom.records.users import User
+from strongroom.records.withdrawals import Withdrawal, WithdrawalState
+from strongroom.wallet.approvals import prepare_approval, prepare_cancellation, prepare_rejection
+from strongroom.wallet.context import perform_own
+from strongroom.wallet.users import MarkUser
+from support.simulation_clients import address_of
+from support.simulation_deeds import Faucet, Record, Verdict
+from support.simulation_house import ASSETS, BTC, COIN, NETWORKS, NUMBERS, TOKENS, Member
+from support.simulation_life import Life
+
+_WORDS: Final = {"approve": prepare_approval, "reject": prepare_rejection, "cancel": prepare_cancellation}
+_DEEPEST: Final = 4
+
+
+class World:
+    """The chains' own life: blocks, payments of strangers, reorganisations, and money spent twice."""
+
+    def __init__(self, life: Life, record: Record, members: dict[str, Member], chance: Random, rough: float) -> None:
+        self._life = life
+        self._record = record
+        self._members = members
+        self._chance = chance
+        self._rough = rough
+
+    @property
+    def node(self) -> SimulatedNode:
+        """The node, with powers that nobody in the house has."""
+        node = self._life.application.treasury.node
+        assert node is not None
+        return node
+
+    async def turn(self, is_over: Callable[[], bool]) -> None:
+        """Go on until it is over."""
+        while not is_over():
+            await asyncio.sleep(self._chance.random() * 0.5)
+            self._life.check_alive()
+            await self._once()
+
+    async def _once(self) -> None:
+        network = self._chance.choice(sorted(NUMBERS))
+        rough = self._rough
+        actions = (self._mine, self._pay, self._reorganise, self._doom, self._fall_silent)
+        await self._chance.choices(actions, (6, 4, 2 * rough, rough, rough))[0](network)
+
+    async def _mine(self, network: str) -> None:
+        blocks = await self.node.mine(network, self._chance.choice((1, 1, 1, 2, 4)))
+        self._life.note(f"{network} mined up to {blocks[-1].height}")
+
+    async def _pay(self, network: str) -> None:
+        """Let a stranger pay an address that a customer was given, also one that was given up."""
+        asset = self._chance.choice([asset for asset in ASSETS if NETWORKS[asset] == network])
+        user = self._chance.choice(sorted(self._members))
+        given = [
+            address_of(deed)
+            for deed in self._record.addresses
+            if (deed.kind, deed.user, deed.asset) == ("give", user, asset) and deed.done
+        ]
+        address = self._chance.choice([self._members[user].homes[asset], *given])
+        amount = self._record.next_amount(
+            self._chance.choice((1, 5, 20)) * (COIN // 100 if asset == BTC else 10 * COIN)
+        )
+        if asset == BTC and self._chance.random() < 0.1:
+            amount = self._record.next_amount(0, 1)
+        paid = Faucet("", network, user, asset, amount)
+        txid = await self.node.faucet(network, address, "", TOKENS[asset], paid.chain_units)
+        self._record.faucets.append(paid._replace(txid=txid))
+        self._life.note(f"{network}: somebody pays {user} {amount} of {asset} in {txid[:12]}")
+
+    async def _reorganise(self, network: str) -> None:
+        """Replace the newest blocks; now and then a stranger's payment in them is gone for good."""
+        height = self.node.chain(network).newest().height
+        depth = min(self._chance.randint(1, _DEEPEST), height - 1)
+        mined = [paid.txid for paid in self._record.faucets if paid.network == network]
+        lost = [txid for txid in mined if self._chance.random() < 0.3 and await self._in_newest(network, txid, depth)]
+        await self.node.reorg(network, depth, lost)
+        self._life.note(f"{network} reorganised {depth} deep, {len(lost)} lost")
+
+    async def _in_newest(self, network: str, txid: str, depth: int) -> bool:
+        chain = self.node.chain(network)
+        block = chain._store.transaction(network, txid)
+        if block is None or not block.block_hash:
+            return False
+        found = chain._store.block(network, block.block_hash)
+        return found is not None and found.height > chain.newest().height - depth
+
+    async def _doom(self, network: str) -> None:
+        """Let the next payment of the house be taken, and never be mined."""
+        self.node.fail_next(network)
+        self._life.note(f"{network} dooms the next payment")
+
+    async def _fall_silent(self, network: str) -> None:
+        self.node.pause(network)
+        self._life.note(f"{network} falls silent")
+        await asyncio.sleep(self._chance.random() * 1.5)
+        self._life.check_alive()
+        self.node.resume(network)
+
+    async def clear_up(self) -> None:
+        """Let every network be reached, and doom nothing any more."""
+        for network in sorted(NUMBERS):
+            self.node.chain(network).doom_next = False
+            self.node.resume(network)
+
+
+class Operator:
+    """Says yes and no to what waits for a word, and freezes customers for a while."""
+
+    def __init__(self, life: Life, record: Record, members: dict[str, Member], chance: Random) -> None:
+        self._life = life
+        self._record = record
+        self._members = members
+        self._chance = chance
+
+    async def work(self, is_over: Callable[[], bool]) -> None:
+        """Go on until it is over."""
+        while not is_over():
+            await asyncio.sleep(self._chance.random() * 1.5)
+            self._life.check_alive()
+            if self._chance.random() < 0.85:
+                await self._judge()
+            else:
+                await self._freeze()
+
+    async def _judge(self) -> None:
+        context = self._life.application.context
+        waiting = context.reads.rows(Withdrawal, {"state": WithdrawalState.AWAITING}, 100)
+        if not waiting:
+            return
+        ref, word = self._chance.choice(waiting).ref, self._chance.choice(("approve", "approve", "reject", "cancel"))
+        place = len(self._record.verdicts)
+        self._record.verdicts.append(Verdict(ref, word, known=False))
+        outcome = await self._do(perform_own(context, lambda: _WORDS[word](context, NOBODY, ref)))
+        if outcome:
+            self._record.verdicts[place] = Verdict(ref, word if outcome == "done" else "nothing", known=True)
+            self._life.note(f"operator: {word} {ref}: {outcome}")
+
+    async def _freeze(self) -> None:
+        """Freeze a customer or let it free again."""
+        context, user = self._life.application.context, self._chance.choice(sorted(self._members))
+        row = context.reads.row(User, self._members[user].uid)
+        command = MarkUser(NOBODY, row.uid, not row.frozen, row.active)
+        outcome = await self._do(perform_own(context, lambda: command))
+        self._life.note(f"operator: {'thaws' if row.frozen else 'freezes'} {user}: {outcome}")
+
+    async def _do(self, work: Coroutine[Any, Any, Any]) -> str:
+        """Return what became of a command: "done", a refusal, or "" where nobody knows."""
+        try:
+            await work
+        except Refused as refusal:
+            return "" if self._life.dead else refusal.message
+        return "" if self._life.dead else "done"

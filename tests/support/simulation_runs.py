@@ -1,0 +1,88 @@
+"""Many seeds on every core, and the command `make simulate`: `python -m support.simulation_runs --help`."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Final
+
+from support.simulation import Played, play
+
+AT_ONCE: Final = 10
+WORKERS: Final = max(2, len(os.sched_getaffinity(0)))
+MOST_TOLD: Final = 5
+_HIGHEST: Final = 10**9
+
+
+def play_all(seeds: Iterable[int]) -> list[Played]:
+    """Play seeds one after the other; the trace of a good one is not kept."""
+    return [played if played.failure else _without_trace(played) for played in map(play, seeds)]
+
+
+def play_many(seeds: Sequence[int], workers: int = WORKERS) -> Iterator[Played]:
+    """Play seeds in processes of their own, and yield what became of each in their order."""
+    shares = [seeds[first : first + AT_ONCE] for first in range(0, len(seeds), AT_ONCE)]
+    # Spawned, not forked: whoever asks may have threads.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for share in pool.map(play_all, shares):
+            yield from share
+
+
+def _without_trace(played: Played) -> Played:
+    return Played(played.seed, played.failure, played.digest, [], played.counts)
+
+
+def main() -> int:
+    """Play one seed and print all that happens, or many and print those that fail."""
+    parser = argparse.ArgumentParser(prog="make simulate", description=main.__doc__)
+    parser.add_argument("--seeds", type=int, default=1_000, help="how many seeds to play")
+    parser.add_argument("--first", type=int, default=None, help="the first of them; a random one unless given")
+    parser.add_argument("--seed", type=int, default=None, help="the one seed to play, with its whole trace")
+    parser.add_argument("--digests", action="store_true", help="print a digest of each seed's trace, nothing else")
+    given = parser.parse_args()
+    if given.seed is not None:
+        return _play_one(given.seed)
+    first = random.SystemRandom().randrange(_HIGHEST) if given.first is None else given.first
+    seeds = range(first, first + given.seeds)
+    return _print_digests(seeds) if given.digests else _play_range(seeds)
+
+
+def _play_one(seed: int) -> int:
+    played = play(seed)
+    print(played.story(len(played.trace)))
+    print(played.failure or f"seed {seed}: every rule held")
+    return 1 if played.failure else 0
+
+
+def _print_digests(seeds: Iterable[int]) -> int:
+    for seed in seeds:
+        print(seed, play(seed).digest)
+    return 0
+
+
+def _play_range(seeds: range) -> int:
+    began_s, failed, counts = time.monotonic(), 0, Counter[str]()
+    for played in play_many(seeds):
+        counts.update(played.counts)
+        if played.failure:
+            failed += 1
+            if failed <= MOST_TOLD:
+                print(played.story(), flush=True)
+            else:
+                print(f"make simulate SEED={played.seed}  {played.failure}", flush=True)
+    print(
+        f"seeds {seeds.start} to {seeds.stop - 1}: {failed} failed; {counts['deeds']} requests, {counts['happened']} "
+        f"done, {counts['lives']} lives, {time.monotonic() - began_s:.0f} s"
+    )
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
