@@ -20,6 +20,19 @@ BATCH_POINTS: Final = (
 )
 """On the way of a batch: out of the queue, over the state, into the file (in the store's thread), to its callers."""
 
+SENDER_COMMITS: Final = ("reserve", "sign", "mine", "unmine", "finish", "void")
+"""The steps of a payment, each a commit of its own."""
+
+SENDER_POINTS: Final = tuple(
+    f"{side} {step}"
+    for step in (*(f"commit {commit}" for commit in SENDER_COMMITS), "signature", "broadcast")
+    for side in ("before", "after")
+)
+"""On the way of a payment: before and after each of its commits, its signature and its broadcast."""
+
+POINTS: Final = (*BATCH_POINTS, *SENDER_POINTS)
+"""All there are."""
+
 _armed: Callable[[str], None] | None = None
 
 

@@ -11,11 +11,12 @@ from typing import Any
 import msgspec
 
 from strongroom.clock import DAY_MS
+from strongroom.crashpoints import reach
 from strongroom.custody.derivation import Branch, DerivedAddress, account_xpubs
 from strongroom.custody.families import NETWORKS
 from strongroom.custody.networks.simulated import SimulatedChain, SimulatedNode
 from strongroom.custody.networks.simulated_transactions import open_blob
-from strongroom.custody.sender import Sender, no_crash
+from strongroom.custody.sender import Sender
 from strongroom.custody.signer import LocalSigner
 from strongroom.engine.command import NOBODY, Command, Decision, Guard, View
 from strongroom.engine.settle import Outcome
@@ -143,7 +144,7 @@ class Payouts:
         """Return the wallet's view of a network."""
         return self.node.chain(CODES[network])
 
-    def sender(self, network: int = BITCOIN, crash_points: Callable[[str], None] = no_crash) -> Sender:
+    def sender(self, network: int = BITCOIN, crash_points: Callable[[str], None] = reach) -> Sender:
         """Return a fresh sender, as a restart would make it."""
         return Sender(self.world.context, self.chain(network), _SIGNER, network, crash_points)
 

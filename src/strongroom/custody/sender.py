@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from strongroom.crashpoints import SENDER_POINTS, reach
 from strongroom.custody.chain import Block, Chain, Fate, Payee, Rejected, TransactionStatus, Unreachable
 from strongroom.custody.signer import Signer
 from strongroom.engine.command import NOBODY, Command
@@ -49,12 +50,7 @@ IDLE_S: Final = 60
 BACK_OFF_S: Final = (0.5, 1, 2, 5, 10, 30)
 """Seconds between attempts while the node or the books do not answer; the last one from then on."""
 
-COMMITS: Final = ("reserve", "sign", "mine", "unmine", "finish", "void")
-CRASH_POINTS: Final = tuple(
-    f"{side} {step}"
-    for step in (*(f"commit {commit}" for commit in COMMITS), "signature", "broadcast")
-    for side in ("before", "after")
-)
+CRASH_POINTS: Final = SENDER_POINTS
 """Where a test can kill the sender: before and after every commit, signature and broadcast."""
 
 log = structlog.get_logger("sender")
@@ -72,10 +68,6 @@ class SenderStatus(msgspec.Struct):
     stuck: dict[int, str] = {}
 
 
-def no_crash(_point: str) -> None:
-    """Go on: the sender is not under test."""
-
-
 class Sender:
     """The loop that pays one network's withdrawals; at most one should run per network, but two do no harm."""
 
@@ -85,7 +77,7 @@ class Sender:
         chain: Chain,
         signer: Signer,
         network: int,
-        crash_points: Callable[[str], None] = no_crash,
+        crash_points: Callable[[str], None] = reach,
     ) -> None:
         self._context = context
         self._chain = chain
