@@ -214,7 +214,7 @@ def raise_a_swept_balance(books: Books) -> str:
     """Give alice a balance that no posting leads to."""
     packed = available(books.alice, USDT).pack()
     books.change(
-        f"INSERT OR REPLACE INTO folio VALUES ({books.alice}, '{{\"{packed}\":[999,99]}}', '{{}}')",
+        f"INSERT OR REPLACE INTO folio VALUES ({books.alice}, '{{\"{packed}\":[999,99]}}', x'80')",
         f"UPDATE progress SET swept_item = {books.items['last']}",
     )
     return "last"
@@ -223,7 +223,7 @@ def raise_a_swept_balance(books: Books) -> str:
 def invent_an_account(books: Books) -> str:
     """Add a balance out of nothing; no item is to blame."""
     heads = json.dumps({Account(4242, BTC, Purpose.AVAILABLE).pack(): [5, 1]})
-    books.change(f"INSERT INTO folio VALUES (4242, '{heads}', '{{}}')")
+    books.change(f"INSERT INTO folio VALUES (4242, '{heads}', x'80')")
     return ""
 
 

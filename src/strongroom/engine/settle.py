@@ -98,7 +98,7 @@ def _fold(command: Command, state: State, now_ms: int, decision: Decision, booke
     lines, threads = _link(decision.lines, state, number, now_ms)
     item = None
     if command.JOURNALED:
-        sealed = [(type(row).__name__, row) for row in rows if row.SEALED]
+        sealed = tuple((type(row).__name__, row) for row in rows if row.SEALED)
         item = Item(number, now_ms, command, "", booked, lines, sealed)
     if guard.digest:
         rows = [

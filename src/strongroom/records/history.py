@@ -105,8 +105,7 @@ class Line(Kept, frozen=True, gc=False, array_like=True):
 LINES_PER_ITEM: Final = 16
 
 _PAIR: Final = struct.Struct("<qq")
-_THREE_PAIRS: Final = struct.Struct("<qqqqqq")
-
+_TWO_PAIRS: Final = 2 * _PAIR.size
 
 Link: TypeAlias = tuple[int, int, int]
 """Where a line stands in a thread: how many lines it has with it, the line before, and the line far before."""
@@ -115,8 +114,8 @@ Link: TypeAlias = tuple[int, int, int]
 class Thread(Kept, frozen=True, gc=False):
     """The end of a linked list of lines: (0, 0) for asset and type means the owner's whole history.
 
-    `spine` holds (count, line) pairs from the newest line along its far pointers down to (0, 0): two little-endian
-    int64 each.
+    `spine` holds (count, line) pairs from the newest line along its far pointers, two little-endian int64 each; it is
+    empty for a thread without lines.
     """
 
     KEY: ClassVar[int] = 3
@@ -126,17 +125,17 @@ class Thread(Kept, frozen=True, gc=False):
     owner: int
     asset: int
     type: int
-    spine: bytes = bytes(_PAIR.size)
+    spine: bytes = b""
 
     @property
     def count(self) -> int:
         """How many lines the thread has."""
-        return _PAIR.unpack_from(self.spine)[0]
+        return _pair(self.spine, 0)[0]
 
     @property
     def newest(self) -> int:
         """The number of its newest line, 0 if it has none."""
-        return _PAIR.unpack_from(self.spine)[1]
+        return _pair(self.spine, 0)[1]
 
     def append(self, line: int) -> tuple[Thread, Link]:
         """Return the thread with one more line at its end, and how that line is linked.
@@ -144,14 +143,20 @@ class Thread(Kept, frozen=True, gc=False):
         Two equal steps at the newest end are joined into one long one below the new line.
         """
         rest = self.spine
-        count, newest = _PAIR.unpack_from(rest)
+        count, newest = _pair(rest, 0)
         jump = newest
-        if len(rest) >= _THREE_PAIRS.size:
-            _, _, near, _, far, far_line = _THREE_PAIRS.unpack_from(rest)
+        if len(rest) >= _TWO_PAIRS:
+            near, _ = _PAIR.unpack_from(rest, _PAIR.size)
+            far, far_line = _pair(rest, _TWO_PAIRS)
             if count - near == near - far:
-                rest, jump = rest[2 * _PAIR.size :], far_line
+                rest, jump = rest[_TWO_PAIRS:], far_line
         spine = _PAIR.pack(count + 1, line) + rest
         return Thread(self.owner, self.asset, self.type, spine), (count + 1, newest, jump)
+
+
+def _pair(spine: bytes, start: int) -> tuple[int, int]:
+    """Return the (count, line) pair at a place; behind the last one comes (0, 0), before the first line."""
+    return _PAIR.unpack_from(spine, start) if len(spine) > start else (0, 0)
 
 
 def threads_of(owner: int, asset: int, type_: int) -> tuple[Key, Key]:

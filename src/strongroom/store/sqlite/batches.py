@@ -18,7 +18,7 @@ _FORGET_AT_LEAST: Final = 1_000
 _FORGOTTEN_PER_REPLY: Final = 2
 _ITEM_COLUMNS: Final = ("number", "text", "salt")
 _BATCH_COLUMNS: Final = ("number", "last_item", "at_ms", "peaks")
-_FOLIO_COLUMNS: Final = ("owner", "heads", "threads")
+_FOLIO_COLUMNS: Final = ("owner", "heads", "spines")
 _NONCE_COLUMNS: Final = ("number", "expires_ms", "used")
 
 

@@ -23,15 +23,16 @@ from strongroom.store.sqlite.connection import run
 MAX_ROWS_IN_MEMORY: Final = 2_000_000
 """Most heads and threads that are kept in memory because they were used, about 200 bytes each."""
 
-ROUND_ITEMS: Final = 30_000
+ROUND_ITEMS: Final = 60_000
 """A round is done after so many journal items: twice as many are at most worked through again after a start."""
 
 _SWEPT_AT_LEAST: Final = 8
 _THREADS_PER_ASSET: Final = 256
 
-_encode: Final = msgspec.json.Encoder().encode
+_encode_heads: Final = msgspec.json.Encoder().encode
 _decode_heads: Final = msgspec.json.Decoder(dict[int, tuple[int, int]]).decode
-_decode_threads: Final = msgspec.json.Decoder(dict[int, bytes]).decode
+_encode_spines: Final = msgspec.msgpack.Encoder().encode
+_decode_spines: Final = msgspec.msgpack.Decoder(dict[int, bytes]).decode
 
 
 class Folio:
@@ -52,7 +53,7 @@ class Folio:
 class Sweep(NamedTuple):
     """Folios that one commit writes behind, as rows of their table, and its new watermark, None within a round."""
 
-    rows: list[tuple[int, str, str]]
+    rows: list[tuple[int, str, bytes]]
     watermark: int | None
 
 
@@ -63,10 +64,10 @@ def thread_number(asset: int, type_: int) -> int:
 
 def load_folio(connection: apsw.Connection, owner: int) -> Folio:
     """Return an owner's folio as its table has it, empty if it is not there."""
-    found = run(connection, "SELECT heads, threads FROM folio WHERE owner = ?", (owner,)).fetchone()
+    found = run(connection, "SELECT heads, spines FROM folio WHERE owner = ?", (owner,)).fetchone()
     if found is None:
         return Folio({}, {})
-    return Folio(_decode_heads(found[0]), _decode_threads(found[1]))
+    return Folio(_decode_heads(found[0]), _decode_spines(found[1]))
 
 
 class Folios:
@@ -90,7 +91,7 @@ class Folios:
         """Return a thread."""
         owner, asset, type_ = key
         spine = self.folio(owner).spines.get(asset * _THREADS_PER_ASSET + type_)
-        return Thread(owner, asset, type_, spine) if spine else Thread(owner, asset, type_)
+        return Thread(owner, asset, type_, spine or b"")
 
     def folio(self, owner: int) -> Folio:
         """Return an owner's folio, from the table if it is not in memory."""
@@ -133,9 +134,9 @@ class Folios:
         if self._rows > MAX_ROWS_IN_MEMORY:
             self._forget()
 
-    def _row(self, owner: int) -> tuple[int, str, str]:
+    def _row(self, owner: int) -> tuple[int, str, bytes]:
         folio = self._folios[owner]
-        return owner, _encode(folio.heads).decode(), _encode(folio.spines).decode()
+        return owner, _encode_heads(folio.heads).decode(), _encode_spines(folio.spines)
 
     def _forget(self) -> None:
         """Make room: let the folios go that came in first, a tenth of all, but those not written yet."""

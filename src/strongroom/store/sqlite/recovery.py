@@ -40,8 +40,7 @@ class _Recovery:
     def hang(self, line: Line, asset: int, type_: int, count: int) -> None:
         """Hang a line on the end of its thread, unless the table has the line already."""
         spines, number = self._folio(line.owner).spines, thread_number(asset, type_)
-        spine = spines.get(number)
-        thread = Thread(line.owner, asset, type_, spine) if spine else Thread(line.owner, asset, type_)
+        thread = Thread(line.owner, asset, type_, spines.get(number, b""))
         if count == thread.count + 1:
             spines[number] = thread.append(line.number)[0].spine
 

@@ -37,13 +37,13 @@ CREATE TRIGGER batch_is_kept BEFORE DELETE ON batch BEGIN SELECT RAISE(ABORT, 't
 CREATE TRIGGER batch_stands  BEFORE UPDATE ON batch BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 
 -- Swept behind the commits: what an owner's accounts and histories have come to, with all up to item
--- `progress.swept_item` in it. `heads` is JSON: by account its balance and number of postings; `threads` by asset * 256
--- + type the (count, line) pairs of the thread's spine, two little-endian int64 each, as base64.
+-- `progress.swept_item` in it. `heads` is JSON: by account its balance and number of postings; `spines` is MessagePack:
+-- by asset * 256 + type the thread's (count, line) pairs, two little-endian int64 each; the lines' own links tell the same.
 
 CREATE TABLE folio (
     owner   INTEGER PRIMARY KEY,
     heads   TEXT NOT NULL,
-    threads TEXT NOT NULL
+    spines  BLOB NOT NULL
 ) STRICT;
 
 -- One row: how far the sweep is, how many commits there were (which tells whether one in doubt is among them), and how
