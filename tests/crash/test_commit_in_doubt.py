@@ -171,7 +171,7 @@ async def test_a_ledger_that_another_program_locks_says_so(
     tmp_path: Path, disk: FaultyDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is in doubt then: the batch is turned away at once, and so is everybody until the lock is gone."""
-    monkeypatch.setattr(connection, "_BUSY_TIMEOUT_MS", 10)
+    monkeypatch.setattr(connection, "BUSY_TIMEOUT_MS", 10)
     async with house_on(tmp_path / "data", disk) as house:
         other = apsw.Connection(str(tmp_path / "data" / DATABASE))
         other.execute("BEGIN IMMEDIATE")

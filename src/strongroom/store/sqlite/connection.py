@@ -17,7 +17,9 @@ from strongroom.files import claim
 DATABASE_FILE: Final = "strongroom.sqlite"
 LOCK_FILE: Final = "lock"
 _CACHE_KIB: Final = 65_536
-_BUSY_TIMEOUT_MS: Final = 5_000
+BUSY_TIMEOUT_MS: Final = 5_000
+"""How long another program's write is waited for, where waiting holds nobody up."""
+
 _STATEMENTS: Final = 1_000
 """Prepared statements that are kept: an insertion is prepared for every number of rows that occurs."""
 
@@ -55,7 +57,7 @@ def open_writer(folder: Path, vfs: str | None = None) -> apsw.Connection:
     """
     claim(folder / DATABASE_FILE)
     connection = apsw.Connection(str(folder / DATABASE_FILE), vfs=vfs, statementcachesize=_STATEMENTS)
-    connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "wal_autocheckpoint=0"):
         run(connection, f"PRAGMA {pragma}")
     run(connection, f"PRAGMA cache_size=-{_CACHE_KIB}")
@@ -73,9 +75,15 @@ def open_beside(folder: Path, vfs: str | None = None) -> apsw.Connection:
 def open_reader(folder: Path) -> apsw.Connection:
     """Return a read-only connection; it sees what is committed, and never waits for the writer."""
     connection = apsw.Connection(str(folder / DATABASE_FILE), flags=apsw.SQLITE_OPEN_READONLY)
-    connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     run(connection, f"PRAGMA cache_size=-{_CACHE_KIB}")
     return connection
+
+
+def begin(connection: apsw.Connection, *, waiting: bool = False) -> None:
+    """Begin to write; while another program writes, wait for it a few seconds or not at all. Raises `apsw.BusyError`."""
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS if waiting else 0)
+    _ = run(connection, "BEGIN IMMEDIATE")
 
 
 def run(connection: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> Any:

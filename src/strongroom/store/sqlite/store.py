@@ -32,7 +32,14 @@ from strongroom.store.sqlite.batches import (
     sweep_statements,
 )
 from strongroom.store.sqlite.checkpoints import Checkpoints
-from strongroom.store.sqlite.connection import lock_folder, open_beside, open_reader, open_writer, run
+from strongroom.store.sqlite.connection import (
+    begin,
+    lock_folder,
+    open_beside,
+    open_reader,
+    open_writer,
+    run,
+)
 from strongroom.store.sqlite.folios import Folios, Sweep
 from strongroom.store.sqlite.nonces import NonceMemory
 from strongroom.store.sqlite.reads import DiskReads, load, load_commits, load_frontier
@@ -115,6 +122,11 @@ class SqliteStore(DiskReads):
         if state.is_empty:
             return
         check(state.first_item == self._frontier.count + 1, "items are numbered without gaps")
+        try:
+            begin(self._writer)
+        except apsw.Error:
+            # Another program is writing. In the thread it can be waited for; meanwhile everything else goes on.
+            await self._in_thread(self._wait_to_begin)
         written = self._write(state)
         await self._in_thread(lambda: self._commit(written))
         self._fold(written)
@@ -135,11 +147,10 @@ class SqliteStore(DiskReads):
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
     def _write(self, state: State) -> Written:
-        """Write a batch into a transaction that is still open then. Raises `NotDone`."""
+        """Write a batch into the transaction, which is still open then. Raises `NotDone`."""
         try:
-            written, statements = self._prepare(state)
-            run(self._writer, "BEGIN IMMEDIATE")
             reach("transaction begun")
+            written, statements = self._prepare(state)
             for sql, values in statements:
                 run(self._writer, sql, values)
             reach("transaction written")
@@ -147,6 +158,13 @@ class SqliteStore(DiskReads):
             self._roll_back()
             raise self._not_done(error) from error
         return written
+
+    def _wait_to_begin(self) -> None:
+        """Begin a transaction, in the waiting thread. Raises `DiskFailed`."""
+        try:
+            begin(self._writer, waiting=True)
+        except apsw.Error as error:
+            raise DiskFailed(str(error)) from error
 
     def _commit(self, written: Written) -> None:
         """End the transaction, in the waiting thread. Raises `InDoubt`."""
@@ -192,7 +210,8 @@ class SqliteStore(DiskReads):
         """
         self._roll_back()
         try:
-            run(self._writer, "BEGIN IMMEDIATE; UPDATE progress SET forced = forced + 1; COMMIT")
+            begin(self._writer, waiting=True)
+            run(self._writer, "UPDATE progress SET forced = forced + 1; COMMIT")
             commits = load_commits(self._writer)
         except apsw.Error as error:
             self._roll_back()
