@@ -81,7 +81,7 @@ def open_reader(folder: Path) -> apsw.Connection:
 
 
 def begin(connection: apsw.Connection, *, waiting: bool = False) -> None:
-    """Begin to write; while another program writes, wait for it a few seconds or not at all. Raises `apsw.BusyError`."""
+    """Begin to write; another program that writes is waited for some seconds or not at all. Raises `apsw.BusyError`."""
     connection.set_busy_timeout(BUSY_TIMEOUT_MS if waiting else 0)
     _ = run(connection, "BEGIN IMMEDIATE")
 
