@@ -46,13 +46,13 @@ class Server:
         """Return the seconds of CPU it has used."""
         return cpu_s(self.pid)
 
-    def measure(self, make: Requests, connections: int, seconds: float, *, warm_up: bool = True) -> Result:
+    def measure(
+        self, make: Requests, connections: int, seconds: float, warm_up_requests: int = _WARM_UP_REQUESTS
+    ) -> Result:
         """Return what a run of such requests measured, after a short one that says how many there will be."""
-        requests, count = make(self.signer), _WARM_UP_REQUESTS
-        if warm_up:
-            warmed = self.load(requests, connections, _WARM_UP_S, count)
-            count = round(warmed.per_second * seconds * _SPARE) + 10_000
-        return self.load(requests, connections, seconds, count)
+        requests = make(self.signer)
+        warmed = self.load(requests, connections, _WARM_UP_S, warm_up_requests)
+        return self.load(requests, connections, seconds, round(warmed.per_second * seconds * _SPARE) + 1_000)
 
     def load(self, requests: Iterator[bytes], connections: int, seconds: float, count: int) -> Result:
         """Sign so many requests, see that one of their kind succeeds, and send them."""

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import ageing
 import nginx
 import ours
 import peer
@@ -78,6 +79,8 @@ def measure_postgres(folder: Path, house: world.World, options: argparse.Namespa
 def comparison(folder: Path, options: argparse.Namespace) -> dict[str, Result]:
     """Measure the parts that were asked for, in one run."""
     results: dict[str, Result] = {}
+    if not set(options.only) & set(PARTS[:4]):
+        return results
     say(f"making a house of {options.users:,} users")
     house = world.make(folder / "house", options.users)
     if "ours" in options.only:
@@ -85,7 +88,14 @@ def comparison(folder: Path, options: argparse.Namespace) -> dict[str, Result]:
     if "nginx" in options.only:
         results.update(measure_nginx(folder, options))
     results.update(measure_postgres(folder, house, options))
+    shutil.rmtree(house.folder)
     return results
+
+
+def age(folder: Path, options: argparse.Namespace) -> ageing.Report:
+    """Measure the ageing part."""
+    kept = options.aged.absolute()
+    return ageing.measure(kept, folder, options.entries, options.seconds, options.connections, say)
 
 
 def aims(results: dict[str, Result]) -> list[table.Aim]:
@@ -152,11 +162,15 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=10, help="how long each row is measured, 1 to 20 (10)")
     parser.add_argument("--users", type=int, default=10_000, help="customers, each with ten assets (10000)")
     parser.add_argument("--connections", type=int, default=64, help="connections of the load (64)")
+    parser.add_argument("--aged", metavar="DIR", type=Path, help="where the ledgers of the ageing part are kept")
+    parser.add_argument("--entries", type=int, default=10_000_000, help="transfers in the aged ledger (10000000)")
     parser.add_argument("--work", default="/var/tmp", help="where to work: a folder on the disk to measure (/var/tmp)")
     options = parser.parse_args()
-    options.only = options.only.split(",") if options.only else list(PARTS[:4])
+    options.only = options.only.split(",") if options.only else list(PARTS if options.aged else PARTS[:4])
     if unknown := set(options.only) - set(PARTS):
         parser.error(f"there is no part {', '.join(unknown)}: choose of {', '.join(PARTS)}")
+    if "ageing" in options.only and options.aged is None:
+        parser.error("the ageing part needs --aged DIR")
     if not 1 <= options.seconds <= 20:
         parser.error("--seconds is 1 to 20: the requests are signed before, and their nonces are good for 50 s")
     return options
@@ -171,9 +185,14 @@ def main() -> int:
         _ = cores()
         with work_folder(options.work) as folder:
             results = comparison(folder, options)
+            found = aims(results)
+            if "ageing" in options.only:
+                report = age(folder, options)
+                results.update(report.results)
+                found += report.aims
     except BenchError as error:
         sys.exit(f"bench: {error}")
-    print(machine(options), table.of_results(results), table.of_aims(aims(results)), sep="\n\n")
+    print(machine(options), table.of_results(results), table.of_aims(found), sep="\n\n")
     return 1 if any(result.failures for result in results.values()) else 0
 
 

@@ -23,15 +23,16 @@ _SEED = 7
 
 
 class Signer:
-    """Makes requests. No two have one signature: each customer's nonces grow by one."""
+    """Makes requests. No two have one signature: each customer's nonces grow by one, from `ahead_ms` after now."""
 
-    def __init__(self) -> None:
+    def __init__(self, ahead_ms: int = AHEAD_MS) -> None:
+        self._ahead_ms = ahead_ms
         self._nonces: dict[str, int] = {}
         self._first = 0
 
     def begin(self) -> None:
         """Take the time from now on."""
-        self._first = time.time_ns() // 1_000_000 + AHEAD_MS
+        self._first = time.time_ns() // 1_000_000 + self._ahead_ms
 
     def request(
         self, customer: Customer, method: str, path: str, body: str = "", query: str = "", more: str = ""

@@ -62,18 +62,19 @@ class World(NamedTuple):
         return self.folder / CONFIG_FILE
 
 
-def make(folder: Path, users: int) -> World:
-    """Make a house with so many customers in a new folder."""
+def make(folder: Path, users: int, clock: SetClock | None = None) -> World:
+    """Make a house with so many customers in a new folder, now or at the time of a clock that is set back."""
     configure_logs("warning", "console")
     (folder / "data").mkdir(parents=True)
     _ = shutil.copy(HERE / CONFIG_FILE, folder / CONFIG_FILE)
     config = load_config(folder / CONFIG_FILE, {})
     write_master_key(Path(config.master_key_file), Ids(Clock()).random_bytes(32))
     box = SecretBox(load_master_key(config, {}))
-    asyncio.run(_declare(config))
+    asyncio.run(_declare(config, clock))
     customers: list[Customer] = []
     assets = {code: asset.number for code, asset in config.assets.items()}
-    fill(config.folder, _openings(users, list(assets.values()), box, customers), users * (len(assets) + 2))
+    commands = _openings(users, list(assets.values()), box, customers, Ids(clock or Clock()))
+    fill(config.folder, commands, users * (len(assets) + 2), clock)
     (folder / CUSTOMERS_FILE).write_bytes(msgspec.json.encode(customers))
     return World(folder, list(assets), customers)
 
@@ -85,15 +86,15 @@ def read(folder: Path) -> World:
     return World(folder, list(config.assets), customers)
 
 
-async def _declare(config: Config) -> None:
+async def _declare(config: Config, clock: SetClock | None) -> None:
     """Start the house once: it keeps its assets, and derives its first addresses."""
-    async with Application(config, load_master_key(config, {})).running():
+    async with Application(config, load_master_key(config, {}), clock).running():
         pass
 
 
-def _openings(users: int, assets: list[int], box: SecretBox, customers: list[Customer]) -> Iterator[Command]:
+def _openings(users: int, assets: list[int], box: SecretBox, customers: list[Customer], ids: Ids) -> Iterator[Command]:
     """Yield the commands that open the customers with their keys and their money, and note each customer."""
-    context = Context(_nobody, None, Clock(), Ids(Clock()))  # pyright: ignore[reportArgumentType]
+    context = Context(_nobody, None, Clock(), ids)  # pyright: ignore[reportArgumentType]
     uids = random.Random(_SEED).sample(range(1_000_000_000, 10_000_000_000), users)
     for number, uid in enumerate(uids):
         username = f"user{number:06d}"
@@ -102,7 +103,7 @@ def _openings(users: int, assets: list[int], box: SecretBox, customers: list[Cus
         making, secret = prepare_key(context, NOBODY, box, uid, KeyTerms())
         yield making
         for asset in assets:
-            yield Book(NOBODY, uid, asset, LineType.DEPOSIT, FUNDS, context.ids.ref())
+            yield Book(NOBODY, uid, asset, LineType.DEPOSIT, FUNDS, ids.ref())
         customers.append(Customer(uid, username, mail, making.text, secret))
 
 
@@ -117,13 +118,13 @@ def fill(folder: Path, commands: Iterable[Command], expected: int, clock: SetClo
     """
     time_of = clock or Clock()
     store = SqliteStore(folder, Ids(time_of))
-    gc.collect()
-    gc.freeze()
+    # Nothing here makes cycles, and the collector would go through the whole store in memory again and again.
+    gc.disable()
     try:
         asyncio.run(_fill(store, iter(commands), expected, time_of))
     finally:
         store.close()
-        gc.unfreeze()
+        gc.enable()
 
 
 async def _fill(store: SqliteStore, commands: Iterator[Command], expected: int, clock: Clock) -> None:
