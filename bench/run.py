@@ -47,6 +47,8 @@ def say(text: str) -> None:
 def measure_ours(house: world.World, options: argparse.Namespace) -> Iterator[tuple[str, Result]]:
     """Yield our rows."""
     with ours.serving(house) as server:
+        say("ours: every customer once")
+        server.see_everyone(options.connections)
         for name, make in ours.kinds(house).items():
             say(f"ours: {name}")
             yield f"Strongroom, {name}", server.measure(make, options.connections, options.seconds)

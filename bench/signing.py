@@ -18,6 +18,7 @@ HISTORY_PATH = "/api/v3.2/user/wallet_history"
 AHEAD_MS = 22_000
 """How far the first nonces lie in the future: with a window of 30 s they are good at once, and for 50 s."""
 
+_JSON = "content-type: application/json\r\n"
 _MOST_UNITS = 1_000_000
 _SEED = 7
 
@@ -54,20 +55,29 @@ def reads(world: World, signer: Signer) -> Iterator[bytes]:
         yield signer.request(rng.choice(customers), "GET", READ_PATH)
 
 
+def tour(world: World, signer: Signer) -> Iterator[bytes]:
+    """Yield a read by every customer and a transfer from each to the next, again and again."""
+    customers = world.customers
+    while True:
+        for customer, following in zip(customers, [*customers[1:], customers[0]], strict=True):
+            yield signer.request(customer, "GET", READ_PATH)
+            yield signer.request(customer, "POST", TRANSFER_PATH, _body("1", world.assets[0], following), more=_JSON)
+
+
 def transfers(world: World, signer: Signer, *, idempotent: bool = False) -> Iterator[bytes]:
     """Yield transfers between random customers in random assets, each with an Idempotency-Key or none."""
     rng, customers, assets = random.Random(time.time_ns()), world.customers, world.assets
-    kind = "content-type: application/json\r\n"
     while True:
         sender, receiver = rng.choice(customers), rng.choice(customers)
         if sender is receiver:
             continue
-        body = (
-            f'{{"amount":"0.{rng.randrange(1, _MOST_UNITS):08d}","asset":"{rng.choice(assets)}",'
-            f'"toUser":"{receiver.username}","toUserMail":"{receiver.mail}"}}'
-        )
-        more = f"{kind}idempotency-key: {rng.getrandbits(128):032x}\r\n" if idempotent else kind
+        body = _body(f"0.{rng.randrange(1, _MOST_UNITS):08d}", rng.choice(assets), receiver)
+        more = f"{_JSON}idempotency-key: {rng.getrandbits(128):032x}\r\n" if idempotent else _JSON
         yield signer.request(sender, "POST", TRANSFER_PATH, body, more=more)
+
+
+def _body(amount: str, asset: str, to: Customer) -> str:
+    return f'{{"amount":"{amount}","asset":"{asset}","toUser":"{to.username}","toUserMail":"{to.mail}"}}'
 
 
 def pages(customer: Customer, signer: Signer, end_times: Callable[[], int | None]) -> Iterator[bytes]:
