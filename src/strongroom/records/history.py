@@ -130,7 +130,7 @@ class Thread(Kept, frozen=True, gc=False):
     @property
     def count(self) -> int:
         """How many lines the thread has."""
-        return _pair(self.spine, 0)[0]
+        return lines_in(self.spine)
 
     @property
     def newest(self) -> int:
@@ -138,20 +138,31 @@ class Thread(Kept, frozen=True, gc=False):
         return _pair(self.spine, 0)[1]
 
     def append(self, line: int) -> tuple[Thread, Link]:
-        """Return the thread with one more line at its end, and how that line is linked.
+        """Return the thread with one more line at its end, and how that line is linked."""
+        spine, link = append_line(self.spine, line)
+        return Thread(self.owner, self.asset, self.type, spine), link
 
-        Two equal steps at the newest end are joined into one long one below the new line.
-        """
-        rest = self.spine
-        count, newest = _pair(rest, 0)
-        jump = newest
-        if len(rest) >= _TWO_PAIRS:
-            near, _ = _PAIR.unpack_from(rest, _PAIR.size)
-            far, far_line = _pair(rest, _TWO_PAIRS)
-            if count - near == near - far:
-                rest, jump = rest[_TWO_PAIRS:], far_line
-        spine = _PAIR.pack(count + 1, line) + rest
-        return Thread(self.owner, self.asset, self.type, spine), (count + 1, newest, jump)
+
+def append_line(spine: bytes, line: int) -> tuple[bytes, Link]:
+    """Return the spine of a thread with one more line at its end, and how that line is linked.
+
+    Two equal steps at the newest end are joined into one long one below the new line.
+    """
+    if not spine:
+        return _PAIR.pack(1, line), (1, 0, 0)
+    count, newest = _PAIR.unpack_from(spine)
+    jump = newest
+    if len(spine) >= _TWO_PAIRS:
+        near, _ = _PAIR.unpack_from(spine, _PAIR.size)
+        far, far_line = _pair(spine, _TWO_PAIRS)
+        if count - near == near - far:
+            spine, jump = spine[_TWO_PAIRS:], far_line
+    return _PAIR.pack(count + 1, line) + spine, (count + 1, newest, jump)
+
+
+def lines_in(spine: bytes) -> int:
+    """Return how many lines the thread of a spine has."""
+    return _pair(spine, 0)[0]
 
 
 def _pair(spine: bytes, start: int) -> tuple[int, int]:

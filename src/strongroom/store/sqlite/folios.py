@@ -23,7 +23,7 @@ from strongroom.store.sqlite.connection import run
 MAX_ROWS_IN_MEMORY: Final = 2_000_000
 """Most heads and threads that are kept in memory because they were used, about 200 bytes each."""
 
-ROUND_ITEMS: Final = 60_000
+ROUND_ITEMS: Final = 40_000
 """A round is done after so many journal items: twice as many are at most worked through again after a start."""
 
 _SWEPT_AT_LEAST: Final = 8

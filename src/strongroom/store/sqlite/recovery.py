@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-import apsw
+from typing import Final
 
-from strongroom.engine.sealing import read_item
+import apsw
+import msgspec
+
 from strongroom.ledger.accounts import owner_of
 from strongroom.ledger.entries import Booked
-from strongroom.records.history import Line, Thread
+from strongroom.records.history import Line, append_line, lines_in
 from strongroom.store.sqlite.connection import run
 from strongroom.store.sqlite.folios import Folio, load_folio, thread_number
+
+
+class _Effects(msgspec.Struct, frozen=True, gc=False):
+    """Of an item's text only what changed folios."""
+
+    postings: list[Booked] = []
+    lines: list[Line] = []
+
+
+_decode: Final = msgspec.json.Decoder(_Effects).decode
 
 
 def unswept_folios(connection: apsw.Connection) -> dict[int, Folio]:
@@ -17,12 +29,11 @@ def unswept_folios(connection: apsw.Connection) -> dict[int, Folio]:
     recovery = _Recovery(connection)
     swept_item = run(connection, "SELECT swept_item FROM progress").fetchone()[0]
     for (text,) in run(connection, "SELECT text FROM item WHERE number > ? ORDER BY number", (swept_item,)):
-        item = read_item(text.encode())
-        for posting in item.postings:
+        effects = _decode(text)
+        for posting in effects.postings:
             recovery.post(posting)
-        for line in item.lines:
-            recovery.hang(line, 0, 0, line.all_count)
-            recovery.hang(line, line.asset, line.type, line.kind_count)
+        for line in effects.lines:
+            recovery.hang(line)
     return recovery.folios
 
 
@@ -37,12 +48,13 @@ class _Recovery:
         """Take over the balance that a posting led to."""
         self._folio(owner_of(posting.account)).heads[posting.account] = (posting.after, posting.nth)
 
-    def hang(self, line: Line, asset: int, type_: int, count: int) -> None:
-        """Hang a line on the end of its thread, unless the table has the line already."""
-        spines, number = self._folio(line.owner).spines, thread_number(asset, type_)
-        thread = Thread(line.owner, asset, type_, spines.get(number, b""))
-        if count == thread.count + 1:
-            spines[number] = thread.append(line.number)[0].spine
+    def hang(self, line: Line) -> None:
+        """Hang a line on the ends of its threads, unless the table has the line already."""
+        spines = self._folio(line.owner).spines
+        for number, nth in ((0, line.all_count), (thread_number(line.asset, line.type), line.kind_count)):
+            spine = spines.get(number, b"")
+            if nth == lines_in(spine) + 1:
+                spines[number], _ = append_line(spine, line.number)
 
     def _folio(self, owner: int) -> Folio:
         folio = self.folios.get(owner)
