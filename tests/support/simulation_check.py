@@ -31,11 +31,7 @@ from support.simulation_house import (
 from support.simulation_life import Failure
 
 _ALL: Final = 100_000
-_ENDS: Final = {
-    "approve": {WithdrawalState.APPROVED, WithdrawalState.PAYING, WithdrawalState.SETTLED, WithdrawalState.FAILED},
-    "reject": {WithdrawalState.REJECTED},
-    "cancel": {WithdrawalState.CANCELLED},
-}
+_ENDS: Final = {"reject": WithdrawalState.REJECTED, "cancel": WithdrawalState.CANCELLED}
 _RELEASED: Final = {
     WithdrawalState.REJECTED,
     WithdrawalState.CANCELLED,
@@ -127,7 +123,7 @@ class Checker:
             if answer is not None and answer.status not in NOT_USED_UP:
                 used[request] = min(heard, used.get(request, heard))
         for request, answer, sent, _ in deed.attempts:
-            if answer is not None and answer.status == 200 and not answer.repeated:
+            if answer is not None and answer.status not in NOT_USED_UP and not answer.repeated:
                 demand(sent < used[request], f"a used signature was good again: {deed.told()}")
 
     def _tell(self, deed: Deed) -> None:
@@ -226,14 +222,14 @@ class Checker:
                 self._expected[self._uids[deed.receiver], deed.asset] += deed.credited
 
     def _check_verdicts(self, row: Withdrawal) -> None:
-        """Check that a word of the operator that was confirmed stands; only one that was barred again gets another."""
-        words = [it for it in self._record.verdicts if it.ref == row.ref and it.word != "nothing"]
-        known = [it.word for it in words if it.known]
-        if known and len(words) == 1:
-            ends = _ENDS[known[0]] | (
-                {WithdrawalState.AWAITING, WithdrawalState.EXPIRED} if "approve" in known else set()
-            )
-            demand(row.state in ends, f"the operator said {known[0]}: {row}")
+        """Check that what the operator was told is done stands, and that nothing was done that nobody said."""
+        said = [it for it in self._record.verdicts if it.ref == row.ref]
+        final = [it.word for it in said if it.known and it.word in _ENDS]
+        demand(len(final) <= 1, f"the operator said both {final}: {row}")
+        if final:
+            demand(row.state == _ENDS[final[0]], f"the operator said {final[0]}: {row}")
+        unsaid = {word for word in _ENDS if not any(it.word == word for it in said)}
+        demand(row.state not in {_ENDS[word] for word in unsaid}, f"nobody said so: {row}")
 
     # -- balances
 

@@ -28,6 +28,7 @@ STRANGERS: Final = {
 
 _BASES: Final = {BTC: COIN // 100, USDT: 10 * COIN}
 _DOOMED: Final = 1_000
+_RECENT: Final = 60
 
 
 class Wallets:
@@ -147,6 +148,15 @@ class Customer:
         self._record.deeds.append(deed)
         await self._wallets.attempt(deed, deed.first)
 
+    async def spend_all(self, user: str, asset: int) -> None:
+        """Send nearly all that a user has to somebody else: what it was paid may be gone tomorrow."""
+        base = _BASES[asset]
+        spendable = self._committed(user)[CODES[asset]][0] // base - 1
+        if spendable > 0:
+            deed = self._transfer(user, asset, self._record.next_amount(spendable * base), "")
+            self._record.deeds.append(deed)
+            await self._wallets.attempt(deed, deed.first)
+
     async def _twice(self) -> None:
         """Send the same bytes over two connections at the same time."""
         deed = self._think()
@@ -154,10 +164,12 @@ class Customer:
         await asyncio.gather(*(self._wallets.attempt(deed, deed.first) for _ in range(2)))
 
     async def _again(self) -> None:
-        """Ask again for something: what was not answered first, by its key or exactly as it was."""
-        deeds = self._record.deeds[-60:]
+        """Ask again, by its key or exactly as it was: for what had no answer, for what was refused, or for anything."""
+        deeds = self._record.deeds[-_RECENT:]
         doubtful = [deed for deed in deeds if deed.in_doubt and not deed.done]
-        if chosen := doubtful or deeds:
+        refused = [deed for deed in deeds if deed.answers and not deed.done]
+        chosen = self._chance.choices((doubtful, refused, deeds), (3, 1, 2))[0] or deeds
+        if chosen:
             deed = self._chance.choice(chosen)
             renewed = deed.key and self._chance.random() < 0.7
             await self._wallets.attempt(deed, self._wallets.renewed(deed) if renewed else deed.first)
@@ -207,11 +219,19 @@ class Customer:
         """Return a deed that nobody has asked for yet."""
         chance = self._chance
         user, asset = chance.choice(sorted(self._members)), chance.choice(ASSETS)
-        most = _DOOMED if chance.random() < 0.05 else chance.choice((3, 12, 60))
-        amount = self._record.next_amount(chance.randrange(1, most + 1) * _BASES[asset])
+        amount = self._record.next_amount(self._base(user, asset))
         key = f"deed-{self._record.numbers}" if chance.random() < 0.5 else ""
         kinds = (self._transfer, self._convert, self._withdraw)
         return chance.choices(kinds, (5, 2, 4))[0](user, asset, amount, key)
+
+    def _base(self, user: str, asset: int) -> int:
+        """Return a round amount: small, or nearly all that the user has, or more than anybody has."""
+        kind, base = self._chance.random(), _BASES[asset]
+        if kind < 0.05:
+            return _DOOMED * base
+        if kind < 0.3:
+            return max(1, self._committed(user)[CODES[asset]][0] // base - self._chance.randrange(2)) * base
+        return self._chance.randrange(1, self._chance.choice((3, 12, 60)) + 1) * base
 
     def _transfer(self, user: str, asset: int, amount: int, key: str) -> Deed:
         to = self._chance.choice([name for name in sorted(self._members) if name != user])
@@ -281,5 +301,6 @@ def text_of(units: int) -> str:
 
 def units_of(text: str) -> int:
     """Return an amount of at most 8 decimals as ledger units."""
-    whole, _, rest = text.partition(".")
-    return int(whole) * COIN + int(rest.ljust(8, "0") or 0)
+    whole, _, rest = text.removeprefix("-").partition(".")
+    units = int(whole) * COIN + int(rest.ljust(8, "0") or 0)
+    return -units if text.startswith("-") else units

@@ -12,6 +12,8 @@ import apsw
 from support.harness_disk import END_OF_COMMIT, LOG, SYNC, WRITE, FailingPower
 
 _KINDS: Final = (apsw.IOError, apsw.FullError)
+_POWER_SHARES: Final = {WRITE: 0.1, SYNC: 1.0, END_OF_COMMIT: 0.0}
+"""How much likelier the power fails at one operation than at another: a commit has many writes."""
 
 
 class PowerFailed(BaseException):
@@ -35,7 +37,7 @@ class SimulatedDisk(FailingPower):
         """Meet a fault, or not."""
         if operation not in {WRITE, SYNC, END_OF_COMMIT} or not (self.odds or self.power_odds or self.broken_for):
             return
-        if operation == SYNC and file == LOG and self._chance.random() < self.power_odds:
+        if file == LOG and self._chance.random() < self.power_odds * _POWER_SHARES[operation]:
             self._lost_power({name: self._torn(name) for name in self._open})
             raise PowerFailed
         if self.broken_for:

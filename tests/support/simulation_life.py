@@ -170,8 +170,6 @@ class Life:
         self.application = Application(config_of(self.folder), MASTER_KEY, self.clock, ids, NoThread())
         self.application.events.failed = self._mistake  # pyright: ignore[reportAttributeAccessIssue]
         watch_through(self.application.treasury, self.line, Random(f"{self.seed}/line"), self.check_alive)
-        for sender in self.application.treasury.senders.values():
-            sender._at = self.reach
         self._break()
         if not self.ending.orderly:
             self._loop.call_later(self.ending.after_s, self.end, "killed")

@@ -15,24 +15,27 @@ from strongroom.records.withdrawals import Withdrawal, WithdrawalState
 from strongroom.wallet.approvals import prepare_approval, prepare_cancellation, prepare_rejection
 from strongroom.wallet.context import perform_own
 from strongroom.wallet.users import MarkUser
-from support.simulation_clients import address_of
+from support.simulation_clients import Customer, Wallets, address_of
 from support.simulation_deeds import Faucet, Record, Verdict
 from support.simulation_house import ASSETS, BTC, COIN, NETWORKS, NUMBERS, TOKENS, Member
 from support.simulation_life import Life
 
 _WORDS: Final = {"approve": prepare_approval, "reject": prepare_rejection, "cancel": prepare_cancellation}
-_DEEPEST: Final = 4
+_DEEPEST: Final = 5
+_DEEP_ENOUGH: Final = 4
+_PACE_S: Final = 0.25
 
 
 class World:
     """The chains' own life: blocks, payments of strangers, reorganisations, and money spent twice."""
 
-    def __init__(self, life: Life, record: Record, members: dict[str, Member], chance: Random, rough: float) -> None:
+    def __init__(self, life: Life, wallets: Wallets, chance: Random, rough: float) -> None:
         self._life = life
-        self._record = record
-        self._members = members
+        self._record = wallets.record
+        self._members = wallets.members
         self._chance = chance
         self._rough = rough
+        self._thief = Customer(wallets, lambda: True)
 
     @property
     def node(self) -> SimulatedNode:
@@ -44,21 +47,21 @@ class World:
     async def turn(self, is_over: Callable[[], bool]) -> None:
         """Go on until it is over."""
         while not is_over():
-            await asyncio.sleep(self._chance.random() * 0.5)
+            await asyncio.sleep(self._chance.random() * _PACE_S)
             self._life.check_alive()
             await self._once()
 
     async def _once(self) -> None:
         network = self._chance.choice(sorted(NUMBERS))
         rough = self._rough
-        actions = (self._mine, self._pay, self._reorganise, self._doom, self._fall_silent)
-        await self._chance.choices(actions, (6, 4, 2 * rough, rough, rough))[0](network)
+        actions = (self._mine, self._pay, self._reorganise, self._change_mind, self._doom, self._fall_silent)
+        await self._chance.choices(actions, (6, 4, rough, 3 * rough, rough, rough / 2))[0](network)
 
     async def _mine(self, network: str) -> None:
         blocks = await self.node.mine(network, self._chance.choice((1, 1, 1, 2, 4)))
         self._life.note(f"{network} mined up to {blocks[-1].height}")
 
-    async def _pay(self, network: str) -> None:
+    async def _pay(self, network: str) -> Faucet:
         """Let a stranger pay an address that a customer was given, also one that was given up."""
         asset = self._chance.choice([asset for asset in ASSETS if NETWORKS[asset] == network])
         user = self._chance.choice(sorted(self._members))
@@ -69,7 +72,7 @@ class World:
         ]
         address = self._chance.choice([self._members[user].homes[asset], *given])
         amount = self._record.next_amount(
-            self._chance.choice((1, 5, 20)) * (COIN // 100 if asset == BTC else 10 * COIN)
+            self._chance.choice((1, 20, 80)) * (COIN // 100 if asset == BTC else 10 * COIN)
         )
         if asset == BTC and self._chance.random() < 0.1:
             amount = self._record.next_amount(0, 1)
@@ -77,15 +80,27 @@ class World:
         txid = await self.node.faucet(network, address, "", TOKENS[asset], paid.chain_units)
         self._record.faucets.append(paid._replace(txid=txid))
         self._life.note(f"{network}: somebody pays {user} {amount} of {asset} in {txid[:12]}")
+        return paid
 
     async def _reorganise(self, network: str) -> None:
         """Replace the newest blocks; now and then a stranger's payment in them is gone for good."""
         height = self.node.chain(network).newest().height
-        depth = min(self._chance.randint(1, _DEEPEST), height - 1)
+        depth = min(self._chance.choice((1, 2, 4, _DEEPEST)), height - 1)
         mined = [paid.txid for paid in self._record.faucets if paid.network == network]
-        lost = [txid for txid in mined if self._chance.random() < 0.3 and await self._in_newest(network, txid, depth)]
+        lost = [txid for txid in mined if self._chance.random() < 0.5 and await self._in_newest(network, txid, depth)]
         await self.node.reorg(network, depth, lost)
         self._life.note(f"{network} reorganised {depth} deep, {len(lost)} lost")
+
+    async def _change_mind(self, network: str) -> None:
+        """Pay somebody, bury it deep enough to be credited and spent, and then take it back."""
+        paid = await self._pay(network)
+        await self.node.mine(network, _DEEP_ENOUGH)
+        await asyncio.sleep(self._chance.random() * 0.5)
+        self._life.check_alive()
+        await self._thief.spend_all(paid.user, paid.asset)
+        await asyncio.sleep(self._chance.random() * 0.3)
+        self._life.check_alive()
+        await self._reorganise(network)
 
     async def _in_newest(self, network: str, txid: str, depth: int) -> bool:
         chain = self.node.chain(network)
@@ -103,7 +118,7 @@ class World:
     async def _fall_silent(self, network: str) -> None:
         self.node.pause(network)
         self._life.note(f"{network} falls silent")
-        await asyncio.sleep(self._chance.random() * 1.5)
+        await asyncio.sleep(self._chance.random() * 0.7)
         self._life.check_alive()
         self.node.resume(network)
 
@@ -126,7 +141,7 @@ class Operator:
     async def work(self, is_over: Callable[[], bool]) -> None:
         """Go on until it is over."""
         while not is_over():
-            await asyncio.sleep(self._chance.random() * 1.5)
+            await asyncio.sleep(self._chance.random())
             self._life.check_alive()
             if self._chance.random() < 0.85:
                 await self._judge()
@@ -138,7 +153,14 @@ class Operator:
         waiting = context.reads.rows(Withdrawal, {"state": WithdrawalState.AWAITING}, 100)
         if not waiting:
             return
-        ref, word = self._chance.choice(waiting).ref, self._chance.choice(("approve", "approve", "reject", "cancel"))
+        ref = self._chance.choice(waiting).ref
+        # Two people may be at it at the same time, and not of one mind.
+        people = self._chance.choice((1, 1, 2))
+        await asyncio.gather(*(self._say(ref, self._chance.choice(sorted(_WORDS))) for _ in range(people)))
+
+    async def _say(self, ref: int, word: str) -> None:
+        """Say yes or no to a withdrawal."""
+        context = self._life.application.context
         place = len(self._record.verdicts)
         self._record.verdicts.append(Verdict(ref, word, known=False))
         outcome = await self._do(perform_own(context, lambda: _WORDS[word](context, NOBODY, ref)))

@@ -1,0 +1,373 @@
+"""Servers with a known mistake in them, to see that the simulation finds it: one or two for every rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+from unittest import mock
+
+import msgspec
+
+from strongroom.api import wallet_cache
+from strongroom.custody import sender, watcher
+from strongroom.custody.chain import Unreachable
+from strongroom.engine import settle, writer
+from strongroom.engine.command import NOBODY, Decision
+from strongroom.engine.port import InDoubt
+from strongroom.engine.state import Effects, Item
+from strongroom.ledger import entries
+from strongroom.ledger.accounts import Purpose, available, house
+from strongroom.ledger.entries import Posting
+from strongroom.records.deposits import Deposit, DepositState
+from strongroom.records.withdrawals import Payment, PaymentState, Withdrawal, WithdrawalState
+from strongroom.store.sqlite import batches, store
+from strongroom.wallet import approvals, conversions, deposits, payments, reversals, transfers, withdrawals
+from support.effects import Do
+
+_MISTAKES: Final[dict[str, Callable[[], Any]]] = {}
+
+
+def _mistake(make: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
+    """Keep a mistake under the name of its function."""
+    _MISTAKES[make.__name__.strip("_").replace("_", "-")] = contextmanager(make)
+    return make
+
+
+@contextmanager
+def replaced(*changes: tuple[Any, str, Any]) -> Generator[None]:
+    """Put other things in the place of attributes for a while."""
+    with ExitStack() as stack:
+        for target, name, value in changes:
+            stack.enter_context(mock.patch.object(target, name, value))
+        yield
+
+
+# -- the writer: nobody is answered, not even with a refusal, before what the answer depends on is durable
+
+
+@_mistake
+def _answers_before_the_commit() -> Iterator[None]:
+    async def commit(self: Any, batch: Any) -> None:
+        state = await self._store.begin([waiting.command for waiting in batch])
+        now_ms = max(self._clock.now_ms(), state.last_ms)
+        for waiting in batch:
+            waiting.answer(self._settle(waiting, state, now_ms))
+        try:
+            await self._store.commit(state)
+        except InDoubt as error:
+            await self._until_known(writer.IN_DOUBT, error)
+
+    with replaced((writer.Writer, "_commit", commit)):
+        yield
+
+
+@_mistake
+def _answers_the_wrong_one() -> Iterator[None]:
+    right = writer.Writer._write
+
+    async def write(self: Any, batch: Any) -> None:
+        if len(batch) == 2:
+            one, other = batch
+            batch = [one._replace(answer=other.answer), other._replace(answer=one.answer)]
+        await right(self, batch)
+
+    with replaced((writer.Writer, "_write", write)):
+        yield
+
+
+@_mistake
+def _takes_in_doubt_for_not_done() -> Iterator[None]:
+    right = writer.Writer._until_known
+
+    async def until_known(self: Any, trouble: str, error: Any) -> bool:
+        await right(self, trouble, error)
+        return False
+
+    with replaced((writer.Writer, "_until_known", until_known)):
+        yield
+
+
+@_mistake
+def _takes_in_doubt_for_done() -> Iterator[None]:
+    right = writer.Writer._until_known
+
+    async def until_known(self: Any, trouble: str, error: Any) -> bool:
+        await right(self, trouble, error)
+        return True
+
+    with replaced((writer.Writer, "_until_known", until_known)):
+        yield
+
+
+# -- the store: memory is what is on disk, and a restart works out the rest
+
+
+@_mistake
+def _folds_before_the_commit() -> Iterator[None]:
+    async def commit(self: Any, state: Any) -> None:
+        if not state.is_empty:
+            written = self._write(state)
+            self._fold(written)
+            await self._in_thread(lambda: self._commit(written))
+
+    with replaced((store.SqliteStore, "commit", commit)):
+        yield
+
+
+@_mistake
+def _folds_nothing_after_a_doubt() -> Iterator[None]:
+    async def resolve(self: Any) -> bool:
+        kept = await self._in_thread(self._settle_doubt)
+        self._doubt = None
+        return kept
+
+    with replaced((store.SqliteStore, "resolve", resolve)):
+        yield
+
+
+@_mistake
+def _does_not_wait_for_the_disk() -> Iterator[None]:
+    right = store.run
+
+    def run(connection: Any, sql: str, values: Any = ()) -> Any:
+        if sql == "COMMIT":
+            right(connection, "COMMIT; PRAGMA synchronous=OFF")
+            return None
+        return right(connection, sql, values)
+
+    with replaced((store, "run", run)):
+        yield
+
+
+@_mistake
+def _recovers_nothing() -> Iterator[None]:
+    with replaced((store, "unswept_folios", lambda connection: {})):
+        yield
+
+
+@_mistake
+def _serves_old_wallets() -> Iterator[None]:
+    with replaced((wallet_cache.WalletCache, "_drop", lambda self, state: None)):
+        yield
+
+
+# -- guards: a signature is good once, a key means one request
+
+
+@_mistake
+def _forgets_signatures() -> Iterator[None]:
+    with replaced((store, "nonce_statements", lambda row: [])):
+        yield
+
+
+@_mistake
+def _keeps_the_signature_of_a_refusal() -> Iterator[None]:
+    def refuse(command: Any, state: Any, now_ms: int, refusal: Any) -> Any:
+        item = Item(state.next_item(), now_ms, command, refusal.error.name) if command.JOURNALED else None
+        state.apply(Effects(item))
+        return settle.Outcome(now_ms, refusal=refusal, item=item.number if item else 0)
+
+    with replaced((settle, "_refuse", refuse)):
+        yield
+
+
+@_mistake
+def _forgets_replies() -> Iterator[None]:
+    right = batches.insertions
+
+    def insertions(verb: str, table: str, *rest: Any) -> Any:
+        return [] if table == "reply" else right(verb, table, *rest)
+
+    with replaced((batches, "insertions", insertions)):
+        yield
+
+
+# -- the ledger: nothing below zero, nothing lost, everything in its place
+
+
+@_mistake
+def _lets_balances_fall_below_zero() -> Iterator[None]:
+    with replaced((entries, "_check_bounds", lambda packed, after: None)):
+        yield
+
+
+@_mistake
+def _loses_a_posting() -> Iterator[None]:
+    right = settle.book_entry
+
+    def book_entry(postings: Any, head: Any) -> Any:
+        booked = right(postings, head)
+        return booked[:-1] if len(booked) > 4 else booked
+
+    with replaced((settle, "book_entry", book_entry)):
+        yield
+
+
+@_mistake
+def _credits_whoever_owes() -> Iterator[None]:
+    def credit(view: Any, owner: int, asset: int, amount: int) -> tuple[Posting, ...]:
+        return (Posting(available(owner, asset), amount),)
+
+    users = (transfers, conversions, deposits, withdrawals)
+    with replaced(*((module, "credit", credit) for module in users)):
+        yield
+
+
+@_mistake
+def _overlooks_who_receives() -> Iterator[None]:
+    right = withdrawals.payout
+
+    def payout(*arguments: Any) -> Any:
+        postings, rows, _ = right(*arguments)
+        return postings, rows, []
+
+    with replaced((withdrawals, "payout", payout), (approvals, "payout", payout)):
+        yield
+
+
+# -- withdrawals: held until they end, released once, paid once
+
+
+@_mistake
+def _keeps_the_hold() -> Iterator[None]:
+    right = withdrawals.release
+
+    def release(*arguments: Any) -> Any:
+        return [], right(*arguments)[1]
+
+    with replaced((approvals, "release", release), (payments, "release", release)):
+        yield
+
+
+@_mistake
+def _releases_twice() -> Iterator[None]:
+    with replaced((approvals, "_awaiting", lambda withdrawal: withdrawal)):
+        yield
+
+
+@_mistake
+def _holds_no_fee() -> Iterator[None]:
+    with replaced((Withdrawal, "held", property(lambda self: self.to_address))):
+        yield
+
+
+@_mistake
+def _books_no_fee() -> Iterator[None]:
+    right = payments._settlement
+
+    def settlement(*arguments: Any) -> Any:
+        postings, holdings = right(*arguments)
+        fees = {house(Purpose.FEES, posting.account.asset): posting.account.asset for posting in postings}
+        moved = [
+            Posting(house(Purpose.DUST, posting.account.asset), posting.amount) if posting.account in fees else posting
+            for posting in postings
+        ]
+        return moved, holdings
+
+    with replaced((payments, "_settlement", settlement)):
+        yield
+
+
+@_mistake
+def _forgets_what_the_chain_takes() -> Iterator[None]:
+    right = payments._settlement
+
+    def settlement(view: Any, catalogue: Any, withdrawal: Any, payment: Any, fee_asset: int) -> Any:
+        free = msgspec.structs.replace(payment, chain_fee_units="0")
+        return right(view, catalogue, withdrawal, free, fee_asset)
+
+    with replaced((payments, "_settlement", settlement)):
+        yield
+
+
+@_mistake
+def _broadcasts_before_it_reserves() -> Iterator[None]:
+    async def start(self: Any, withdrawal: Withdrawal, tip: Any) -> None:
+        payee = self._payee(withdrawal)
+        node_nonce, fee = await self._chain.next_nonce(), await self._chain.estimate_fee([payee])
+        command = payments.prepare_reservation(self._context, withdrawal, node_nonce, fee)
+        body = await self._chain.build([payee], command.nonce, fee)
+        signature = await self._signer.sign(self._chain.network, body)
+        await self._chain.broadcast(self._chain.assemble(body, signature).blob)
+        await self._commit("reserve", lambda: command)
+
+    with replaced((sender.Sender, "_start", start)):
+        yield
+
+
+@_mistake
+def _pays_again_when_unsure() -> Iterator[None]:
+    right = sender.Sender._broadcast
+
+    async def broadcast(self: Any, payment: Payment) -> None:
+        try:
+            await right(self, payment)
+        except Unreachable:
+            voided = msgspec.structs.replace(payment, state=PaymentState.VOIDED)
+            row = self._context.reads.row(Withdrawal, payment.withdrawal)
+            approved = msgspec.structs.replace(row, state=WithdrawalState.APPROVED, payment=0)
+            await self._commit("void", lambda: Do(NOBODY, kept=(voided, approved)))
+            raise
+
+    with replaced((sender.Sender, "_broadcast", broadcast)):
+        yield
+
+
+@_mistake
+def _fails_what_is_not_seen() -> Iterator[None]:
+    with replaced((sender.Sender, "_is_final", lambda self, status, tip: status.block is None)):
+        yield
+
+
+# -- deposits: booked once, as long as the chain has them
+
+
+@_mistake
+def _credits_again_after_a_reorganisation() -> Iterator[None]:
+    def decide(self: Any, view: Any, now_ms: int) -> Decision:
+        deposit = view.get(Deposit, self.ref)
+        return Decision(rows=[msgspec.structs.replace(deposit, state=DepositState.REVERSED, height=0, block="")])
+
+    with replaced((reversals.ReverseDeposit, "decide", decide)):
+        yield
+
+
+@_mistake
+def _takes_nothing_back() -> Iterator[None]:
+    async def take_back(self: Any, orphan: str) -> None:
+        pass
+
+    with replaced((watcher.Watcher, "_take_back", take_back)):
+        yield
+
+
+@_mistake
+def _passes_blocks_before_it_reads_them() -> Iterator[None]:
+    async def pass_blocks(self: Any) -> bool:
+        tip = self._context.reads.row(watcher.Tip, self._network)
+        blocks = await self._next_blocks(tip)
+        if blocks:
+            passed = [watcher.PassedBlock(block.height, block.hash) for block in blocks]
+            await self._do([watcher.prepare_tip(self._network, tip.block, passed)])
+        for block in blocks:
+            await self._note(await self._chain.outputs_in(block.hash), block)
+        return bool(blocks)
+
+    with replaced((watcher.Watcher, "_pass_blocks", pass_blocks)):
+        yield
+
+
+@_mistake
+def _takes_a_block_for_the_deposit() -> Iterator[None]:
+    right = watcher.Watcher._sighting
+
+    def sighting(self: Any, *arguments: Any, **more: Any) -> Any:
+        found = right(self, *arguments, **more)
+        return found and found._replace(position=found.position + (int(found.block[-6:], 16) if found.block else 0))
+
+    with replaced((watcher.Watcher, "_sighting", sighting)):
+        yield
+
+
+MISTAKES: Final = dict(_MISTAKES)
