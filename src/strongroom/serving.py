@@ -24,6 +24,9 @@ BACKLOG: Final = 2_048
 SWITCH_INTERVAL_S: Final = 0.000_05
 """How long the interpreter lets one thread run: the store's thread hands a commit back to the loop sooner."""
 
+COLLECT_AFTER: Final = (20_000, 20, 100)
+"""The collector's thresholds: new objects before it looks at the new, then turns before it looks at more of them."""
+
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 log = structlog.get_logger("serving")
@@ -179,13 +182,23 @@ def _uvicorn_config(application: Application) -> uvicorn.Config:
 
 
 def _settle_memory() -> None:
-    """Keep what was loaded out of the garbage collector, and threads from waiting long for each other."""
+    """Keep what was loaded out of the garbage collector, and threads from waiting long for each other.
+
+    What requests leave behind is freed at once, by counting references. Only what refers to itself waits for the
+    collector, and that is little: so it may look at everything seldom, since that takes longer the more is in memory.
+    """
     _ = gc.collect()
     gc.freeze()
+    gc.enable()
+    gc.set_threshold(*COLLECT_AFTER)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:
-    """Run the server's main coroutine on uvloop and return its exit code."""
+    """Run the server's main coroutine on uvloop and return its exit code.
+
+    Until it serves there is no garbage collection: loading makes millions of objects that all stay.
+    """
+    gc.disable()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
