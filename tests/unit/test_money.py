@@ -205,5 +205,6 @@ def test_a_fee_is_the_formulas_rounded_up_once(
 
 def test_a_fee_that_is_not_declared_is_none() -> None:
     """Without a formula of its own an asset costs nothing to withdraw."""
+    assert FeeFormula() == FeeFormula(minimum=0, rate_e8=0, extra=0, extra_rate_e8=0)
     assert FeeFormula().fee(10**18) == 0
     assert FeeFormula(7).fee(0) == FeeFormula(extra=7).fee(10**18) == 7
