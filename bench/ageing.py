@@ -38,9 +38,10 @@ PAGE_ROUNDS = 3
 _PAGE_S = 3
 _PAGES = 5_000
 _AGE_MS = 180 * DAY_MS
-_USERS_PER_ENTRY = 100
+_ENTRIES_PER_USER = 100
 _WHALE_SHARE = 10
 _SMALL_LINES = 100
+_BUSY_USERS = 10_000
 _BATCH = 1_000
 _MOST_UNITS = 1_000_000
 _BYTES_PER_ENTRY = 3_000
@@ -89,8 +90,13 @@ def prepare(folder: Path, entries: int, say: Say) -> Layout:
     return _make(folder, entries, schema, say)
 
 
+def users_of(entries: int) -> int:
+    """Return how many customers have so many transfers between them."""
+    return max(1_000, entries // _ENTRIES_PER_USER)
+
+
 def _make(folder: Path, entries: int, schema: str, say: Say) -> Layout:
-    users = max(1_000, entries // _USERS_PER_ENTRY)
+    users = users_of(entries)
     clock = SetClock(Clock().now_ms() - _AGE_MS)
     say(f"making {users:,} customers with ten accounts each in {folder}")
     young = world.make(folder / "empty", users, clock)
@@ -113,23 +119,24 @@ def _past(house: World, entries: int, clock: SetClock) -> Iterator[Command]:
     """Yield transfers of half a year.
 
     The first customer, the whale, is in every tenth; the second, the small one, in so few that it has a hundred lines
-    with its deposits; all others meet at random.
+    with its deposits. Of all others ten thousand at a time meet at random, so that this is written in a third of the
+    time; at the end all of them have a past.
     """
     rng, ids = random.Random(_SEED), Ids(clock)
     whale, small, *others = [customer.uid for customer in house.customers]
     assets, count = len(house.assets), len(others)
     of_small = max(1, entries // (_SMALL_LINES - assets))
     step_ms = max(1, (_AGE_MS - DAY_MS) * _BATCH // max(entries, 1))
-    draw = rng.random
+    busy, draw = min(count, _BUSY_USERS), rng.random
+    begins = 0
     for n in range(entries):
         if n % _BATCH == 0:
             clock.at_ms += step_ms
-        one, other = others[int(draw() * count)], others[int(draw() * count)]
-        if n % _WHALE_SHARE == 0:
-            other = whale
-        elif n % of_small == 1:
+            begins = (count - busy) * n // entries
+        one, other = others[begins + int(draw() * busy)], others[begins + int(draw() * busy)]
+        if n % of_small == 1:
             other = small
-        elif one == other:
+        elif n % _WHALE_SHARE == 0 or one == other:
             other = whale
         if n & 16:
             one, other = other, one

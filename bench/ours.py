@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from load import Result, check_answer, run
-from processes import cores, cpu_s, free_port, started, wait_until
+from processes import cores, free_port, started, wait_until
 from signing import Signer, reads, tour, transfers, write
 from world import World
 
 STRONGROOM = str(Path(sys.executable).with_name("strongroom"))
 _WARM_UP_S = 2.0
-_WARM_UP_REQUESTS = 120_000
+_WARM_UP_REQUESTS = 100_000
 _LONGEST_S = 20.0
 _SPARE = 1.5
 """How many more requests are signed than the warm-up says will be sent."""
@@ -43,10 +43,6 @@ class Server:
         os.kill(self.pid, signal.SIGKILL)
         _ = self._process.wait()
 
-    def cpu_s(self) -> float:
-        """Return the seconds of CPU it has used."""
-        return cpu_s(self.pid)
-
     def measure(
         self, make: Requests, connections: int, seconds: float, warm_up_requests: int = _WARM_UP_REQUESTS
     ) -> Result:
@@ -59,9 +55,7 @@ class Server:
         """Let every customer read and pay once, so that what follows is not about reading from disk."""
         wanted, seconds, answered = 2 * len(self.world.customers), _WARM_UP_S, 0.0
         while answered < wanted and seconds < _LONGEST_S:
-            per_second = self.load(
-                tour(self.world, self.signer), connections, seconds, 2 * _WARM_UP_REQUESTS
-            ).per_second
+            per_second = self.load(tour(self.world, self.signer), connections, seconds, _WARM_UP_REQUESTS).per_second
             answered, seconds = per_second * seconds, wanted / per_second * _SPARE
 
     def load(self, requests: Iterator[bytes], connections: int, seconds: float, count: int) -> Result:
@@ -71,12 +65,11 @@ class Server:
 
 
 @contextmanager
-def serving(world: World, port: int | None = None, *, on_all_cores: bool = False) -> Iterator[Server]:
+def serving(world: World) -> Iterator[Server]:
     """Serve a house on the server's core until the end of the block."""
-    port, log = port or free_port(), world.folder / "server.log"
+    port, log = free_port(), world.folder / "server.log"
     command = [STRONGROOM, "serve", "--config", str(world.config)]
-    where = () if on_all_cores else cores()[:1]
-    with started(command, log, where, {"STRONGROOM_PORT": str(port)}) as process:
+    with started(command, log, cores()[:1], {"STRONGROOM_PORT": str(port)}) as process:
         ready_s = wait_until(_ready(port), process, log)
         yield Server(world, process, port, ready_s)
 

@@ -34,6 +34,7 @@ from load import Result
 from processes import BenchError, cores
 
 PARTS = ("ours", "nginx", "pgbench", "baseline", "ageing")
+_FEWEST_USERS = 200
 NGINX = "nginx, a constant"
 PGBENCH = "pgbench TPC-B, {} clients"
 BASELINE = "FastAPI + psycopg, transfers, {}"
@@ -125,12 +126,14 @@ def machine(options: argparse.Namespace) -> str:
     """Return what was measured where."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     model = models[0].partition(":")[2].strip() if models else platform.machine()
+    users = ageing.users_of(options.entries)
+    aged = f"; aged ledger: {options.entries:,} transfers, {users:,} users" if "ageing" in options.only else ""
     revision = _told(["git", "-C", str(world.HERE), "describe", "--always", "--dirty"])
     return (
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, revision {revision}, Python {platform.python_version()}, "
         f"Linux {platform.release()}, {model}, {os.cpu_count()} cores, {file_system(options.work)}; "
         f"load average before {options.load_before:.1f}; {options.users:,} users x 10 assets, "
-        f"{options.connections} connections, {options.seconds:g} s a row."
+        f"{options.connections} connections, {options.seconds:g} s a row{aged}."
     )
 
 
@@ -173,6 +176,8 @@ def read_options() -> argparse.Namespace:
         parser.error(f"there is no part {', '.join(unknown)}: choose of {', '.join(PARTS)}")
     if "ageing" in options.only and options.aged is None:
         parser.error("the ageing part needs --aged DIR")
+    if options.users < _FEWEST_USERS:
+        parser.error(f"--users is {_FEWEST_USERS} or more: each has a nonce a millisecond, and needs many a second")
     if not 1 <= options.seconds <= 20:
         parser.error("--seconds is 1 to 20: the requests are signed before, and their nonces are good for 50 s")
     return options

@@ -18,7 +18,7 @@ ROW = r"^\| Strongroom, {} \| ([\d,]+) \|.*\| 0 \|$"
 @pytest.mark.skipif(not (shutil.which("wrk") or os.environ.get("CI")), reason="wrk is not installed")
 def test_our_rows_are_measured_in_a_second_each_without_a_failed_request(tmp_path: Path) -> None:
     """A short run of our own part prints its rows, each with some requests and no failure, and leaves nothing."""
-    arguments = ["--only", "ours", "--seconds", "1", "--users", "20", "--connections", "4", "--work", str(tmp_path)]
+    arguments = ["--only", "ours", "--seconds", "1", "--users", "200", "--connections", "4", "--work", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, str(BENCH), *arguments], check=False, capture_output=True, text=True, timeout=110
     )
