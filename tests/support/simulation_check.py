@@ -112,6 +112,7 @@ class Checker:
         demand(len({answer.body for answer in done}) <= 1, f"two answers: {deed.told()}")
         demand(len([answer for answer in done if not answer.repeated]) <= 1, f"carried out twice: {deed.told()}")
         self._check_signatures(deed)
+        self._check_frozen(deed)
         if happened:
             self._tell(deed)
         return happened
@@ -125,6 +126,17 @@ class Checker:
         for request, answer, sent, _ in deed.attempts:
             if answer is not None and answer.status not in NOT_USED_UP and not answer.repeated:
                 demand(sent < used[request], f"a used signature was good again: {deed.told()}")
+
+    def _check_frozen(self, deed: Deed) -> None:
+        """Check that nothing was done for a customer between a freeze that was confirmed and the next word of it."""
+        markings = [it for it in self._record.markings if it.user == deed.user]
+        for place, marking in enumerate(markings):
+            if marking.frozen and marking.heard:
+                until = markings[place + 1].sent if place + 1 < len(markings) else self._record.ticks
+                for _, answer, sent, heard in deed.attempts:
+                    done = answer is not None and answer.status == 200 and not answer.repeated
+                    meanwhile = marking.heard < sent and heard < until
+                    demand(not (done and meanwhile), f"done for somebody who is frozen: {deed.told()}")
 
     def _tell(self, deed: Deed) -> None:
         """Change the expected balances by a deed that happened; withdrawals' by what became of them."""
@@ -287,6 +299,9 @@ class Checker:
         for deed in self._record.addresses:
             done = [answer for answer in deed.answers if answer.status == 200]
             demand(len({answer.body for answer in done}) <= 1 or deed.kind != "give", "two addresses for one request")
+            if deed.kind == "delete" and deed.done:
+                row = self._store.row(Address, NUMBERS[NETWORKS[deed.asset]], deed.address, "")
+                demand(row.deleted, f"{deed.address} was given up and is still there")
             if deed.kind == "give" and deed.done:
                 address = address_of(deed)
                 row = self._store.row(Address, NUMBERS[NETWORKS[deed.asset]], address, "")

@@ -167,6 +167,15 @@ class Verdict(NamedTuple):
     known: bool
 
 
+class Marking(NamedTuple):
+    """A customer frozen or let free: when it was sent, and when it was confirmed, 0 where it never was."""
+
+    user: str
+    frozen: bool
+    sent: int
+    heard: int
+
+
 @dataclass
 class Record:
     """Everything that was asked, said and paid; the server's code has no part in it."""
@@ -174,6 +183,7 @@ class Record:
     deeds: list[Deed] = field(default_factory=list)
     faucets: list[Faucet] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
+    markings: list[Marking] = field(default_factory=list)
     addresses: list[Deed] = field(default_factory=list)
     seen_refs: dict[int, str] = field(default_factory=dict)
     numbers: int = 0

@@ -10,7 +10,7 @@ from unittest import mock
 import msgspec
 
 from strongroom.api import wallet_cache
-from strongroom.custody import sender, watcher
+from strongroom.custody import pool, sender, watcher
 from strongroom.custody.chain import Unreachable
 from strongroom.engine import settle, writer
 from strongroom.engine.command import NOBODY, Decision
@@ -22,7 +22,17 @@ from strongroom.ledger.entries import Posting
 from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.withdrawals import Payment, PaymentState, Withdrawal, WithdrawalState
 from strongroom.store.sqlite import batches, store
-from strongroom.wallet import approvals, conversions, deposits, payments, reversals, transfers, withdrawals
+from strongroom.wallet import (
+    addresses,
+    approvals,
+    conversions,
+    deposits,
+    payments,
+    reversals,
+    transfers,
+    users,
+    withdrawals,
+)
 from support.effects import Do
 
 _MISTAKES: Final[dict[str, Callable[[], Any]]] = {}
@@ -209,8 +219,8 @@ def _credits_whoever_owes() -> Iterator[None]:
     def credit(view: Any, owner: int, asset: int, amount: int) -> tuple[Posting, ...]:
         return (Posting(available(owner, asset), amount),)
 
-    users = (transfers, conversions, deposits, withdrawals)
-    with replaced(*((module, "credit", credit) for module in users)):
+    modules = (transfers, conversions, deposits, withdrawals)
+    with replaced(*((module, "credit", credit) for module in modules)):
         yield
 
 
@@ -367,6 +377,51 @@ def _takes_a_block_for_the_deposit() -> Iterator[None]:
         return found and found._replace(position=found.position + (int(found.block[-6:], 16) if found.block else 0))
 
     with replaced((watcher.Watcher, "_sighting", sighting)):
+        yield
+
+
+# -- customers and their addresses
+
+
+@_mistake
+def _freezes_nobody() -> Iterator[None]:
+    with replaced((users.MarkUser, "decide", lambda self, view, now_ms: Decision())):
+        yield
+
+
+@_mistake
+def _keeps_what_was_given_up() -> Iterator[None]:
+    right = addresses.DeleteAddress.decide
+
+    def decide(self: Any, view: Any, now_ms: int) -> Decision:
+        return Decision(result=right(self, view, now_ms).result)
+
+    with replaced((addresses.DeleteAddress, "decide", decide)):
+        yield
+
+
+@_mistake
+def _gives_an_address_twice() -> Iterator[None]:
+    right = addresses.GiveAddress.decide
+
+    class Free:
+        """Rows as they are, but that every address is free."""
+
+        def __init__(self, view: Any) -> None:
+            self._view = view
+
+        def get(self, kind: Any, *key: Any) -> Any:
+            row = self._view.get(kind, *key)
+            return msgspec.structs.replace(row, given_ms=0) if kind is addresses.Address else row
+
+    def take(self: Any, network: int) -> Any:
+        return next(iter(self._free[network].addresses), None)
+
+    changes = (
+        (addresses.GiveAddress, "decide", lambda self, view, now_ms: right(self, Free(view), now_ms)),
+        (pool.AddressPools, "take", take),
+    )
+    with replaced(*changes):
         yield
 
 

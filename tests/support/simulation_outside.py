@@ -16,7 +16,7 @@ from strongroom.wallet.approvals import prepare_approval, prepare_cancellation, 
 from strongroom.wallet.context import perform_own
 from strongroom.wallet.users import MarkUser
 from support.simulation_clients import Customer, Wallets, address_of
-from support.simulation_deeds import Faucet, Record, Verdict
+from support.simulation_deeds import Faucet, Marking, Record, Verdict
 from support.simulation_house import ASSETS, BTC, COIN, NETWORKS, NUMBERS, TOKENS, Member
 from support.simulation_life import Life
 
@@ -89,7 +89,17 @@ class World:
         mined = [paid.txid for paid in self._record.faucets if paid.network == network]
         lost = [txid for txid in mined if self._chance.random() < 0.5 and await self._in_newest(network, txid, depth)]
         await self.node.reorg(network, depth, lost)
+        if self._chance.random() < 0.5:
+            self._empty_newest(network)
         self._life.note(f"{network} reorganised {depth} deep, {len(lost)} lost")
+
+    def _empty_newest(self, network: str) -> None:
+        """Let the newest block be one without transactions: those it had wait again."""
+        node, chain = self.node, self.node.chain(network)
+        with node._store.commit():
+            node._store.orphan_from(network, chain.newest().height)
+            node._add_block(chain, [])
+        chain.changes.fire()
 
     async def _change_mind(self, network: str) -> None:
         """Pay somebody, bury it deep enough to be credited and spent, and then take it back."""
@@ -173,7 +183,11 @@ class Operator:
         context, user = self._life.application.context, self._chance.choice(sorted(self._members))
         row = context.reads.row(User, self._members[user].uid)
         command = MarkUser(NOBODY, row.uid, not row.frozen, row.active)
+        place, sent = len(self._record.markings), self._record.tick()
+        self._record.markings.append(Marking(user, command.frozen, sent, 0))
         outcome = await self._do(perform_own(context, lambda: command))
+        if outcome == "done":
+            self._record.markings[place] = Marking(user, command.frozen, sent, self._record.tick())
         self._life.note(f"operator: {'thaws' if row.frozen else 'freezes'} {user}: {outcome}")
 
     async def _do(self, work: Coroutine[Any, Any, Any]) -> str:

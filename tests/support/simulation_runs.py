@@ -11,9 +11,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from typing import Final
 
 from support.simulation import Played, play
+from support.simulation_mistakes import MISTAKES
 
 AT_ONCE: Final = 10
 WORKERS: Final = max(2, len(os.sched_getaffinity(0)))
@@ -33,6 +35,23 @@ def play_many(seeds: Sequence[int], workers: int = WORKERS) -> Iterator[Played]:
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         for share in pool.map(play_all, shares):
             yield from share
+
+
+def find(mistake: str, seeds: Iterable[int]) -> tuple[int, str]:
+    """Return how many seeds it took to find a mistake and how it shows; 0 if none of them finds it."""
+    with MISTAKES[mistake]():
+        for tried, seed in enumerate(seeds, 1):
+            played = play(seed)
+            if played.failure:
+                same = play(seed).digest == played.digest
+                return tried, played.failure if same else "another failure each time"
+    return 0, ""
+
+
+def find_all(mistakes: Sequence[str], seeds: range) -> dict[str, tuple[int, str]]:
+    """Look for mistakes in processes of their own, and return what `find` says of each."""
+    with ProcessPoolExecutor(WORKERS, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return dict(zip(mistakes, pool.map(find, mistakes, repeat(seeds)), strict=True))
 
 
 def _without_trace(played: Played) -> Played:
