@@ -24,8 +24,11 @@ BACKLOG: Final = 2_048
 SWITCH_INTERVAL_S: Final = 0.000_05
 """How long the interpreter lets one thread run: the store's thread hands a commit back to the loop sooner."""
 
-COLLECT_AFTER: Final = (20_000, 20, 100)
-"""The collector's thresholds: new objects before it looks at the new, then turns before it looks at more of them."""
+COLLECT_AFTER: Final = (5_000, 4, 1_000_000)
+"""The collector's thresholds: new objects before it looks at the new ones, and how many such looks before it looks at the
+older ones and at all. A look at all takes tenths of a second once there are millions of objects: see below."""
+
+COLLECT_ALL_EVERY_S: Final = 600.0
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -39,6 +42,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self.listening = asyncio.Event()
         self._sweep_at_s = 0.0
+        self._collect_at_s = 0.0
 
     def capture_signals(self) -> Any:
         """Leave signals to us."""
@@ -50,10 +54,14 @@ class _Server(uvicorn.Server):
         self.listening.set()
 
     async def on_tick(self, counter: int) -> bool:
-        """Do what uvicorn does ten times a second, and look at the connections' deadlines when it is time."""
+        """Do what uvicorn does ten times a second; look at the connections' deadlines, and for garbage, when it is time."""
         now_s = asyncio.get_running_loop().time()
         if now_s >= self._sweep_at_s:
             self._sweep_at_s = now_s + sweep(cast(Collection[Connection], self.server_state.connections), now_s)
+        if now_s >= self._collect_at_s:
+            if self._collect_at_s:
+                _ = gc.collect()
+            self._collect_at_s = now_s + COLLECT_ALL_EVERY_S
         return await super().on_tick(counter)
 
     def abandon(self) -> None:
@@ -185,7 +193,7 @@ def _settle_memory() -> None:
     """Keep what was loaded out of the garbage collector, and threads from waiting long for each other.
 
     What requests leave behind is freed at once, by counting references. Only what refers to itself waits for the
-    collector, and that is little: so it may look at everything seldom, since that takes longer the more is in memory.
+    collector, and that is little: so it looks at everything every ten minutes, not whenever enough has come in.
     """
     _ = gc.collect()
     gc.freeze()
