@@ -14,10 +14,17 @@ from signing import Signer, transfers, write
 from world import FUNDS, World
 
 HERE = Path(__file__).parent
-UVICORN = HERE.parent / ".venv-bench" / "bin" / "uvicorn"
+_UVICORN = HERE.parent / ".venv-bench" / "bin" / "uvicorn"
 DATABASE = "baseline"
 _CONNECTIONS = 16
 _WARM_UP_S = 2.0
+
+
+def uvicorn() -> Path:
+    """Return the server's program in the peer's own environment. Raises `BenchError` where it is missing."""
+    if not _UVICORN.exists():
+        raise BenchError(f"{_UVICORN} is missing: run scripts/setup-bench.sh")
+    return _UVICORN
 
 
 def fill(cluster: Cluster, world: World) -> None:
@@ -50,10 +57,8 @@ def measure(cluster: Cluster, world: World, connections: int, seconds: float, on
 
 @contextmanager
 def _serving(cluster: Cluster, on: Sequence[int]) -> Iterator[tuple[int, int]]:
-    if not UVICORN.exists():
-        raise BenchError(f"{UVICORN} is missing: run scripts/setup-bench.sh")
     port, log = free_port(), cluster.folder / "uvicorn.log"
-    command = [str(UVICORN), "app:app", "--app-dir", str(HERE / "baseline"), "--port", str(port)]
+    command = [str(uvicorn()), "app:app", "--app-dir", str(HERE / "baseline"), "--port", str(port)]
     command += ["--workers", str(len(on)), "--loop", "uvloop", "--http", "httptools", "--no-access-log"]
     environ = {"BASELINE_DSN": cluster.dsn(DATABASE), "BASELINE_CONNECTIONS": str(_CONNECTIONS // len(on))}
     with started(command, log, on, environ) as process:

@@ -40,17 +40,17 @@ class Cluster(NamedTuple):
 @contextmanager
 def running(folder: Path) -> Iterator[Cluster]:
     """Make a cluster in a new folder and run it until the end of the block, as an ordinary user when we are root."""
-    programs, port, log = _programs(), free_port(), folder / "postgres.log"
+    binaries, port, log = programs(), free_port(), folder / "postgres.log"
     folder.mkdir(mode=0o755)
     if user := _user():
         os.chown(folder, user.pw_uid, user.pw_gid)
     data = str(folder / "data")
     initialise = ["--auth", "trust", "--username", "postgres", "--encoding", "UTF8", "--no-locale", "--no-instructions"]
-    _ = _run([*_as_ordinary_user(), str(programs / "initdb"), *initialise, "--pgdata", data])
+    _ = _run([*_as_ordinary_user(), str(binaries / "initdb"), *initialise, "--pgdata", data])
     serve = ["-D", data, "-p", str(port), "-k", str(folder), "-c", "listen_addresses="]
     # SIGINT is its fast shutdown; SIGTERM would wait for clients to go.
-    with started([*_as_ordinary_user(), str(programs / "postgres"), *serve], log, stop_with=signal.SIGINT) as process:
-        cluster = Cluster(programs, folder, port, process.pid)
+    with started([*_as_ordinary_user(), str(binaries / "postgres"), *serve], log, stop_with=signal.SIGINT) as process:
+        cluster = Cluster(binaries, folder, port, process.pid)
         _ = wait_until(_answers(cluster), process, log)
         yield cluster
 
@@ -78,7 +78,8 @@ def _answers(cluster: Cluster) -> Iterator[bool]:
             yield False
 
 
-def _programs() -> Path:
+def programs() -> Path:
+    """Return the folder of the newest PostgreSQL's programs. Raises `BenchError` where there is none."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
     if not found:
         raise BenchError("PostgreSQL is missing: run scripts/setup-bench.sh as root, or install it")

@@ -30,7 +30,7 @@ import peer
 import postgres
 import table
 import world
-from load import Result
+from load import Result, need
 from processes import BenchError, cores
 
 PARTS = ("ours", "nginx", "pgbench", "baseline", "ageing")
@@ -160,6 +160,19 @@ def work_folder(base: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def check_programs(only: list[str]) -> None:
+    """Raise `BenchError` if a program that the parts need is missing: better known now than after minutes."""
+    _ = cores(), need("taskset")
+    if set(only) != {"pgbench"}:
+        _ = need("wrk")
+    if "nginx" in only:
+        _ = need("nginx")
+    if {"pgbench", "baseline"} & set(only):
+        _ = postgres.programs(), need("setpriv")
+    if "baseline" in only:
+        _ = peer.uvicorn()
+
+
 def read_options() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -189,7 +202,7 @@ def main() -> int:
     options.load_before = os.getloadavg()[0]
     _ = signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: stopped"))
     try:
-        _ = cores()
+        check_programs(options.only)
         with work_folder(options.work) as folder:
             results = comparison(folder, options)
             found = aims(results)
