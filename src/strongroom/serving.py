@@ -25,8 +25,8 @@ SWITCH_INTERVAL_S: Final = 0.000_05
 """How long the interpreter lets one thread run: the store's thread hands a commit back to the loop sooner."""
 
 COLLECT_AFTER: Final = (5_000, 4, 1_000_000)
-"""The collector's thresholds: new objects before it looks at the new ones, and how many such looks before it looks at the
-older ones and at all. A look at all takes tenths of a second once there are millions of objects: see below."""
+"""The collector's thresholds: so many new objects before it looks at the new ones, so many such looks before it looks at
+older ones too. It never looks at all by itself: once there are millions, that takes tenths of a second."""
 
 COLLECT_ALL_EVERY_S: Final = 600.0
 
@@ -54,7 +54,7 @@ class _Server(uvicorn.Server):
         self.listening.set()
 
     async def on_tick(self, counter: int) -> bool:
-        """Do what uvicorn does ten times a second; look at the connections' deadlines, and for garbage, when it is time."""
+        """Do what uvicorn does ten times a second; look at connections' deadlines, and for garbage, when it is time."""
         now_s = asyncio.get_running_loop().time()
         if now_s >= self._sweep_at_s:
             self._sweep_at_s = now_s + sweep(cast(Collection[Connection], self.server_state.connections), now_s)
