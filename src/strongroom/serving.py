@@ -25,8 +25,8 @@ SWITCH_INTERVAL_S: Final = 0.000_05
 """How long the interpreter lets one thread run: the store's thread hands a commit back to the loop sooner."""
 
 COLLECT_AFTER: Final = (5_000, 4, 1_000_000)
-"""The collector's thresholds: so many new objects before it looks at the new ones, so many such looks before it looks at
-older ones too. It never looks at all by itself: once there are millions, that takes tenths of a second."""
+"""The collector's thresholds: so many new objects before it looks at the new ones, so many such looks before it looks
+at older ones too. It never looks at all by itself: once there are millions, that takes tenths of a second."""
 
 COLLECT_ALL_EVERY_S: Final = 600.0
 
