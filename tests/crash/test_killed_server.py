@@ -1,6 +1,6 @@
 """A server that is killed under load, again and again: what was answered is there once, what was refused is not.
 
-`STRONGROOM_CRASH_SEED` repeats a seed that a failure printed; `STRONGROOM_CRASH_ROUNDS` makes more of it.
+`STRONGROOM_CRASH_SEED` repeats the choices of a run that failed; `STRONGROOM_CRASH_ROUNDS` makes more of it.
 """
 
 from __future__ import annotations
@@ -8,152 +8,86 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import sys
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from support import harness_controls
-from support.demos import run
-from support.harness import Server, Wire
-from support.harness_load import Customers, together
-from support.harness_model import Deed, Model
+from support.harness_rounds import SEED, Blow, Rounds, any_blow, blow_at, rounds_on
+from support.harness_strikes import PLACES
 
 ROUNDS: Final = int(os.environ.get("STRONGROOM_CRASH_ROUNDS", "20"))
-SEED: Final = os.environ.get("STRONGROOM_CRASH_SEED") or str(random.SystemRandom().randrange(10**9))
-RETRIED: Final = 10
-"""How many of a round's answered deeds are asked for again after the restart."""
+HOUSES: Final = 2
+"""So many servers go through their rounds at the same time: each waits a good deal."""
 
-MISTAKEN_ROUNDS: Final = 5
+LONGEST_ROUND_S: Final = 60
+MOMENTS: Final = tuple(Blow(after_s=after_s) for after_s in (0.5, 0.3, 0.7, 0.4, 0.6))
 """Within so many rounds a mistake is found; one is nearly always enough."""
 
-
-class Rounds:
-    """One folder and its customers through many crashes."""
-
-    def __init__(self, server: Server, seed: str) -> None:
-        self.server = server
-        self.chance = random.Random(seed)
-        self.customers = Customers(server, self.chance)
-        self.orders: list[str] = []
-        self.asked = self.unknown = 0
-
-    async def play(self) -> None:
-        """Load, kill, restart, compare; then ask again for some of it, and compare again."""
-        since_ms = time.time_ns() // 1_000_000
-        model = Model(await self.customers.balances())
-        await together(self.customers, model, self.chance.uniform(0.2, 0.8))
-        await self._restart()
-        verifying = asyncio.create_task(verified(self.server.folder))
-        try:
-            happened = model.check(await self.customers.history(since_ms), await self.customers.balances())
-            self.asked += len(model.deeds)
-            self.unknown += sum(bool(deed.unanswered) for deed in model.deeds)
-            await self._ask_again(model, happened)
-            rows = await self.customers.history(since_ms)
-            _ = model.check(rows, await self.customers.balances())
-            self.orders += [row["orderId"] for row in rows]
-        finally:
-            await verifying
-
-    async def play_all(self, count: int) -> None:
-        """Play so many rounds."""
-        for _ in range(count):
-            await self.play()
-
-    async def _restart(self) -> None:
-        """Start the server again; now and then it is killed on the way, or the books are verified at rest."""
-        if self.chance.random() < 0.25:
-            self.server.begin()
-            await asyncio.sleep(self.chance.uniform(0, 1))
-            self.server.kill()
-        if self.chance.random() < 0.25:
-            await verified(self.server.folder)
-        await self.server.start()
-
-    async def _ask_again(self, model: Model, happened: Sequence[Deed]) -> None:
-        """Ask again for all that had no answer and for some that had: by key where there is one, else as it was."""
-        doubtful = [deed for deed in model.deeds if deed.unanswered]
-        settled = [deed for deed in model.deeds if not deed.unanswered]
-        settled = self.chance.sample(settled, min(RETRIED, len(settled)))
-        async with self.server.connected() as wire:
-            for deed in doubtful + settled:
-                ask = self._by_key if deed.key else self._as_it_was
-                await ask(wire, deed, happened=deed in happened)
-
-    async def _by_key(self, wire: Wire, deed: Deed, *, happened: bool) -> None:
-        """What was done is told again in the same words; what was not is done now."""
-        before, deed.unanswered = deed.done, 0
-        answer = await self.customers.attempt(wire, deed, self.customers.renewed(deed))
-        assert answer.status in ({200} if happened else may_be_answered(deed)), f"{answer}: {deed}"
-        assert (answer.headers.get("idempotency-replayed") == "true") is happened, f"{answer}: {deed}"
-        assert before is None or answer.body == before.body, f"another answer: {deed}"
-
-    async def _as_it_was(self, wire: Wire, deed: Deed, *, happened: bool) -> None:
-        """What was used up is an invalid nonce; what never arrived is carried out now."""
-        answered, deed.unanswered = bool(deed.answers), 0
-        answer = await self.customers.attempt(wire, deed, deed.first)
-        used_up = (answer.status, answer.json().get("code")) == (401, 401)
-        if happened or answered:
-            assert used_up, f"carried out again: {deed}"
-        else:
-            assert used_up or answer.status in may_be_answered(deed), f"{answer}: {deed}"
-        # An invalid nonce says nothing of what the first attempt did.
-        deed.unanswered = int(used_up and not answered)
+MISTAKES: Final[dict[str, Sequence[Blow]]] = {
+    "answers-before-the-commit": MOMENTS,
+    "forgets-signatures": MOMENTS,
+    "forgets-replies": MOMENTS,
+    "recovers-nothing": MOMENTS,
+    "forgets-addresses": MOMENTS,
+    "pays-twice": MOMENTS[:1],
+}
 
 
-def may_be_answered(deed: Deed) -> set[int]:
-    """Return the statuses that a deed may meet when it is tried for the first time: money can be short."""
-    return {400} if deed.doomed else {200, 400}
+async def play(folder: Path, house: int, blows: Sequence[Blow]) -> Rounds:
+    """Let a server of its own take these blows, and compare what both dialects list with what happened."""
+    began_ms = time.time_ns() // 1_000_000
+    async with rounds_on(folder / f"house{house}", f"{SEED}-{house}") as rounds:
+        await rounds.play_all(blows)
+        listed = await rounds.customers.references(began_ms)
+        assert sorted(listed) == sorted(rounds.orders), "both dialects list every order of every round"
+    return rounds
 
 
-async def verified(folder: Path) -> None:
-    """Let the auditor's command say that the books are whole."""
-    ran = await asyncio.to_thread(run, "ledger", "verify", "--data", folder)
-    assert ran.code == 0, ran.out + ran.err
+async def play_in_houses(folder: Path, blows: Sequence[Blow]) -> Counter[str]:
+    """Deal the blows to the houses, and return how often each place and fault was met."""
+    print(f"STRONGROOM_CRASH_SEED={SEED}")
+    began_s = time.monotonic()
+    async with asyncio.timeout(60 + LONGEST_ROUND_S * len(blows)), asyncio.TaskGroup() as group:
+        playing = [group.create_task(play(folder, house, blows[house::HOUSES])) for house in range(HOUSES)]
+    played = [task.result() for task in playing]
+    asked, unknown = sum(rounds.asked for rounds in played), sum(rounds.unknown for rounds in played)
+    struck, kinds = (sum((getattr(rounds, name) for rounds in played), Counter[str]()) for name in ("struck", "kinds"))
+    print(f"{len(blows)} rounds in {time.monotonic() - began_s:.0f} s: {asked} deeds, {unknown} unanswered")
+    print(f"happened: {dict(kinds)}; struck: {dict(struck)}")
+    assert unknown
+    return struck
 
 
-@asynccontextmanager
-async def rounds_on(folder: Path, seed: str) -> AsyncGenerator[Rounds]:
-    """Serve a new folder to its customers until the block ends."""
-    server = Server(folder)
-    try:
-        await server.start()
-        rounds = Rounds(server, seed)
-        await rounds.customers.settle_in()
-        yield rounds
-    finally:
-        server.kill()
-
-
-@pytest.mark.timeout(3_600)
+@pytest.mark.timeout(20_000)
 @pytest.mark.parametrize("rounds_count", [ROUNDS, pytest.param(10 * ROUNDS, marks=pytest.mark.soak)])
 async def test_no_answer_is_lost_and_nothing_is_done_twice(tmp_path: Path, rounds_count: int) -> None:
     """Twenty times: customers at work, kill -9, a new start; every answer stands, everything else is whole."""
-    print(f"STRONGROOM_CRASH_SEED={SEED}")
-    began_ms, began_s = time.time_ns() // 1_000_000, time.monotonic()
-    async with rounds_on(tmp_path / "house", SEED) as rounds:
-        async with asyncio.timeout(60 + 12 * rounds_count):
-            await rounds.play_all(rounds_count)
-        listed = await rounds.customers.references(began_ms)
-        assert sorted(listed) == sorted(rounds.orders), "both dialects list every order of every round"
-        print(
-            f"{ROUNDS} rounds in {time.monotonic() - began_s:.0f} s: {rounds.asked} deeds, {rounds.unknown} unanswered"
-        )
-        assert rounds.unknown
+    chance = random.Random(SEED)
+    _ = await play_in_houses(tmp_path, [any_blow(chance) for _ in range(rounds_count)])
 
 
-@pytest.mark.parametrize("mistake", harness_controls.MISTAKES)
+@pytest.mark.timeout(600)
+async def test_a_server_can_die_at_every_named_place(tmp_path: Path) -> None:
+    """Once at each crash point, and inside COMMIT and inside a checkpoint, with a torn write too: all is well after."""
+    chance = random.Random(SEED)
+    places = chance.sample(PLACES, len(PLACES))
+    struck = await play_in_houses(tmp_path, [blow_at(place, chance) for place in places])
+    assert struck == Counter(PLACES), "every place was really reached"
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
 async def test_a_server_that_breaks_its_word_is_found_out(tmp_path: Path, mistake: str) -> None:
-    """The same rounds fail when answers come before the commit, or a guard or balance is in memory only."""
+    """The same rounds fail when answers come too early, a guard or balance is in memory only, or one is paid twice."""
     async with rounds_on(tmp_path / "house", SEED) as rounds:
         rounds.server.kill()
-        rounds.server.program = (sys.executable, str(Path(harness_controls.__file__)), mistake)
+        rounds.usual = rounds.planned = harness_controls.program(mistake, rounds.plan.path)
+        rounds.server.program = rounds.usual
         await rounds.server.start()
         with pytest.raises(AssertionError) as found:
-            await rounds.play_all(MISTAKEN_ROUNDS)
+            await rounds.play_all(MISTAKES[mistake])
     print(f"{mistake}: {str(found.value)[:200]}")

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import os
 import subprocess
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -14,12 +15,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from strongroom.admin.protocol import AdminError, Request
+from strongroom.admin.telephone import NoServer, ask_server
 from support.demos import STRONGROOM, environment, output
 
 V3: Final = "/api/v3.2/"
 V1: Final = "/public-api/wallet/v1/"
+TESTS: Final = Path(__file__).parents[1]
 READY_WITHIN_S: Final = 60
 ANSWER_WITHIN_S: Final = 30
+_GONE: Final = ("the server did not answer", "the server closed the connection")
 
 
 class Answer(NamedTuple):
@@ -44,6 +49,7 @@ class Signed(NamedTuple):
     path: str
     headers: Mapping[str, str]
     body: bytes
+    method: str = "POST"
 
 
 class Server:
@@ -63,11 +69,18 @@ class Server:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def log(self) -> Path:
+        """What the process says."""
+        return self.folder.with_name(f"{self.folder.name}.log")
+
     def begin(self) -> None:
         """Start the process, and do not wait for it."""
         command = [*self.program, "demo", "--data", str(self.folder), *self._options]
-        with (self.folder.parent / f"{self.folder.name}.log").open("a") as log:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment())
+        own = environment()
+        own["PYTHONPATH"] += f"{os.pathsep}{TESTS}"
+        with self.log.open("a") as log:
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=own)
 
     async def start(self) -> None:
         """Start the process and wait until it serves."""
@@ -76,7 +89,7 @@ class Server:
         async with asyncio.timeout(READY_WITHIN_S):
             line = await asyncio.to_thread(output(self._process).readline)
         if not line:
-            raise RuntimeError((self.folder.parent / f"{self.folder.name}.log").read_text()[-2000:])
+            raise RuntimeError(self.log.read_text()[-2000:])
         ready = json.loads(line)
         users = {user["username"]: user for user in ready["users"]}
         assert self.users in ({}, users), "the same users with the same keys after a restart"
@@ -92,6 +105,31 @@ class Server:
             output(self._process).close()
             self._process = None
 
+    async def ended(self, timeout_s: float) -> bool:
+        """Wait for the process to end of itself; say whether it did in time."""
+        assert self._process is not None
+        try:
+            await asyncio.to_thread(self._process.wait, timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    async def operate(self, request: Request) -> Any:
+        """Return the result of an operator's request. Raises `AdminError` if it is refused, `Unanswered`."""
+        try:
+            return await asyncio.to_thread(ask_server, self.folder / "admin.sock", request)
+        except NoServer as error:
+            raise Unanswered from error
+        except AdminError as error:
+            if any(words in str(error) for words in _GONE):
+                raise Unanswered from error
+            raise
+
+    async def readiness(self) -> Answer:
+        """Return the answer of `/readyz`. Raises `Unanswered`."""
+        async with self.connected() as wire:
+            return await wire.send("GET", Signed("/readyz", {}, b""))
+
     @asynccontextmanager
     async def connected(self) -> AsyncGenerator[Wire]:
         """Give a connection to the server for a while. Raises `Unanswered`."""
@@ -104,12 +142,19 @@ class Server:
         finally:
             writer.close()
 
-    def sign(self, username: str, path: str, body: bytes = b"", more: Mapping[str, str] | None = None) -> Signed:
+    def sign(
+        self,
+        username: str,
+        path: str,
+        body: bytes = b"",
+        more: Mapping[str, str] | None = None,
+        method: str = "POST",
+    ) -> Signed:
         """Return a request of a user with a signature of now."""
         user, nonce = self.users[username], str(time.time_ns() // 1_000_000)
         signature = hmac.new(user["api_secret"].encode(), path.encode() + nonce.encode() + body, hashlib.sha384)
         signed = {"request-api": user["api_key"], "request-nonce": nonce, "request-sign": signature.hexdigest()}
-        return Signed(path, signed | dict(more or {}), body)
+        return Signed(path, signed | dict(more or {}), body, method)
 
 
 class Wire:

@@ -1,15 +1,24 @@
-"""Servers with a mistake in them, to see that the crash tests find it: `python harness_controls.py MISTAKE demo`."""
+"""Servers with a mistake in them, to see that the crash tests find it.
+
+`python -m support.harness_controls MISTAKE PLAN demo ...` runs one under a plan.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from collections.abc import Callable
+from copy import copy
+from pathlib import Path
 from typing import Any, Final
 
-from strongroom.cli.main import main
+from strongroom.custody.sender import Sender
 from strongroom.engine import writer
+from strongroom.ledger import entries
+from strongroom.records.addresses import Address, AddressBook
+from strongroom.records.withdrawals import Withdrawal
 from strongroom.store.sqlite import batches, store
+from support.harness_strikes import serve
 
 _LATE_S: Final = 0.02
 
@@ -48,13 +57,85 @@ def recover_nothing() -> None:
     store.unswept_folios = lambda connection: {}  # pyright: ignore[reportPrivateImportUsage]
 
 
+def doubt_nothing() -> None:
+    """Answer "not done" as soon as a commit fails, whatever the failed commit left in the log."""
+
+    async def at_once(self: Any, trouble: str, error: Exception) -> bool:
+        return False
+
+    writer.Writer._until_known = at_once  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def pay_twice() -> None:
+    """Build a second payment for each withdrawal, as after a restart that forgot the first."""
+    right = Sender._broadcast
+
+    async def broadcast(self: Any, payment: Any) -> None:
+        await right(self, payment)
+        withdrawal = self._context.reads.row(Withdrawal, payment.withdrawal)
+        nonce = await self._chain.next_nonce() + 1_000
+        body = await self._chain.build([self._payee(withdrawal)], nonce, int(payment.chain_fee_units))
+        signature = await self._signer.sign(self._chain.network, body)
+        await self._chain.broadcast(self._chain.assemble(body, signature).blob)
+
+    Sender._broadcast = broadcast
+
+
+def forget_addresses() -> None:
+    """Remember whose an address is in memory only."""
+    right = batches.row_statements
+
+    def row_statements(state: Any) -> Any:
+        kept = copy(state)
+        kept.rows = {
+            key: row for key, row in state.rows.items() if not (isinstance(row, Address | AddressBook) and row.owner)
+        }
+        return right(kept)
+
+    store.row_statements = row_statements  # pyright: ignore[reportPrivateImportUsage]
+
+
+def show_half_a_batch() -> None:
+    """Let readers see one half of a batch while it is made durable, and the other half after that."""
+    right_commit, right_head = store.SqliteStore.commit, store.SqliteStore.head
+    early: dict[int, Any] = {}
+
+    async def commit(self: Any, state: Any) -> None:
+        early.update(list(state.heads.items())[::2])
+        for listener in self._listeners:
+            listener(state)
+        try:
+            await right_commit(self, state)
+        finally:
+            early.clear()
+
+    store.SqliteStore.commit = commit
+    store.SqliteStore.head = lambda self, account: early.get(account) or right_head(self, account)
+
+
+def allow_overdrafts() -> None:
+    """Let a balance fall below zero."""
+    entries._check_bounds = lambda packed, after: None
+
+
 MISTAKES: Final[dict[str, Callable[[], None]]] = {
     "answers-before-the-commit": answer_early,
     "forgets-signatures": forget_signatures,
     "forgets-replies": forget_replies,
     "recovers-nothing": recover_nothing,
+    "doubts-nothing": doubt_nothing,
+    "forgets-addresses": forget_addresses,
+    "pays-twice": pay_twice,
+    "shows-half-a-batch": show_half_a_batch,
+    "allows-overdrafts": allow_overdrafts,
 }
+
+
+def program(mistake: str, plan: Path) -> tuple[str, ...]:
+    """Return the program that makes a mistake and follows a plan."""
+    return (sys.executable, "-m", "support.harness_controls", mistake, str(plan))
+
 
 if __name__ == "__main__":
     MISTAKES[sys.argv.pop(1)]()
-    main()
+    serve(Path(sys.argv.pop(1)))

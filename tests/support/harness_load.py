@@ -11,11 +11,18 @@ from random import Random
 from typing import Any, Final, NamedTuple
 
 from support.harness import V1, V3, Answer, Server, Signed, Unanswered, Wire
-from support.harness_model import ASSETS, Balances, Deed, Model, Row
+from support.harness_addresses import MOST_LISTED, Listed, spelled
+from support.harness_model import ASSETS, GIVE_UP, MAKE, Balances, Deed, Model, Row
 
 USERS: Final = ("alice", "bob", "alice-sub1")
 WORKERS: Final = 12
 PAGE: Final = 500
+
+UNAVAILABLE: Final = 503
+"""Nothing was done, not even the signature is used up."""
+
+LONGEST_PAUSE_S: Final = 0.1
+"""Whoever is told to come again does so after at most this."""
 
 STRANGERS: Final = {
     "BTC": ("bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080", ""),
@@ -24,11 +31,15 @@ STRANGERS: Final = {
 }
 """Addresses of nobody in the house: examples of BIP-173, EIP-55 and the XRP ledger."""
 
-_NETWORKS: Final = {"BTC": "BITCOIN", "USDT": "ERC20", "XRP": "RIPPLE"}
+NETWORKS: Final = {"BTC": "BITCOIN", "USDT": "ERC20", "XRP": "RIPPLE"}
 _LEAST: Final = {"BTC": Decimal("0.002"), "USDT": Decimal(50), "XRP": Decimal(25)}
 _STEP: Final = {"BTC": Decimal("0.00000001"), "USDT": Decimal("0.000001"), "XRP": Decimal("0.000001")}
 _TOO_MUCH: Final = 1_000_000
-_TOO_LITTLE: Final = Decimal("0.0001")
+_ADDRESSES: Final = 1 / 40
+"""So many of the customers' wishes are about their addresses."""
+
+_FEWEST: Final = 2
+"""Who has no more addresses than this keeps them: a stranger pays to the newest, and gets one made where none is."""
 
 
 class Wish(NamedTuple):
@@ -49,17 +60,19 @@ class Customers:
         self.server = server
         self.chance = chance
         self.homes: dict[tuple[str, str], tuple[str, str]] = {}
+        self.listed: Listed = {}
         self._numbers = count(1)
 
     async def settle_in(self) -> None:
         """Get a deposit address for everybody."""
         async with self.server.connected() as wire:
             for user, asset in product(USERS, ASSETS):
-                body = json.dumps({"crypto": asset, "network": _NETWORKS[asset]}).encode()
+                body = json.dumps({"crypto": asset, "network": NETWORKS[asset]}).encode()
                 answer = await wire.send("POST", self.server.sign(user, f"{V1}user/crypto/address", body))
                 assert answer.status == 200, answer
                 given = answer.json()["data"]
                 self.homes[user, asset] = (given["address"], given["addressExtension"] or "")
+        self.listed = await self.addresses()
 
     async def act(self, model: Model) -> None:
         """Ask for one thing after the other, on one connection, until there is no answer any more."""
@@ -69,36 +82,67 @@ class Customers:
                     keyed = [deed for deed in model.deeds[-WORKERS:] if deed.key]
                     if keyed and self.chance.random() < 0.1:
                         again = self.chance.choice(keyed)
-                        await self.attempt(wire, again, self.renewed(again))
+                        answer = await self.attempt(wire, again, self.renewed(again))
                     else:
-                        model.deeds.append(deed := self.think())
-                        await self.attempt(wire, deed, deed.first)
+                        model.deeds.append(deed := self.think(model))
+                        answer = await self.attempt(wire, deed, deed.first)
+                    if answer.status == UNAVAILABLE:
+                        await asyncio.sleep(self.chance.uniform(0, LONGEST_PAUSE_S))
 
     async def attempt(self, wire: Wire, deed: Deed, request: Signed) -> Answer:
         """Send a deed's request and note what becomes of it."""
         deed.unanswered += 1
-        answer = await wire.send("POST", request)
+        answer = await wire.send(request.method, request)
         deed.unanswered -= 1
         deed.answers.append(answer)
         return answer
 
     def renewed(self, deed: Deed) -> Signed:
         """Return a deed's request with the same Idempotency-Key and a signature of now."""
-        return self.server.sign(deed.user, deed.first.path, deed.first.body, {"idempotency-key": deed.key})
+        first, more = deed.first, {"idempotency-key": deed.key}
+        return self.server.sign(deed.user, first.path, first.body, more, first.method)
 
-    def think(self) -> Deed:
+    def think(self, model: Model) -> Deed:
         """Return a deed that nobody has asked for yet, now and then one that must be refused."""
-        chance, number = self.chance, next(self._numbers)
+        chance = self.chance
         user, asset = chance.choice(USERS), chance.choice(ASSETS)
-        amount = _LEAST[asset] + number * _STEP[asset]
+        if chance.random() < _ADDRESSES and (deed := self._readdress(model, user, asset)):
+            return deed
+        amount = self.new_amount(asset)
         doomed = chance.random() < 0.1
         if doomed:
             amount += _TOO_MUCH
         kinds = (self._transfer, self._send, self._convert, self._withdraw)
         wish = chance.choices(kinds, (4, 4, 2, 2))[0](user, asset, str(amount))
-        more = {"idempotency-key": f"deed-{number}-{chance.random()}"} if chance.random() < 0.5 else {}
-        first = self.server.sign(user, wish.path, json.dumps(wish.body).encode(), more)
+        first = self.server.sign(user, wish.path, json.dumps(wish.body).encode(), self._perhaps_a_key())
         return Deed(user, wish.kind, asset, amount, first, wish.receiver, wish.target, wish.on_top, doomed)
+
+    def new_amount(self, asset: str) -> Decimal:
+        """Return an amount that nothing else has."""
+        return _LEAST[asset] + next(self._numbers) * _STEP[asset]
+
+    def _perhaps_a_key(self) -> dict[str, str]:
+        chance = self.chance
+        return {"idempotency-key": f"deed-{next(self._numbers)}-{chance.random()}"} if chance.random() < 0.5 else {}
+
+    def _readdress(self, model: Model, user: str, asset: str) -> Deed | None:
+        """Make another address or give one up; nobody has so many that some are not listed, and each goes once."""
+        book = [deed for deed in model.deeds if not deed.moves_money and (deed.user, deed.asset) == (user, asset)]
+        going = {deed.address for deed in book}
+        left = [address for address in self.listed[user, asset] if address not in going]
+        made = sum(deed.kind == MAKE for deed in book)
+        full = len(self.listed[user, asset]) + made >= MOST_LISTED - 1
+        body = {"crypto": asset, "network": NETWORKS[asset]}
+        kind, method, address = MAKE, "POST", ""
+        if len(left) > _FEWEST and (full or self.chance.random() < 0.5):
+            kind, method, address = GIVE_UP, "DELETE", self.chance.choice(left)
+            body["address"], _, tag = address.partition(":")
+            body |= {"addressExtension": tag} if tag else {}
+        elif full:
+            return None
+        path, more = f"{V1}user/crypto/address", self._perhaps_a_key()
+        first = self.server.sign(user, path, json.dumps(body).encode(), more, method)
+        return Deed(user, kind, asset, Decimal(0), first, address=address)
 
     def _other(self, user: str) -> str:
         return self.chance.choice([other for other in USERS if other != user])
@@ -124,10 +168,10 @@ class Customers:
         address, tag = self.homes[to, asset] if to else STRANGERS[asset]
         on_top = self.chance.random() < 0.3
         if self.chance.random() < 0.5:
-            body = {"currency": f"{asset}-{_NETWORKS[asset]}", "address": address, "tag": tag, "amount": amount}
+            body = {"currency": f"{asset}-{NETWORKS[asset]}", "address": address, "tag": tag, "amount": amount}
             path, name = f"{V3}user/wallet/withdraw", "includeWithdrawFee"
         else:
-            body = {"crypto": asset, "network": _NETWORKS[asset], "address": address, "amount": amount}
+            body = {"crypto": asset, "network": NETWORKS[asset], "address": address, "amount": amount}
             body |= {"addressExtension": tag} if tag else {}
             path, name = f"{V1}user/crypto/withdraw", "amountIncludeFee"
         return Wish("withdraw", path, body | {name: not on_top}, to, on_top=on_top)
@@ -165,6 +209,17 @@ class Customers:
                 break
         return found
 
+    async def addresses(self) -> Listed:
+        """Return the addresses that everybody has."""
+        listed: dict[tuple[str, str], list[str]] = {}
+        async with self.server.connected() as wire:
+            for user, asset in product(USERS, ASSETS):
+                request = self.server.sign(user, f"{V1}user/crypto/address")
+                answer = await wire.send("GET", request, f"?crypto={asset}&network={NETWORKS[asset]}")
+                rows = answer.json()["data"]
+                listed[user, asset] = [spelled(row["address"], row["addressExtension"]) for row in rows]
+        return listed
+
     async def balances(self) -> Balances:
         """Return what everybody can spend."""
         balances: Balances = {}
@@ -174,11 +229,3 @@ class Customers:
                 known = [row for row in rows if row["currency"] in ASSETS]
                 balances |= {(user, row["currency"]): Decimal(row["available"]) for row in known}
         return balances
-
-
-async def together(customers: Customers, model: Model, seconds: float) -> None:
-    """Let everybody act at once, and kill the server after so long."""
-    acting = [asyncio.create_task(customers.act(model)) for _ in range(WORKERS)]
-    await asyncio.sleep(seconds)
-    customers.server.kill()
-    await asyncio.gather(*acting)

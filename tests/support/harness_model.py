@@ -16,6 +16,8 @@ FEES: Final = {"BTC": Decimal("0.0005"), "USDT": Decimal("6.41"), "XRP": Decimal
 
 FAMILY: Final = {"alice", "alice-sub1"}
 CONVERSION: Final = "Convert fiat"
+DONE, FAILED = "COMPLETED", "FAILURE"
+MAKE, GIVE_UP = "make an address", "give up an address"
 
 Mark: TypeAlias = tuple[str, str, str, Decimal]
 """What a history row is known by: user, asset, type, and the amount; a conversion's is what was given for it."""
@@ -37,8 +39,14 @@ class Deed:
     target: str = ""
     on_top: bool = False
     doomed: bool = False
+    address: str = ""
     answers: list[Answer] = field(default_factory=list)
     unanswered: int = 0
+
+    @property
+    def moves_money(self) -> bool:
+        """Whether history tells of it; otherwise it makes or gives up an address."""
+        return self.kind not in {MAKE, GIVE_UP}
 
     @property
     def key(self) -> str:
@@ -63,10 +71,12 @@ class Deed:
     @property
     def debited(self) -> Decimal:
         """What leaves the user's available balance."""
-        return self.amount + (FEES[self.asset] if self.on_top else 0)
+        return Decimal(0) if self.kind == "deposit" else self.amount + (FEES[self.asset] if self.on_top else 0)
 
     def marks(self) -> list[Mark]:
         """Return the history rows that must be there if it was done."""
+        if self.kind == "deposit":
+            return [(self.receiver, self.asset, "Deposit", self.amount)]
         if self.kind == "convert":
             return [(self.user, asset, CONVERSION, self.amount) for asset in (self.asset, self.target)]
         if self.kind == "withdraw":
@@ -96,7 +106,7 @@ class Model:
         found = {mark_of(row): row for row in rows}
         counts = Counter(mark_of(row) for row in rows)
         happened: list[Deed] = []
-        for deed in self.deeds:
+        for deed in filter(lambda deed: deed.moves_money, self.deeds):
             times = {counts[mark] for mark in deed.marks()}
             assert len(times) == 1, f"half done: {deed}"
             assert times <= {0, 1}, f"done twice: {deed}"
@@ -115,6 +125,8 @@ class Model:
         """Return what everybody has after these deeds."""
         balances = dict(self.opening)
         for deed in happened:
+            if deed.receiver == "" and deed.kind == "withdraw" and found[deed.marks()[0]]["status"] == FAILED:
+                continue  # The chain did not take it: the money is back.
             balances[deed.user, deed.asset] -= deed.debited
             if deed.receiver:
                 balances[deed.receiver, deed.asset] += deed.credited
