@@ -71,7 +71,7 @@ class Application:
         self.config = config
         self.clock = clock or Clock()
         self.ids = ids or Ids(self.clock)
-        self.metrics = Metrics()
+        self.metrics = Metrics(self.clock)
         self.events = Events(self.metrics)
         self.box = SecretBox(master_key)
         self.supervisor: Supervisor | None = None

@@ -26,8 +26,11 @@ class Clock:
 
     def now_ms(self) -> int:
         """Return Unix milliseconds; never less than any earlier answer."""
-        self._latest_ms = max(self._latest_ms, self._read_ms())
-        return self._latest_ms
+        now_ms = self._read_ms()
+        if now_ms <= self._latest_ms:
+            return self._latest_ms
+        self._latest_ms = now_ms
+        return now_ms
 
     def go_on_after(self, at_ms: int) -> None:
         """Answer nothing but moments after `at_ms`: the books' last stamp, when they are opened.
@@ -71,12 +74,17 @@ class Ids:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._last_ref = 0
+        self._last_ref_ms = -1
         self._request_ids = self._draw_request_ids()
 
     def ref(self) -> int:
         """Return a new order reference: yyyymmdd, then 11 digits (millisecond of the day, sequence); ever growing."""
-        day, day_ms = divmod(self._clock.now_ms(), DAY_MS)
-        fresh = (_calendar_day(day) * _DAY_MS_SPACE + day_ms) * _REFS_PER_MS
+        now_ms = self._clock.now_ms()
+        fresh = 0
+        if now_ms != self._last_ref_ms:
+            self._last_ref_ms = now_ms
+            day, day_ms = divmod(now_ms, DAY_MS)
+            fresh = (_calendar_day(day) * _DAY_MS_SPACE + day_ms) * _REFS_PER_MS
         self._last_ref = max(fresh, self._last_ref + 1)
         return self._last_ref
 

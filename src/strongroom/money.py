@@ -73,7 +73,9 @@ def _digits(text: str) -> tuple[bool, str, int]:
 
     Done on the text: a number token may have an exponent far beyond what a `Decimal` can hold.
     """
-    mantissa, _, power = str(text).lower().partition("e")
+    mantissa, power = text, ""
+    if isinstance(text, JsonNumber):
+        mantissa, _, power = text.lower().partition("e")
     whole, _, fraction = mantissa.removeprefix("-").partition(".")
     digits = (whole + fraction).lstrip("0")
     stripped = digits.rstrip("0")

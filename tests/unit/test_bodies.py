@@ -240,3 +240,18 @@ def test_a_parameter_in_both_with_different_values_is_refused(name: str, value: 
     """A contradiction between body and query is a 400 that names the parameter."""
     with pytest.raises(Refused, match=f"{name} parameter differs between the body and the query"):
         merge(read_object(b'{"count":10,"flag":true,"currency":"BTC"}'), {name: value})
+
+
+NAMES = st.text("ab:,{} ", max_size=2)
+PAIRS = st.lists(st.tuples(NAMES, st.one_of(NAMES, st.booleans(), st.none(), st.text('é"\\', max_size=3))), max_size=5)
+
+
+@given(PAIRS, st.sampled_from(["", " ", "\n\t"]))
+def test_a_name_that_is_there_twice_is_found_in_any_body(pairs: list[tuple[str, object]], space: str) -> None:
+    """Whatever the names and values look like, a body is read as it was meant, and refused where a name comes twice."""
+    members = (f"{json.dumps(n)}{space}:{space}{json.dumps(v, ensure_ascii=False)}" for n, v in pairs)
+    raw = ("{" + space + f"{space},{space}".join(members) + "}").encode()
+    if len(dict(pairs)) == len(pairs):
+        assert read_object(raw) == dict(pairs)
+    else:
+        assert refusal_of_body(raw).endswith(" parameter is repeated")

@@ -78,9 +78,10 @@ class Call(msgspec.Struct, eq=False):
         return cast(Parameters, self._parameters)
 
     def _values(self, kind: type[msgspec.Struct]) -> Mapping[str, Any]:
-        codings = self.request.values(b"content-encoding")
-        if self.body and not all(coding.lower() in _PLAIN_CODINGS for coding in codings):
-            raise PARAMETER_INVALID("a compressed body is not accepted")
+        if self.body and b"content-encoding" in self.request.headers:
+            codings = self.request.values(b"content-encoding")
+            if not all(coding.lower() in _PLAIN_CODINGS for coding in codings):
+                raise PARAMETER_INVALID("a compressed body is not accepted")
         body = bodies.read_object(self.body)
         if self.operation.access is Access.CHANGE and self.operation.method == "POST":
             return body

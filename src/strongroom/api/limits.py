@@ -141,16 +141,18 @@ class _Buckets:
 
     def known(self, name: Hashable, limit: int) -> _Bucket | None:
         """Return the bucket that `name` uses now, if there is one."""
-        return self._by_name.get(name) or self._shared.get(_slot(name, limit))
+        found = self._by_name.get(name)
+        return found if found is not None or not self._shared else self._shared.get(_slot(name, limit))
 
     def of(self, name: Hashable, limit: int, now_us: int) -> _Bucket:
         """Return the bucket of `name`, a new one at its first call, with its debt as of now."""
         bucket = self._by_name.get(name)
         if bucket is None:
             bucket = self._new(name, limit, now_us)
-        # A limit that was lowered meanwhile leaves no more debt than its own two seconds.
-        debt = min(bucket.debt, limit * _TOKEN) - (now_us - bucket.at_us) * limit
-        bucket.debt = max(0, debt)
+        if bucket.debt:
+            # A limit that was lowered meanwhile leaves no more debt than its own two seconds.
+            debt = min(bucket.debt, limit * _TOKEN) - (now_us - bucket.at_us) * limit
+            bucket.debt = max(0, debt)
         bucket.at_us = now_us
         bucket.limit = limit
         return bucket

@@ -13,7 +13,18 @@ from strongroom.api.authentication import Authenticator, has_claim, read_claim, 
 from strongroom.api.calls import Call, Caller, Services, guard_of
 from strongroom.api.client_address import Client, ClientAddresses
 from strongroom.api.limits import LimitExceeded, RateLimits, Standing
-from strongroom.api.operations import Answer, Dialect, Endpoint, Operation, Perform, Prepare, Render, Route, routes_of
+from strongroom.api.operations import (
+    Answer,
+    Dialect,
+    Endpoint,
+    NoParameters,
+    Operation,
+    Perform,
+    Prepare,
+    Render,
+    Route,
+    routes_of,
+)
 from strongroom.api.replies import Reply, error_body, header, header_pairs
 from strongroom.api.requests import Disconnected, Receive, Request, Scope, Send, read_body, read_head
 from strongroom.engine.command import Guard
@@ -144,7 +155,8 @@ class Api:
             if request.method == "OPTIONS":
                 return Reply(204, b"", header("allow", route.allow))
             raise METHOD_NOT_ALLOWED(f"the path answers {route.allow}")
-        client = self._addresses.find(request.peer, request.values(b"x-forwarded-for"))
+        forwarded = request.values(b"x-forwarded-for") if b"x-forwarded-for" in request.headers else ()
+        client = self._addresses.find(request.peer, forwarded)
         caller = self._authenticate(request, route, endpoint, client, body)
         exchange.standing = self._limit(endpoint, caller, client)
         exchange.call = call = Call(self._services, route, endpoint.operation, request, body, caller)
@@ -185,8 +197,9 @@ class Api:
     def _read(self, exchange: Exchange, call: Call) -> Reply:
         """Carry out a reading operation."""
         operation = call.operation
-        # Also where there is no parameter to read: a bad body is refused by every operation.
-        _ = call.read(operation.request)
+        if call.body or operation.request is not NoParameters:
+            # Also where there is no parameter to read: a bad body is refused by every operation.
+            _ = call.read(operation.request)
         return Reply(200, cast(Answer, operation.answer)(call), cast(Endpoint, exchange.endpoint).headers)
 
     def _remember(self, exchange: Exchange, caller: Caller) -> None:

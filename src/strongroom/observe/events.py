@@ -15,6 +15,7 @@ class Events:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self.answered = metrics.answered
 
     def committed(self, commands: int, seconds: float) -> None:
         """Count a durable batch."""
@@ -39,7 +40,3 @@ class Events:
             log.critical("nothing is accepted", trouble=trouble)
         else:
             log.warning("commands are accepted again")
-
-    def answered(self, operation: str, status: int, code: str, seconds: float) -> None:
-        """Count an answered request."""
-        self._metrics.answered(operation, status, code, seconds)

@@ -9,9 +9,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from strongroom.clock import Clock
+from strongroom.observe.requests import AnsweredRequests
+
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-_LATENCY_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _COMMIT_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 _BATCH: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
@@ -22,19 +24,11 @@ class Metrics:
     Every label comes from a closed set: operations, statuses, refusals' names, assets, networks. No client can add one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
-        self._requests = Counter(
-            "strongroom_requests", "Answered requests", ["operation", "status"], registry=self.registry
-        )
-        self._refusals = Counter("strongroom_refusals", "Refused requests", ["refusal"], registry=self.registry)
-        self._latency = Histogram(
-            "strongroom_request_seconds",
-            "Time from a request's head to its answer",
-            ["operation"],
-            buckets=_LATENCY_S,
-            registry=self.registry,
-        )
+        self._requests = AnsweredRequests(clock)
+        self.registry.register(self._requests)
+        self.answered = self._requests.answered
         self._batches = Histogram(
             "strongroom_batch_commands", "Commands made durable together", buckets=_BATCH, registry=self.registry
         )
@@ -47,22 +41,6 @@ class Metrics:
         self._doubtful = Counter(
             "strongroom_commits_doubtful", "Commits whose outcome was not known at first", registry=self.registry
         )
-        self._answers: dict[tuple[str, int, str], tuple[Counter, Histogram, Counter | None]] = {}
-
-    def answered(self, operation: str, status: int, refusal: str, seconds: float) -> None:
-        """Count an answered request; `refusal` is its name in the list of errors, or empty."""
-        known = self._answers.get((operation, status, refusal))
-        if known is None:
-            known = self._answers[operation, status, refusal] = (
-                self._requests.labels(operation, str(status)),
-                self._latency.labels(operation),
-                self._refusals.labels(refusal) if refusal else None,
-            )
-        requests, latency, refusals = known
-        requests.inc()
-        latency.observe(seconds)
-        if refusals is not None:
-            refusals.inc()
 
     def committed(self, commands: int, seconds: float) -> None:
         """Count a durable batch of `commands` and how long its commit took."""

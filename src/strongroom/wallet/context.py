@@ -133,21 +133,34 @@ def start(context: Context, guard: Guard, prepare: Callable[[], Command], answer
 
     What the first preparation raises, and a first command that is not accepted, is raised here; then nothing is called.
     """
-    tries = _tries(guard, prepare)
+    _Started(context, _tries(guard, prepare), answer).offer()
 
-    def take(outcome: Outcome | Exception) -> None:
-        if isinstance(outcome, Exception) or not outcome.stale:
-            answer(outcome)
-            return
-        try:
-            command = next(tries, None)
-            if command is None:
-                raise UNAVAILABLE("System busy")
-            context.offer(command, take)
-        except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is
-            answer(error)
 
-    context.offer(next(tries), take)
+class _Started:
+    """A command that was put to the writer, and is prepared anew for as long as its outcome is stale."""
+
+    __slots__ = ("_answer", "_context", "_tries")
+
+    def __init__(self, context: Context, tries: Iterator[Command], answer: Answer) -> None:
+        self._context = context
+        self._tries = tries
+        self._answer = answer
+
+    def offer(self) -> None:
+        """Prepare the command and put it to the writer. Raises what the preparation raises, and `Refused`."""
+        command = next(self._tries, None)
+        if command is None:
+            raise UNAVAILABLE("System busy")
+        self._context.offer(command, self.take)
+
+    def take(self, outcome: Outcome | Exception) -> None:
+        """Tell an outcome, or try again."""
+        if isinstance(outcome, Outcome) and outcome.stale:
+            try:
+                return self.offer()
+            except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is
+                outcome = error
+        return self._answer(outcome)
 
 
 def _tries(guard: Guard, prepare: Callable[[], Command]) -> Iterator[Command]:

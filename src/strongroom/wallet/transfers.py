@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from strongroom.engine.command import Command, Decision, Guard, View
@@ -26,6 +28,10 @@ class Transferred(msgspec.Struct, frozen=True):
     ref: int
     asset: int
     amount: int
+
+
+decode_transferred: Final = msgspec.json.Decoder(Transferred).decode
+"""Return the result of a transfer as it was kept."""
 
 
 class Transfer(Command, frozen=True):

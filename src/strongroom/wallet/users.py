@@ -95,22 +95,20 @@ def find_receiver(reads: Reads, username: str | None, *, mail: str | None = None
 
     At least one of them must be given.
     """
-    found = {reads.row(Name, fold(name)).uid for name in (username, mail) if name is not None}
+    found: set[int] = set()
+    for name, is_mail in ((username, False), (mail, True)):
+        if name is not None:
+            folded = fold(name)
+            # Only mails have an @: so what was given as a username is one, and what was given as a mail.
+            found.add(reads.row(Name, folded).uid if ("@" in folded) is is_mail else 0)
     if uid is not None:
         found.add(int(uid) if uid.isascii() and uid.isdigit() and len(uid) <= 12 else 0)
     if len(found) != 1:
         raise RECEIVER_NOT_FOUND()
     user = reads.row(User, found.pop())
-    if not user.active or not _named_as_meant(reads.row(Profile, user.uid), username, mail):
+    if not user.active:
         raise RECEIVER_NOT_FOUND()
     return user
-
-
-def _named_as_meant(profile: Profile, username: str | None, mail: str | None) -> bool:
-    """Say whether what was given as a username is one and what was given as a mail is one."""
-    return (username is None or fold(profile.username) == fold(username)) and (
-        mail is None or fold(profile.mail) == fold(mail)
-    )
 
 
 def subaccounts_of(reads: Reads, uid: int, limit: int = 1000) -> list[User]:

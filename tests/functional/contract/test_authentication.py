@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -353,3 +353,26 @@ def test_each_check_comes_in_its_turn(house: House) -> None:
     check_refusal(client.get(WALLET), 403, 403, "FORBIDDEN: the address is not on the key's allow-list")
     house.revoke(key)
     check_refusal(forger.get(WALLET, nonce="1000000000000"), *UNKNOWN_KEY)
+
+
+@pytest.mark.parametrize("length", [0, 1, 64, 127, 128, 129, 500])
+def test_secrets_of_any_length_sign(length: int) -> None:
+    """A signature verifies whether the secret is shorter than a block of the hash, as long, or longer."""
+    secret, nonce = "s" * length, "1624984297330"
+    vector = {"secret": secret, "nonce": nonce, "path": SIGNED, "body": "{}"}
+    verify_vector(vector | {"signature": sign(secret, SIGNED, nonce, b"{}")})
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda s: f"{s[:50]}  {s[52:]}", lambda s: f"{s[:2]} {s[2:]}", lambda s: s[:-1] + "é"]
+)
+def test_a_signature_is_hexadecimal_digits_and_nothing_else(bob: ApiClient, spoil: Callable[[str], str]) -> None:
+    """White space within the digits, or any other character, makes a signature malformed."""
+    key, nonce, signature = headers_of(bob)
+    signature = spoil(signature)
+    raw = [
+        ("request-api", key.encode()),
+        ("request-nonce", nonce.encode()),
+        ("request-sign", signature.encode("latin-1")),
+    ]
+    check_refusal(bob.http.get(WALLET, headers=raw), *MISSING)  # pyright: ignore[reportArgumentType]

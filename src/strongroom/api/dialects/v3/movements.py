@@ -16,7 +16,7 @@ from strongroom.engine.command import Command, Guard
 from strongroom.money import format_amount
 from strongroom.records.keys import Permission
 from strongroom.wallet.conversions import Converted, prepare_conversion
-from strongroom.wallet.transfers import Transferred, prepare_transfer
+from strongroom.wallet.transfers import decode_transferred, prepare_transfer
 from strongroom.wallet.withdrawals import WithdrawalRequested, prepare_withdrawal, split_currency
 
 
@@ -48,7 +48,7 @@ def prepare_transfer_call(call: Call, guard: Guard) -> Command:
 
 def render_transfer(call: Call, result: bytes, at_ms: int) -> bytes:
     """Echo the four texts."""
-    request, done = call.read(TransferRequest), msgspec.json.decode(result, type=Transferred)
+    request, done = call.read(TransferRequest), decode_transferred(result)
     asset = call.context.catalogue.assets[done.asset]
     amount = format_amount(done.amount, asset.scale)
     return encode(TransferReply(amount, asset.code, request.to_user, request.to_user_mail))

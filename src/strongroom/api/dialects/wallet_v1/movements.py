@@ -18,7 +18,7 @@ from strongroom.errors import PARAMETER_INVALID, PARAMETER_MISSING
 from strongroom.money import format_amount
 from strongroom.records.keys import Permission
 from strongroom.wallet.conversions import Converted, prepare_conversion
-from strongroom.wallet.transfers import Transferred, prepare_transfer
+from strongroom.wallet.transfers import decode_transferred, prepare_transfer
 from strongroom.wallet.withdrawals import WithdrawalRequested, prepare_withdrawal
 
 _CONVERT_AMOUNT: Final = re.compile(r"[0-9]{1,14}(\.[0-9]{1,10})?", re.ASCII)
@@ -54,7 +54,7 @@ def prepare_send_call(call: Call, guard: Guard) -> Command:
 
 def render_send(call: Call, result: bytes, at_ms: int) -> bytes:
     """Tell the reference, and echo what was sent."""
-    request, done = call.read(SendRequest), msgspec.json.decode(result, type=Transferred)
+    request, done = call.read(SendRequest), decode_transferred(result)
     asset = call.context.catalogue.assets[done.asset]
     amount = format_amount(done.amount, asset.scale)
     username, uid = request.receiver_username, request.receiver_uid
