@@ -25,7 +25,7 @@ TWICE: Final = 6
 TESTS: Final = Path(__file__).parents[1]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(7_200)
 @pytest.mark.parametrize("count", [SEEDS, pytest.param(20 * SEEDS, marks=pytest.mark.soak)])
 def test_every_rule_holds_through_any_trouble(count: int) -> None:
     """Whatever fails, stalls or crashes: what was answered is there once, all else is whole or absent."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -30,10 +31,15 @@ from support.simulation_loop import Timeline
 from support.simulation_outside import Operator, World
 
 MEMORY: Final = Path("/dev/shm")
-CUSTOMERS: Final = 4
-TOLD: Final = 60
+CUSTOMERS: Final = 3
+TOLD: Final = 20
+LONGEST: Final = 300
+_NAMES: Final = re.compile(r"\b\d{6,}\b")
+"""Amounts and references, by which a failure and the events before it name what they speak of."""
 
-_LAST_S: Final = 1.0
+_IS_TURN: Final = re.compile(r"  (life \d|killed|power fails|stops)")
+
+_LAST_S: Final = 0.8
 _LAST_CUSTOMERS: Final = 2
 _DEEP_ENOUGH: Final = 4
 _MOST_ROUNDS: Final = 12
@@ -52,8 +58,12 @@ class Played:
     counts: Counter[str]
 
     def story(self, lines: int = TOLD) -> str:
-        """Return how to replay it, what went wrong, and the last events before it."""
-        return "\n".join([f"make simulate SEED={self.seed}", *self.trace[-lines:], self.failure])
+        """Return how to replay it, each event that names what went wrong, the last events, and what went wrong."""
+        earlier, last = self.trace[:-lines], self.trace[-lines:]
+        named = set(_NAMES.findall(self.failure))
+        about = [event for event in earlier if named & set(_NAMES.findall(event)) or _IS_TURN.search(event)]
+        told = [f"make simulate SEED={self.seed}", *about, *(["..."] if earlier else []), *last, self.failure]
+        return "\n".join(event[:LONGEST] for event in told)
 
 
 def play(seed: int) -> Played:
@@ -186,8 +196,6 @@ class Scene:
         ends_s = life.timeline.now_s + _LAST_S
         await self._act(_LAST_CUSTOMERS, lambda: life.timeline.now_s >= ends_s)
         customer = Customer(self._wallets, lambda: False)
-        for user in self._house.members:
-            await customer.look_at_balances(user)
         for _ in range(_MOST_ROUNDS):
             await self._bury()
             if await self._is_quiet():

@@ -107,8 +107,10 @@ class Wallets:
         place = len(deed.attempts)
         sent = self.record.tick()
         deed.attempts.append(Attempt(request, None, sent))
+        self.life.note(f"asked: {deed.told()}")
         answer = await self.send(request)
         if answer is not None:
+            self.life.note(f"answered {answer.status}{' again' * answer.repeated}: {deed.told()}")
             deed.attempts[place] = Attempt(request, answer, sent, self.record.tick())
         return answer
 

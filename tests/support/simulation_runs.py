@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import multiprocessing
 import os
 import random
@@ -31,8 +32,7 @@ def play_all(seeds: Iterable[int]) -> list[Played]:
 def play_many(seeds: Sequence[int], workers: int = WORKERS) -> Iterator[Played]:
     """Play seeds in processes of their own, and yield what became of each in their order."""
     shares = [seeds[first : first + AT_ONCE] for first in range(0, len(seeds), AT_ONCE)]
-    # Spawned, not forked: whoever asks may have threads.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with _pool(workers) as pool:
         for share in pool.map(play_all, shares):
             yield from share
 
@@ -50,8 +50,13 @@ def find(mistake: str, seeds: Iterable[int]) -> tuple[int, str]:
 
 def find_all(mistakes: Sequence[str], seeds: range) -> dict[str, tuple[int, str]]:
     """Look for mistakes in processes of their own, and return what `find` says of each."""
-    with ProcessPoolExecutor(WORKERS, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with _pool(WORKERS) as pool:
         return dict(zip(mistakes, pool.map(find, mistakes, repeat(seeds)), strict=True))
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """Return processes that are spawned, not forked, since whoever asks may have threads; what they import stays."""
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=gc.freeze)
 
 
 def _without_trace(played: Played) -> Played:
@@ -75,7 +80,7 @@ def main() -> int:
 
 def _play_one(seed: int) -> int:
     played = play(seed)
-    print(played.story(len(played.trace)))
+    print(played.story(len(played.trace) + 1))
     print(played.failure or f"seed {seed}: every rule held")
     return 1 if played.failure else 0
 
