@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import apsw
 import msgspec
 
+from strongroom.engine.port import DiskFailed
 from strongroom.engine.state import ThreadKey
 from strongroom.ledger.accounts import owner_of
 from strongroom.records.heads import Head
@@ -94,10 +95,13 @@ class Folios:
         return Thread(owner, asset, type_, spine or b"")
 
     def folio(self, owner: int) -> Folio:
-        """Return an owner's folio, from the table if it is not in memory."""
+        """Return an owner's folio, from the table if it is not in memory. Raises `DiskFailed`."""
         folio = self._folios.get(owner)
         if folio is None:
-            folio = self._folios[owner] = load_folio(self._connection, owner)
+            try:
+                folio = self._folios[owner] = load_folio(self._connection, owner)
+            except apsw.Error as error:
+                raise DiskFailed(str(error)) from error
             self._rows += folio.rows
         return folio
 

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
@@ -44,8 +43,8 @@ from strongroom.store.sqlite.folios import Folios, Sweep
 from strongroom.store.sqlite.nonces import NonceMemory
 from strongroom.store.sqlite.reads import DiskReads, load, load_commits, load_frontier
 from strongroom.store.sqlite.recovery import unswept_folios
+from strongroom.store.sqlite.rowcache import RowCache
 
-MAX_CACHED_ROWS: Final = 1_000_000
 _FORGET_EVERY_MS: Final = 5_000
 _DATA_ERRORS: Final = (
     apsw.BindingsError, apsw.ConstraintError, apsw.MismatchError, apsw.RangeError, apsw.SQLError, apsw.TooBigError,
@@ -99,7 +98,7 @@ class SqliteStore(DiskReads):
         self._second_thread = thread or ThreadPoolExecutor(1, "strongroom-checkpoint")
         self._thread = thread or ThreadPoolExecutor(1, "strongroom-store")
         self._listeners: list[Callable[[State], None]] = []
-        self._cache: dict[Key, Kept] = {}
+        self._cache = RowCache()
         self._forgotten_ms = 0
         self._fresh_replies = 0
         self._doubt: Written | None = None
@@ -225,17 +224,10 @@ class SqliteStore(DiskReads):
         self._frontier, self._last_ms = written.frontier, written.at_ms
         self._folios.fold(written.sweep, state.heads.values(), state.threads.values())
         self._nonces.fold(written.nonces, written.at_ms)
-        self._cache.update(state.rows)
-        self._bound_cache()
+        self._cache.update(state.rows.items())
         for listener in self._listeners:
             listener(state)
         reach("batch folded")
-
-    def _bound_cache(self) -> None:
-        """Drop the rows that were kept first when there are too many."""
-        if len(self._cache) > MAX_CACHED_ROWS:
-            for key in list(islice(self._cache, MAX_CACHED_ROWS // 10)):
-                del self._cache[key]
 
     @property
     def log_pages(self) -> int:
@@ -260,8 +252,11 @@ class SqliteStore(DiskReads):
         """Return the row of any other kind. Raises `DiskFailed`."""
         row = self._cache.get(key)
         if row is None:
-            row = self._cache[key] = load(self._reader, key)
-            self._bound_cache()
+            try:
+                row = load(self._reader, key)
+            except apsw.Error as error:
+                raise DiskFailed(str(error)) from error
+            self._cache.update(((key, row),))
         return row
 
     def row(self, kind: type[Row], *key: int | str | bytes) -> Row:
