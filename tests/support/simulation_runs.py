@@ -26,7 +26,9 @@ _HIGHEST: Final = 10**9
 
 def play_all(seeds: Iterable[int]) -> list[Played]:
     """Play seeds one after the other; the trace of a good one is not kept."""
-    return [played if played.failure else _without_trace(played) for played in map(play, seeds)]
+    found = [played if played.failure else _without_trace(played) for played in map(play, seeds)]
+    gc.collect()
+    return found
 
 
 def play_many(seeds: Sequence[int], workers: int = WORKERS) -> Iterator[Played]:
@@ -55,8 +57,14 @@ def find_all(mistakes: Sequence[str], seeds: range) -> dict[str, tuple[int, str]
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    """Return processes that are spawned, not forked, since whoever asks may have threads; what they import stays."""
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=gc.freeze)
+    """Return processes that are spawned, not forked, since whoever asks may have threads."""
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_settle_in)
+
+
+def _settle_in() -> None:
+    """Look for garbage between shares of seeds only, and never among what was imported."""
+    gc.disable()
+    gc.freeze()
 
 
 def _without_trace(played: Played) -> Played:
