@@ -17,14 +17,18 @@ class Aim(NamedTuple):
     met: bool
 
 
-def at_least(figure: str, value: float | None, aim: float, form: str) -> list[Aim]:
+def at_least(figure: str, value: float | None, aim: float, form: str, note: str = "") -> list[Aim]:
     """Return a figure that shall be as high as its aim, nothing if it was not measured."""
-    return [] if value is None else [Aim(figure, form.format(value), f"{form.format(aim)} or more", value >= aim)]
+    return (
+        [] if value is None else [Aim(figure, form.format(value) + note, f"{form.format(aim)} or more", value >= aim)]
+    )
 
 
-def at_most(figure: str, value: float | None, aim: float, form: str) -> list[Aim]:
+def at_most(figure: str, value: float | None, aim: float, form: str, note: str = "") -> list[Aim]:
     """Return a figure that shall be no higher than its aim, nothing if it was not measured."""
-    return [] if value is None else [Aim(figure, form.format(value), f"{form.format(aim)} or less", value <= aim)]
+    return (
+        [] if value is None else [Aim(figure, form.format(value) + note, f"{form.format(aim)} or less", value <= aim)]
+    )
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
