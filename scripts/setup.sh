@@ -39,7 +39,7 @@ ensure_system() {
         missing="python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
     fi
     if [ "$wanted" = dev ]; then
-        for program in curl openssl git chromium; do
+        for program in curl openssl git chromium wrk; do
             command -v "$program" >/dev/null || missing="$missing $program"
         done
         # A browser without any font shows no text.
