@@ -47,8 +47,8 @@ class Folio:
 
     @property
     def rows(self) -> int:
-        """How many heads and threads it holds."""
-        return len(self.heads) + len(self.spines)
+        """How many heads and threads it holds, and one for itself: an empty one takes room as well."""
+        return len(self.heads) + len(self.spines) + 1
 
 
 class Sweep(NamedTuple):
