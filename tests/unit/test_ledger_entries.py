@@ -153,6 +153,15 @@ def test_amounts_and_balances_stay_below_the_ledgers_range(sign: int) -> None:
         assert caught.value.error is PARAMETER_INVALID
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_one_amount_beyond_the_range_is_refused_whatever_it_is_made_up_of(sign: int) -> None:
+    """Halves within the range do not carry a whole that is not, even where every balance stays within it."""
+    dust, half = house(Purpose.DUST, 1), sign * (MAX_UNITS >> 1)
+    entry = [Posting(dust, -2 * half), Posting(EQUITY, half), Posting(house(Purpose.INVENTORY, 1), half)]
+    with pytest.raises(Refused, match="amount is beyond the ledger's range"):
+        book_entry(entry, Balances((dust, half, 1)))
+
+
 accounts = st.sampled_from([ALICE, BOB, EQUITY, available(1, 2), house(Purpose.DUST, 2), held(1, 1)])
 
 

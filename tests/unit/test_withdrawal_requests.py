@@ -159,6 +159,19 @@ async def test_an_approved_withdrawal_inside_the_house_is_a_deposit(payouts: Pay
     assert payouts.reads.row(Address, BITCOIN, place.address, place.tag).paid
 
 
+async def test_the_operator_says_how_long_approval_may_take(payouts: Payouts) -> None:
+    """With an hour in the settings, what nobody approves is given back after an hour."""
+    await payouts.offer(BTC, approve_above=1)
+    now = payouts.reads.row(Settings, 0).snapshot
+    await payouts.settings(msgspec.structs.replace(now, approval_expires_ms=DAY_MS // 24))
+    withdrawal = await payouts.withdraw("1")
+    payouts.world.clock.at_ms += DAY_MS // 24 - 1
+    assert await expire_due(payouts.world.context) == 0
+    payouts.world.clock.at_ms += 1
+    assert await expire_due(payouts.world.context) == 1
+    assert payouts.row(withdrawal.ref).state == WithdrawalState.EXPIRED
+
+
 async def test_who_was_quicker_than_the_expiry_does_not_stop_it(payouts: Payouts) -> None:
     """Of two that are due, one is rejected while the pass is under way: the other expires, and one is counted."""
     await payouts.offer(BTC, approve_above=1)
