@@ -1,135 +1,67 @@
-"""The bank test: while many move money, nobody ever reads books in which some of it is missing or there twice."""
+"""The bank test: while many move money, nobody ever reads books in which some of it is missing or there twice.
+
+`STRONGROOM_CRASH_SEED` repeats the choices of a run that failed.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
-from random import Random
 from typing import Final
 
-from strongroom.clock import Ids, SetClock
-from strongroom.engine.port import Reads
-from strongroom.errors import INSUFFICIENT_BALANCE
-from strongroom.ledger.accounts import NEVER_NEGATIVE, Purpose, unpack
-from strongroom.store.sqlite.snapshot import SqliteSnapshot
-from strongroom.store.sqlite.store import SqliteStore
-from strongroom.wallet.balances import balance_of
-from strongroom.wallet.verification import verify
-from support.world import BTC, NOW_MS, USDT, World, opened
+import pytest
+
+from support import harness_controls
+from support.harness_bank import Auditor, Bank, bank_on
+from support.harness_rounds import SEED, verified
 
 WRITERS: Final = 16
 READERS: Final = 4
-LASTING_S: Final = 4.0
-NAMES: Final = tuple(f"holder{number}" for number in range(8))
-EACH: Final = {BTC: 1_000, USDT: 5_000}
-"""Units, so few that many transfers find nothing left to move."""
-
-ASSETS: Final = {BTC: "BTC", USDT: "USDT"}
-WHOLE: Final = {asset: units * len(NAMES) for asset, units in EACH.items()}
+LASTING_S: Final = 15
+SOAKING_S: Final = 60
+FOUND_WITHIN_S: Final = 10
+MISTAKES: Final = {"shows-half-a-batch": r"\d (BTC|XRP) of \d", "allows-overdrafts": "below zero"}
+"""What a reader of each says."""
 
 
-def check_books(balances: Iterable[tuple[int, int, int]]) -> None:
-    """Every asset's accounts sum to zero, the customers have what they paid in, and nobody is below zero."""
-    everything: Counter[int] = Counter()
-    customers: Counter[int] = Counter()
-    for packed, balance, _ in balances:
-        account = unpack(packed)
-        everything[account.asset] += balance
-        assert balance >= 0 or account.purpose not in NEVER_NEGATIVE
-        if account.purpose == Purpose.AVAILABLE:
-            customers[account.asset] += balance
-    assert not any(everything.values())
-    assert customers == WHOLE
+async def work(bank: Bank, seconds: float) -> None:
+    """Let everybody move money and look for so long; the first who finds something wrong ends it."""
+    ends_s = time.monotonic() + seconds
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number in range(WRITERS):
+                group.create_task(bank.move(number, ends_s))
+            for _ in range(READERS):
+                group.create_task(bank.look(ends_s))
+    except* AssertionError as failed:
+        raise failed.exceptions[0] from None
 
 
-def check_holders(reads: Reads, holders: list[int]) -> None:
-    """The same, of what the API shows each of them."""
-    for asset, whole in WHOLE.items():
-        found = [balance_of(reads, holder, asset).available for holder in holders]
-        assert min(found) >= 0
-        assert sum(found) == whole
-
-
-class Reader(threading.Thread):
-    """Reads the books from disk, again and again, beside the server; every reading is of one moment, none goes back."""
-
-    def __init__(self, folder: Path, holders: list[int]) -> None:
-        super().__init__()
-        self.readings = 0
-        self.failure: BaseException | None = None
-        self.stopping = threading.Event()
-        self._folder, self._holders = folder, holders
-
-    def run(self) -> None:
-        """Read until stopped."""
-        try:
-            self._read()
-        except BaseException as error:  # noqa: BLE001 - the test raises it
-            self.failure = error
-
-    def _read(self) -> None:
-        newest = 0
-        while not self.stopping.is_set():
-            snapshot = SqliteSnapshot(self._folder)
-            try:
-                check_books(snapshot.balances())
-                check_holders(snapshot, self._holders)
-                assert snapshot.last()[0] >= newest
-                newest = snapshot.last()[0]
-            finally:
-                snapshot.close()
-            self.readings += 1
-
-
-async def move(world: World, uids: dict[str, int], chance: Random, ends_s: float, told: Counter[str]) -> None:
-    """Send somebody something, again and again; what is left to move decides whether it goes."""
-    while time.monotonic() < ends_s:
-        sender, receiver = chance.sample(NAMES, 2)
-        asset = chance.choice(list(ASSETS))
-        amount = f"0.{chance.randrange(1, EACH[asset]):08}"
-        guard = world.guard(uids[sender])
-        outcome = await world.transfer(guard, ASSETS[asset], amount, receiver)
-        assert outcome.refusal is None or outcome.refusal.error is INSUFFICIENT_BALANCE
-        told["refused" if outcome.refusal else "done"] += 1
-
-
-async def look(world: World, holders: list[int], ends_s: float) -> int:
-    """Read the committed state as the API does, between any two commits."""
-    readings = 0
-    while time.monotonic() < ends_s:
-        check_holders(world.store, holders)
-        check_books(world.store.balances())
-        readings += 1
-        await asyncio.sleep(0.002)
-    return readings
-
-
-async def test_money_is_constant_in_every_reading(tmp_path: Path) -> None:
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seconds", [LASTING_S, pytest.param(SOAKING_S, marks=pytest.mark.soak)])
+async def test_money_is_constant_in_every_reading(tmp_path: Path, seconds: int) -> None:
     """Sixteen move money and four read: each reading has all of it, and nobody is ever below zero."""
-    async with opened(SqliteStore(tmp_path, Ids(SetClock(NOW_MS)))) as world:
-        uids = {name: await world.user(name) for name in NAMES}
-        holders = list(uids.values())
-        for holder in holders:
-            for asset, units in EACH.items():
-                await world.fund(holder, asset, units)
-        readers = [Reader(tmp_path, holders) for _ in range(READERS // 2)]
-        for reader in readers:
-            reader.start()
-        ends_s, told = time.monotonic() + LASTING_S, Counter[str]()
+    async with bank_on(tmp_path / "house", SEED) as bank:
+        auditor = Auditor(bank.server.folder)
+        auditor.start()
         try:
-            moving = [move(world, uids, Random(number), ends_s, told) for number in range(WRITERS)]
-            looking = [look(world, holders, ends_s) for _ in range(READERS - len(readers))]
-            *_, one, other = await asyncio.gather(*moving, *looking)
+            await work(bank, seconds)
         finally:
-            for reader in readers:
-                reader.stopping.set()
-                await asyncio.to_thread(reader.join)
-        assert [reader.failure for reader in readers] == [None] * len(readers)
-        readings = [one, other, *(reader.readings for reader in readers)]
-        print(f"bank test: {dict(told)}, readings {readings}")
-        assert min(*readings, told["done"], told["refused"]) > 10
-        assert verify(world.store).findings == []
+            await auditor.stop()
+        print(f"{dict(bank.told)}; readings {bank.readings}, of one moment {bank.of_a_moment}, disk {auditor.readings}")
+        expected = {holding: amount + bank.moved[holding] for holding, amount in bank.opening.items()}
+        assert await bank.closing() == expected, "balances are what the answers make them"
+        assert min(*bank.of_a_moment, *bank.told.values(), auditor.readings) > 10
+        assert len(bank.told) == 2
+        await verified(bank.server.folder)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+async def test_books_that_are_wrong_for_a_moment_are_found_out(tmp_path: Path, mistake: str) -> None:
+    """The readers find half a batch that is shown, and a balance that falls below zero."""
+    program = harness_controls.program(mistake, tmp_path / "plan")
+    async with bank_on(tmp_path / "house", SEED, program) as bank:
+        with pytest.raises(AssertionError, match=MISTAKES[mistake]) as found:
+            await work(bank, FOUND_WITHIN_S)
+    print(f"{mistake}: {str(found.value)[:200]}")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from collections import Counter
@@ -17,10 +16,9 @@ from typing import Final
 import pytest
 
 from support import harness_controls
-from support.harness_rounds import SEED, Blow, Rounds, any_blow, blow_at, rounds_on
+from support.harness_rounds import ROUNDS, SEED, Blow, Rounds, any_blow, blow_at, rounds_on
 from support.harness_strikes import PLACES
 
-ROUNDS: Final = int(os.environ.get("STRONGROOM_CRASH_ROUNDS", "20"))
 HOUSES: Final = 2
 """So many servers go through their rounds at the same time: each waits a good deal."""
 
@@ -50,7 +48,6 @@ async def play(folder: Path, house: int, blows: Sequence[Blow]) -> Rounds:
 
 async def play_in_houses(folder: Path, blows: Sequence[Blow]) -> Counter[str]:
     """Deal the blows to the houses, and return how often each place and fault was met."""
-    print(f"STRONGROOM_CRASH_SEED={SEED}")
     began_s = time.monotonic()
     async with asyncio.timeout(60 + LONGEST_ROUND_S * len(blows)), asyncio.TaskGroup() as group:
         playing = [group.create_task(play(folder, house, blows[house::HOUSES])) for house in range(HOUSES)]

@@ -7,7 +7,6 @@ there, some are gone and some are torn, or the log ends in the middle of them.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from pathlib import Path
 from typing import Final
@@ -17,17 +16,25 @@ import pytest
 
 from strongroom.clock import Ids, SetClock
 from strongroom.records.history import LineType
+from strongroom.store.sqlite import checkpoints
 from strongroom.store.sqlite.connection import run
 from strongroom.store.sqlite.store import SqliteStore
 from strongroom.wallet.verification import verify
 from support.harness_disk import DATABASE, FailingPower, Image
+from support.harness_rounds import SEED
 from support.world import BTC, NOW_MS, World, opened
 
-SEED: Final = os.environ.get("STRONGROOM_CRASH_SEED") or str(random.SystemRandom().randrange(10**9))
 COIN: Final = 100_000_000
 SENDERS: Final = 6
 SENDS: Final = 50
 IMAGES: Final = 60
+
+
+@pytest.fixture(autouse=True)
+def _short_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the log be copied into the database, and start anew, all the time."""
+    for name, value in (("START_AT_PAGES", 60), ("FINISH_AT_PAGES", 20), ("LOOK_EVERY_COMMITS", 1)):
+        monkeypatch.setattr(checkpoints, name, value)
 
 
 async def send(world: World, disk: FailingPower, alice: int, amounts: range) -> None:
@@ -43,7 +50,6 @@ async def images_of(folder: Path, synchronous: str) -> list[Image]:
     disk = FailingPower(folder, random.Random(SEED), often=0)
     try:
         async with opened(store := SqliteStore(folder, Ids(SetClock(NOW_MS)), vfs=disk.name)) as world:
-            run(store._writer, "PRAGMA wal_autocheckpoint=30")
             run(store._writer, f"PRAGMA synchronous={synchronous}")
             alice, _ = await world.user("alice"), await world.user("bob")
             await world.fund(alice, BTC, 10 * COIN)
@@ -75,7 +81,6 @@ def arrived(image: Image, folder: Path) -> set[int]:
 
 async def test_every_answer_survives_a_power_failure(tmp_path: Path) -> None:
     """After each of sixty failures the books are whole and have all that was answered; what else they have is whole."""
-    print(f"STRONGROOM_CRASH_SEED={SEED}")
     images = await images_of(tmp_path / "house", "FULL")
     for number, image in enumerate(images):
         found = await asyncio.to_thread(arrived, image, tmp_path / str(number))
@@ -89,7 +94,7 @@ async def test_a_disk_that_is_not_waited_for_is_found_out(tmp_path: Path) -> Non
     for number, image in enumerate(await images_of(tmp_path / "house", "OFF")):
         try:
             spoilt += not image.answered <= arrived(image, tmp_path / str(number))
-        except (AssertionError, TypeError, apsw.Error):
+        except Exception:  # noqa: BLE001 - books with holes in them fail in many ways
             spoilt += 1
     print(f"{spoilt} of {IMAGES} images are spoilt without syncs")
     assert spoilt

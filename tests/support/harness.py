@@ -70,6 +70,11 @@ class Server:
         return self._process.pid
 
     @property
+    def runs(self) -> bool:
+        """Whether there is a process."""
+        return self._process is not None
+
+    @property
     def log(self) -> Path:
         """What the process says."""
         return self.folder.with_name(f"{self.folder.name}.log")
@@ -165,12 +170,18 @@ class Wire:
 
     async def send(self, method: str, request: Signed, query: str = "") -> Answer:
         """Send a request and return its whole answer. Raises `Unanswered`."""
-        lines = [f"{method} {request.path}{query} HTTP/1.1", "host: localhost", f"content-length: {len(request.body)}"]
-        lines += [f"{name}: {value}" for name, value in request.headers.items()]
+        [answer] = await self.send_together([(method, request, query)])
+        return answer
+
+    async def send_together(self, requests: Sequence[tuple[str, Signed, str]]) -> list[Answer]:
+        """Send requests (method, request, query) without waiting in between; return their answers.
+
+        Raises `Unanswered`.
+        """
         try:
-            self._writer.write("\r\n".join([*lines, "", ""]).encode() + request.body)
+            self._writer.write(b"".join(_message(*request) for request in requests))
             async with asyncio.timeout(ANSWER_WITHIN_S):
-                return await self._receive()
+                return [await self._receive() for _ in requests]
         except (OSError, asyncio.IncompleteReadError) as error:
             raise Unanswered from error
 
@@ -178,3 +189,10 @@ class Wire:
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
         return Answer(int(head[0].split()[1]), headers, await self._reader.readexactly(int(headers["content-length"])))
+
+
+def _message(method: str, request: Signed, query: str) -> bytes:
+    """Return a request as it goes over the wire."""
+    lines = [f"{method} {request.path}{query} HTTP/1.1", "host: localhost", f"content-length: {len(request.body)}"]
+    lines += [f"{name}: {value}" for name, value in request.headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + request.body

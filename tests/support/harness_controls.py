@@ -104,6 +104,7 @@ def show_half_a_batch() -> None:
         early.update(list(state.heads.items())[::2])
         for listener in self._listeners:
             listener(state)
+        await asyncio.sleep(_LATE_S)
         try:
             await right_commit(self, state)
         finally:

@@ -17,6 +17,9 @@ from strongroom.store.sqlite.connection import DATABASE_FILE
 DATABASE: Final = DATABASE_FILE
 LOG: Final = f"{DATABASE_FILE}-wal"
 READ, WRITE, SYNC, END_OF_COMMIT = "read", "write", "sync", "end of commit"
+SECTOR: Final = 512
+"""A disk writes so many bytes whole or not at all."""
+
 HELD_S: Final = 20.0
 """How long a held disk waits at most: a test that forgets it fails instead of hanging."""
 
@@ -171,7 +174,7 @@ class FailingPower(FaultyDisk):
         content = bytearray(path.read_bytes() if path.exists() else b"")
         fate = self._chance.choice(("all", "none", "some", "cut"))
         for offset, before, after in reversed(self._open[file]):
-            lost = {"all": 0, "none": len(after)}.get(fate, self._chance.choice((0, len(after), len(after) // 2)))
+            lost = {"all": 0, "none": len(after)}.get(fate, self._chance.choice((0, len(after), self._end(after))))
             keep = len(after) - lost
             content[offset + keep : offset + len(after)] = before[keep:].ljust(lost, b"\0")
         grown = [offset + len(before) for offset, before, after in self._open[file] if len(before) < len(after)]
@@ -179,3 +182,7 @@ class FailingPower(FaultyDisk):
             # Only what made the file longer can be missing at its end: what was safe before stays.
             del content[self._chance.randrange(min(grown), len(content) + 1) :]
         return bytes(content)
+
+    def _end(self, written: bytes) -> int:
+        """Return how much of a write is missing when it ends at some sector."""
+        return len(written) - SECTOR * self._chance.randrange(-(-len(written) // SECTOR))

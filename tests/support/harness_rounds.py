@@ -22,6 +22,9 @@ from support.harness_outside import Outside, payments_for, payments_of
 from support.harness_strikes import PLACES, Fault, Plan, Strike
 
 SEED: Final = os.environ.get("STRONGROOM_CRASH_SEED") or str(random.SystemRandom().randrange(10**9))
+ROUNDS: Final = int(os.environ.get("STRONGROOM_CRASH_ROUNDS", "20"))
+"""Ten times as many are played in a soak."""
+
 RETRIED: Final = 10
 """How many of a round's answered deeds are asked for again after the restart."""
 
