@@ -127,7 +127,7 @@ class Connection(HttpToolsProtocol):
             return
         self._arrived_bytes = self._head_bytes + len(data)
         self._at_start = not self._in_message
-        super().data_received(data)
+        self._feed(data)
         if self._in_head and not self._refused:
             # What came before a head that began in the middle of the data is none of it.
             self._head_bytes += 0 if self._began_inside else len(data)
@@ -139,6 +139,18 @@ class Connection(HttpToolsProtocol):
         elif self._deadline_s is _NEVER and not self._in_message and self._is_idle():
             # Data that begins no request ended uvicorn's own watch over an idle connection.
             self._await_head()
+
+    def _feed(self, data: bytes) -> None:
+        """Parse data as uvicorn does; what is not HTTP is refused, and no other protocol is taken up."""
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        try:
+            cast(httptools.HttpRequestParser, self.parser).feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # A client that offers another protocol is answered in this one.
+            pass
+        except httptools.HttpParserError:
+            self.send_400_response("")
 
     def on_message_begin(self) -> None:
         """Begin a head."""
@@ -292,9 +304,6 @@ class Connection(HttpToolsProtocol):
         # What is still on its way is read and discarded for a moment: closing at once would take the answer back.
         self.transport.write_eof()
         _ = self.loop.call_later(LINGER_S, self.transport.close)
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: a client that offers another protocol is answered in this one."""
 
     async def _busy(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 503, at once and whatever was asked, and close."""

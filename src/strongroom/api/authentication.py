@@ -8,6 +8,7 @@ from hashlib import sha384
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 
 from strongroom.api.calls import Caller
@@ -42,7 +43,7 @@ _NAMES: Final = ((b"request-api", b"btse-api"), (b"request-nonce", b"btse-nonce"
 _ALIASES: Final = frozenset(alias for _, alias in _NAMES)
 
 
-class Claim(NamedTuple):
+class Claim(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What the authentication headers say, well-formed but not verified."""
 
     key: str
@@ -134,6 +135,7 @@ class Authenticator:
         self._open_secret = open_secret
         self._window_ms = window_ms
         self._signers: dict[str, _Signer] = {}
+        self._users: dict[int, User] = {}
         self._nobody = _signer(ApiKey(""), bytes(64))
         reads.subscribe(self._forget)
 
@@ -146,7 +148,7 @@ class Authenticator:
         key = known.row
         matches = compare_digest(known.sign(signed_path.encode() + claim.nonce + body), claim.signature)
         now_ms = self._clock.now_ms()
-        user = self._reads.row(User, key.owner)
+        user = self._users.get(key.owner) or self._reads.row(User, key.owner)
         if not is_usable(key, now_ms) or not user.active:
             raise AUTHENTICATION_FAILED()
         if not matches:
@@ -164,6 +166,8 @@ class Authenticator:
             return self._nobody
         if len(self._signers) >= _MAX_CACHED_SIGNERS:
             self._signers.clear()
+            self._users.clear()
+        self._users[row.owner] = self._reads.row(User, row.owner)
         found = self._signers[text] = _signer(row, self._opened(row))
         return found
 
@@ -175,9 +179,11 @@ class Authenticator:
             raise
 
     def _forget(self, state: State) -> None:
-        for key in state.rows:
+        for key, row in state.rows.items():
             if key[0] is ApiKey:
                 self._signers.pop(key[1], None)
+            elif isinstance(row, User) and row.uid in self._users:
+                self._users[row.uid] = row
 
 
 def is_usable(key: ApiKey, now_ms: int) -> bool:

@@ -79,8 +79,8 @@ def _read_texts(raw: bytes) -> dict[str, JsonValue] | None:
         found = _TEXTS.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    marks = 2 * len(found) + sum(2 for value in found.values() if isinstance(value, str))
-    return cast("dict[str, JsonValue]", found) if raw.count(b'"') == marks else None
+    texts = len(found) + [*map(type, found.values())].count(str)
+    return cast("dict[str, JsonValue]", found) if raw.count(b'"') == 2 * texts else None
 
 
 def read_query(raw: bytes, known: Collection[str]) -> dict[str, str]:

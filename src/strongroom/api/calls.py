@@ -28,7 +28,7 @@ _PLAIN_CODINGS: Final = (b"", b"identity")
 Parameters = TypeVar("Parameters", bound=msgspec.Struct)
 
 
-class Caller(NamedTuple):
+class Caller(msgspec.Struct, frozen=True, eq=False, gc=False):
     """Who signed a request: the key, its user, the raw signature, and when the nonce's window closes (Unix ms)."""
 
     key: ApiKey

@@ -135,12 +135,8 @@ class Api:
         """Take one step with a request, and answer it with what comes of that; None is answered by a later step."""
         try:
             reply = step(exchange, given)
-        except Refused as refusal:
-            reply = self._refusal(exchange, refusal)
-        except Exception as error:
-            exchange.request_id = self._context.ids.request_id()
-            log.error("request failed", request_id=exchange.request_id, operation=_name(exchange), exc_info=error)
-            reply = self._refusal(exchange, SYSTEM_ERROR())
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client is told, and the log if it is ours
+            reply = self._failure(exchange, error)
         if reply is not None:
             self._finish(exchange, reply)
 
@@ -209,8 +205,8 @@ class Api:
         self._context.offer(command, lambda outcome: self._take(exchange, self._remembered, outcome))
 
     def _remembered(self, exchange: Exchange, outcome: Outcome | Exception) -> Reply:
-        _ = _done(outcome)
-        return self._read(exchange, cast(Call, exchange.call))
+        error = _error_of(outcome)
+        return self._read(exchange, cast(Call, exchange.call)) if error is None else self._failure(exchange, error)
 
     def _change(self, exchange: Exchange, call: Call, caller: Caller) -> None:
         """Carry out a changing operation; whatever becomes of it from here on, the signature is used up."""
@@ -232,17 +228,28 @@ class Api:
         try:
             outcome = await perform(call, guard)
         except Exception as error:  # noqa: BLE001 - it is told apart where the request is answered
-            outcome = error
-        self._take(exchange, self._changed, outcome)
+            self._take(exchange, self._changed, error)
+        else:
+            self._take(exchange, self._changed, outcome)
 
     def _changed(self, exchange: Exchange, outcome: Outcome | Exception) -> Reply:
         """Answer with what became of a change."""
         call = cast(Call, exchange.call)
-        if isinstance(outcome, Outcome) and outcome.refusal and outcome.refusal.error is RECEIVER_NOT_FOUND:
-            self._limits.note_receiver_refusal(call.owner)
-        done = _done(outcome)
+        if (error := _error_of(outcome)) is not None:
+            if isinstance(error, Refused) and error.error is RECEIVER_NOT_FOUND:
+                self._limits.note_receiver_refusal(call.owner)
+            return self._failure(exchange, error)
+        done = cast(Outcome, outcome)
         body = cast(Render, call.operation.render)(call, done.result, done.at_ms)
         return Reply(200, body, header("idempotency-replayed", "true") if done.repeated else "")
+
+    def _failure(self, exchange: Exchange, error: Exception) -> Reply:
+        """Return the reply to what was refused or failed; what is our own mistake is logged."""
+        if isinstance(error, Refused):
+            return self._refusal(exchange, error)
+        exchange.request_id = self._context.ids.request_id()
+        log.error("request failed", request_id=exchange.request_id, operation=_name(exchange), exc_info=error)
+        return self._refusal(exchange, SYSTEM_ERROR())
 
     def _refusal(self, exchange: Exchange, refusal: Refused) -> Reply:
         headers = ""
@@ -309,10 +316,10 @@ def _is_private(exchange: Exchange) -> bool:
     return has_claim(exchange.request)
 
 
-def _done(outcome: Outcome | Exception) -> Outcome:
-    """Return the outcome of what was done. Raises what it was refused with, or why there is none."""
-    if isinstance(outcome, Exception):
-        raise outcome
-    if outcome.refusal is not None:
-        raise outcome.refusal
-    return outcome
+def _error_of(outcome: Outcome | Exception) -> Exception | None:
+    """Return why there is no result, None where there is one.
+
+    It is not raised: an exception whose traceback leads back to it is left to the garbage collector, and with it the
+    whole request, as often as an overload refuses one.
+    """
+    return outcome if isinstance(outcome, Exception) else outcome.refusal

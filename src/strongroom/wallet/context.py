@@ -157,10 +157,11 @@ class _Started:
         """Tell an outcome, or try again."""
         if isinstance(outcome, Outcome) and outcome.stale:
             try:
-                return self.offer()
+                self.offer()
             except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is
-                outcome = error
-        return self._answer(outcome)
+                self._answer(error)
+        else:
+            self._answer(outcome)
 
 
 def _tries(guard: Guard, prepare: Callable[[], Command]) -> Iterator[Command]:
