@@ -166,7 +166,9 @@ async def test_the_operator_says_how_long_approval_may_take(payouts: Payouts) ->
     await payouts.settings(msgspec.structs.replace(now, approval_expires_ms=DAY_MS // 24))
     withdrawal = await payouts.withdraw("1")
     payouts.world.clock.at_ms += DAY_MS // 24 - 1
+    items = payouts.reads.last()[0]
     assert await expire_due(payouts.world.context) == 0
+    assert payouts.reads.last()[0] == items, "what is not due is left alone"
     payouts.world.clock.at_ms += 1
     assert await expire_due(payouts.world.context) == 1
     assert payouts.row(withdrawal.ref).state == WithdrawalState.EXPIRED
