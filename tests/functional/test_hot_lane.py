@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
@@ -24,13 +25,14 @@ SENT = {"amount": "0.01", "asset": "BTC", "toUser": "bob", "toUserMail": mail_of
 SEND_TO = {"asset": "BTC", "amount": 2, "receiverUsername": "bob"}
 CONVERT = {"amount": "0.01", "fromAsset": "BTC", "toAsset": "USD"}
 ORIGIN = "https://app.example.com"
+ABROAD = "https://例え.example"
 START_MS = 1_790_000_000_000
 
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """A house without rate limits that trusts proxies on this machine and serves pages of one origin."""
-    more = {"trusted_proxies": ("127.0.0.0/8",), "cors_origins": (ORIGIN,), "head_timeout_s": 2.0}
+    more = {"trusted_proxies": ("127.0.0.0/8",), "cors_origins": (ORIGIN, ABROAD), "head_timeout_s": 2.0}
     with opened(tmp_path_factory.mktemp("house"), **more) as house:
         yield house
 
@@ -89,6 +91,7 @@ CASES: dict[str, tuple[int, Callable[[ApiClient], bytes]]] = {
     "an address": (400, lambda c: signed(c, "POST", ADDRESS, {"currency": "BTC"})),
     "a page of the origin": (200, lambda c: signed(c, "GET", WALLET, origin=ORIGIN)),
     "a page of another origin": (200, lambda c: signed(c, "GET", WALLET, origin="https://example.org")),
+    "a page from abroad": (200, lambda c: signed(c, "GET", WALLET, origin=ABROAD.encode().decode("latin-1"))),
     "a page that asks first": (204, lambda _: request("OPTIONS", WALLET, [("origin", ORIGIN)])),
     "a proxy": (200, lambda c: signed(c, "GET", WALLET, x_forwarded_for="192.0.2.1")),
     "two proxies": (200, lambda c: signed(c, "GET", WALLET, x_forwarded_for="192.0.2.1", X_Forwarded_For="192.0.2.2")),
@@ -225,10 +228,12 @@ def test_odd_requests_are_answered_the_same(
 
     def outcome() -> tuple[bytes, bool]:
         with Line(house.url) as line:
-            line.send(*pieces)
+            # What is no HTTP is answered at its first wrong byte, and soon nothing more is taken.
+            with suppress(ConnectionError):
+                line.send(*pieces)
             reply = line.reply(method)
-            line.send(request("GET", "/healthz", [("connection", "close")]))
             try:
+                line.send(request("GET", "/healthz", [("connection", "close")]))
                 return reply.whole, line.reply().status == 200
             except (EOFError, ConnectionError):
                 return reply.whole, False

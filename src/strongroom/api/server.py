@@ -86,7 +86,7 @@ class Api:
         self._limits = limits
         self._addresses = addresses
         self._events = events
-        self._cors_origins = {origin.encode(): origin for origin in cors_origins}
+        self._cors_origins = {origin.encode(): origin.encode().decode("latin-1") for origin in cors_origins}
         self._performing: set[asyncio.Task[None]] = set()
         self.draining = False
 
@@ -137,8 +137,13 @@ class Api:
             reply = step(exchange, given)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client is told, and the log if it is ours
             reply = self._failure(exchange, error)
-        if reply is not None:
+        if reply is None:
+            return
+        try:
             self._finish(exchange, reply)
+        except Exception as error:
+            # Into the writer, which answers many, no mistake may spread that is made for one.
+            log.error("reply failed", operation=_name(exchange), exc_info=error)
 
     def _answer(self, exchange: Exchange, body: bytes) -> Reply | None:
         """Answer in the contract's order: size, headers, key ... permission, rate limit, then the operation itself."""
