@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env dev demo test check format bench soak simulate docs lock clean
+.PHONY: help env dev demo test check format bench soak simulate mutants docs lock clean
 
 PYTHON := .venv/bin/python
 
@@ -37,6 +37,9 @@ soak: dev ## What is too long for every day: many more examples and every test m
 
 simulate: dev ## Play random seeds of the whole server in one process (SEEDS=5000 how many, SEED=123 that one)
 	@PYTHONPATH=src:tests $(PYTHON) -m support.simulation_runs $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
+
+mutants: dev ## Make each small mistake in what keeps the money and see a test notice (MUTANTS="money.py --write")
+	@$(PYTHON) scripts/mutants.py $(MUTANTS)
 
 docs: dev ## Write docs/reference anew from the code
 	@$(PYTHON) scripts/generate_docs.py
