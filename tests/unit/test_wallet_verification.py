@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -21,9 +22,11 @@ from strongroom.records.withdrawals import Withdrawal, WithdrawalState
 from strongroom.store.memory import MemoryStore
 from strongroom.store.sqlite.connection import DATABASE_FILE
 from strongroom.store.sqlite.snapshot import SqliteSnapshot
+from strongroom.wallet.audit.findings import Findings, FoundWrong, NoFindings
+from strongroom.wallet.audit.stretch import Stretch
 from strongroom.wallet.bookings import prepare_booking
 from strongroom.wallet.context import perform_own
-from strongroom.wallet.verification import Report, verify
+from strongroom.wallet.verification import Report, conclude, verify
 from support.effects import Do
 from support.world import BITCOIN, BTC, USDT, World, new_store, opened
 
@@ -60,6 +63,23 @@ class Books:
             return verify(snapshot)
         finally:
             snapshot.close()
+
+    def verify_in_two(self, at: int) -> Report | None:
+        """Verify in two stretches, the second one from the seal over `at` items on; None if they do not fit."""
+        with closing(SqliteSnapshot(self.folder)) as reads:
+            seal = reads.seal_over(at)
+            findings = Findings()
+            try:
+                one = Stretch(findings, reads.seals())
+                one.read(reads, seal.count)
+                other = Stretch(NoFindings(), reads.seals(seal.count), seal)
+                other.read(reads, reads.last()[0])
+                for parcel in other.parcels():
+                    one.take_over(parcel)
+            except FoundWrong:
+                return None
+            findings.settle(by_item=True)
+            return conclude(one, reads, findings)
 
 
 async def fill(world: World) -> tuple[int, dict[str, int]]:
@@ -289,32 +309,32 @@ def spoil_effects(books: Books) -> str:
     return "hold"
 
 
-@pytest.mark.parametrize(
-    "tamper",
-    [
-        raise_a_posting,
-        raise_both_postings,
-        remove_an_item,
-        remove_the_newest_item,
-        change_a_command,
-        turn_a_refusal_round,
-        date_an_item_back,
-        change_a_history_line,
-        hide_a_history_line,
-        raise_a_swept_balance,
-        invent_an_account,
-        settle_a_withdrawal_by_hand,
-        redirect_a_withdrawal,
-        change_a_deposit,
-        remove_a_deposit,
-        invent_a_deposit,
-        take_over_an_address,
-        lower_a_holding,
-        change_the_settings,
-        replace_a_seal,
-        spoil_effects,
-    ],
-)
+TAMPERINGS = [
+    raise_a_posting,
+    raise_both_postings,
+    remove_an_item,
+    remove_the_newest_item,
+    change_a_command,
+    turn_a_refusal_round,
+    date_an_item_back,
+    change_a_history_line,
+    hide_a_history_line,
+    raise_a_swept_balance,
+    invent_an_account,
+    settle_a_withdrawal_by_hand,
+    redirect_a_withdrawal,
+    change_a_deposit,
+    remove_a_deposit,
+    invent_a_deposit,
+    take_over_an_address,
+    lower_a_holding,
+    change_the_settings,
+    replace_a_seal,
+    spoil_effects,
+]
+
+
+@pytest.mark.parametrize("tamper", TAMPERINGS)
 async def test_whatever_is_changed_in_the_file_is_named(books: Books, tamper: Callable[[Books], str]) -> None:
     """The first wrong item is the one that was tampered with, or that the changed row came from."""
     books.items |= {"": 0, "settings": 1}
@@ -322,6 +342,23 @@ async def test_whatever_is_changed_in_the_file_is_named(books: Books, tamper: Ca
     report = books.verify()
     assert not report.is_whole
     assert report.first_wrong_item == books.items[deed], report.findings
+
+
+async def test_whole_books_are_whole_wherever_their_journal_is_divided(books: Books) -> None:
+    """Two stretches, read apart and joined at any batch, come to the report that one reading comes to."""
+    report = books.verify()
+    assert [books.verify_in_two(at) for at in range(1, report.items)] == [report] * (report.items - 1)
+
+
+@pytest.mark.parametrize("tamper", TAMPERINGS)
+async def test_what_is_changed_is_found_wherever_the_journal_is_divided(
+    books: Books, tamper: Callable[[Books], str]
+) -> None:
+    """No division hides anything: it shows in a stretch, at the joint, or in what is kept."""
+    items = books.verify().items
+    tamper(books)
+    reports = [books.verify_in_two(at) for at in range(1, items)]
+    assert [report for report in reports if report is not None and report.is_whole] == []
 
 
 async def test_a_whole_journal_written_anew_shows_in_its_root_only(books: Books) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
@@ -46,6 +48,11 @@ def read_lines(text: bytes) -> list[Line]:
 def leaf_of(text: bytes, salt: bytes) -> bytes:
     """Return the leaf hash of an item: over its text and its salt, so that a proof gives nothing away."""
     return leaf_hash(salt + text)
+
+
+def leaves_of(items: Iterable[Sealed]) -> list[bytes]:
+    """Return the leaf hash of each item as `leaf_of` has it, for millions of them."""
+    return [sha256(b"\x00" + salt + text).digest() for _, text, salt in items]
 
 
 def _public(command: Command) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from strongroom.engine.port import Sealed, StoredItem
 from strongroom.engine.sealing import read_item, read_lines
 from strongroom.errors import check
 from strongroom.ledger.seals import HASH_BYTES, Frontier
-from strongroom.records.history import LINES_PER_ITEM, Line
+from strongroom.records.history import LINES_PER_ITEM, Line, Thread
 from strongroom.records.kept import Kept, Key
 from strongroom.store.sqlite.connection import run
+from strongroom.store.sqlite.standing import standing_balances, standing_threads
 from strongroom.store.sqlite.tables import TABLES, Table
 
 
@@ -36,11 +37,12 @@ def load_frontier(connection: apsw.Connection) -> tuple[int, Frontier]:
     if newest is None:
         return 0, Frontier()
     at_ms, last_item, peaks = newest
-    return at_ms, _frontier(last_item, peaks)
+    return at_ms, frontier_of(last_item, peaks)
 
 
-def _frontier(last_item: int, peaks: bytes) -> Frontier:
-    return Frontier(last_item, tuple(peaks[i : i + HASH_BYTES] for i in range(0, len(peaks), HASH_BYTES)))
+def frontier_of(last_item: int, peaks: bytes) -> Frontier:
+    """Return the seal that a batch was kept with."""
+    return Frontier(last_item, tuple([peaks[i : i + HASH_BYTES] for i in range(0, len(peaks), HASH_BYTES)]))
 
 
 class DiskReads:
@@ -65,7 +67,10 @@ class DiskReads:
         return [cast(Row, table.decode(found)) for found in run(self._reader, sql, (*values, limit))]
 
     def each(self, kind: type[Row]) -> Iterator[Row]:
-        """Yield every row of a kind in the order of their keys, as they stand on disk."""
+        """Yield every row of a kind in the order of their keys, as they stand on disk; threads owner by owner."""
+        if kind is Thread:
+            yield from cast(Iterator[Row], standing_threads(self._reader))
+            return
         table = _whole_table(kind)
         for found in run(self._reader, table.select_where((), newest_first=False), (-1,)):
             yield cast(Row, table.decode(found))
@@ -83,8 +88,9 @@ class DiskReads:
 
     def journal(self, first: int, limit: int) -> list[Sealed]:
         """Return journal items from a number on, as they are kept."""
-        sql = "SELECT number, text, salt FROM item WHERE number >= ? ORDER BY number LIMIT ?"
-        return [Sealed(number, text.encode(), salt) for number, text, salt in run(self._reader, sql, (first, limit))]
+        # Cast, a text goes from the file to whoever decodes it without becoming a `str` in between.
+        sql = "SELECT number, CAST(text AS BLOB), salt FROM item WHERE number >= ? ORDER BY number LIMIT ?"
+        return list(map(Sealed._make, run(self._reader, sql, (first, limit))))
 
     def items(self, first: int, limit: int) -> list[StoredItem]:
         """Return what journal items say, from a number on."""
@@ -94,14 +100,18 @@ class DiskReads:
         """Return the seal over all items so far."""
         return self._frontier
 
-    def seals(self) -> Iterator[Frontier]:
-        """Yield the seal after every batch, oldest first."""
-        for last_item, peaks in run(self._reader, "SELECT last_item, peaks FROM batch ORDER BY number"):
-            yield _frontier(last_item, peaks)
+    def seals(self, after: int = 0) -> Iterator[Frontier]:
+        """Yield the seal after every batch, oldest first; only those over more items than `after`."""
+        # Without a condition a seal that says it covers less is still seen, and can be told.
+        where = "WHERE last_item > ?1" if after else "WHERE ?1 = 0"
+        for last_item, peaks in run(
+            self._reader, f"SELECT last_item, peaks FROM batch {where} ORDER BY number", (after,)
+        ):
+            yield frontier_of(last_item, peaks)
 
     def balances(self) -> Iterator[tuple[int, int, int]]:
-        """Yield (packed account, balance, count) of every account, as the view works them out."""
-        yield from run(self._reader, "SELECT account, after, count FROM balance")
+        """Yield (packed account, balance, count) of every account, as the view `balance` has them."""
+        yield from standing_balances(self._reader)
 
 
 def _whole_table(kind: type[Kept]) -> Table:

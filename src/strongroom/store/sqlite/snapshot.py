@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
 from strongroom.engine.command import Row
 from strongroom.engine.state import State
+from strongroom.ledger.seals import Frontier
 from strongroom.records.heads import Head
 from strongroom.records.history import Thread
 from strongroom.store.sqlite.connection import open_reader, run
 from strongroom.store.sqlite.folios import Folios
-from strongroom.store.sqlite.reads import DiskReads, load, load_frontier
+from strongroom.store.sqlite.reads import DiskReads, frontier_of, load, load_frontier
 from strongroom.store.sqlite.recovery import unswept_folios
 
 
@@ -25,7 +27,11 @@ class SqliteSnapshot(DiskReads):
         run(reader, "BEGIN")
         last_ms, frontier = load_frontier(reader)
         super().__init__(reader, frontier, last_ms)
-        self._folios = Folios(reader, unswept_folios(reader))
+
+    @cached_property
+    def _folios(self) -> Folios:
+        """The heads and threads that were asked for; an audit has no use for them one by one."""
+        return Folios(self._reader, unswept_folios(self._reader))
 
     def close(self) -> None:
         """End the transaction."""
@@ -38,6 +44,12 @@ class SqliteSnapshot(DiskReads):
         if kind is Thread:
             return cast(Row, self._folios.thread(cast(tuple[int, int, int], key)))
         return cast(Row, load(self._reader, (kind, *key)))
+
+    def seal_over(self, items: int) -> Frontier:
+        """Return the first seal over so many items or more; the empty one if there is none."""
+        sql = "SELECT last_item, peaks FROM batch WHERE last_item >= ? ORDER BY number LIMIT 1"
+        found = run(self._reader, sql, (items,)).fetchone()
+        return frontier_of(*found) if found else Frontier()
 
     def subscribe(self, listener: Callable[[State], None]) -> None:
         """Do nothing: a snapshot never changes."""

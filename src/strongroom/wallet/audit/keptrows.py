@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
-from typing import Final
+from itertools import islice
+from typing import Final, TypeAlias
 
 import msgspec
 
-from strongroom.engine.port import Reads, StoredItem
+from strongroom.engine.port import Reads
 from strongroom.ledger.accounts import Purpose, held, omnibus
 from strongroom.records.addresses import Address, AddressBook, Branch, Placed
 from strongroom.records.chains import Holding
@@ -17,9 +18,11 @@ from strongroom.records.kept import Kept, Key
 from strongroom.records.settings import Settings
 from strongroom.records.users import User
 from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Payment, Reserved, Spent, Withdrawal
+from strongroom.wallet.audit.balances import Balances, name_of
+from strongroom.wallet.audit.effects import Effects
+from strongroom.wallet.audit.findings import Findings
 from strongroom.wallet.catalogue import Catalogue
 from strongroom.wallet.holdings import owned_units
-from strongroom.wallet.recount import Accounts, Counted, Findings, name_of
 
 _COMPARED: Final[tuple[type[Kept], ...]] = (
     Settings, User, Address, AddressBook, Placed, Branch, Deposit, Outpoint, Withdrawal, Payment, Reserved, Spent,
@@ -28,27 +31,41 @@ _COMPARED: Final[tuple[type[Kept], ...]] = (
 """The kinds whose every change stands in the journal; what is known of a chain's blocks is not worth an item."""
 
 _ROWS: Final = {kind.__name__: msgspec.json.Decoder(kind) for kind in _COMPARED}
-_NEVER_POSTED: Final = Counted()
+_ITEM_BYTES: Final = 8
+
+RowsParcel: TypeAlias = list[tuple[Key, bytes]]
+"""Rows with the fingerprint and the item that a stretch left them with."""
 
 
 class KeptRows:
-    """A fingerprint of every row as the journal last wrote it, with the item that did."""
+    """A fingerprint (32 bytes) of every row as the journal last wrote it, with the item (8 bytes) that did."""
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
-        self._written: dict[Key, tuple[bytes, int]] = {}
+        self._written: dict[Key, bytes] = {}
 
-    def note(self, item: StoredItem) -> None:
-        """Take note of the rows that an item wrote."""
-        try:
-            for kind, text in item.rows:
-                if (decoder := _ROWS.get(kind)) is not None:
-                    row = decoder.decode(text)
-                    self._written[row.key()] = (_fingerprint(row), item.number)
-        except msgspec.MsgspecError as error:
-            self._findings.add(item.number, f"its effects cannot be read: {error}")
+    def note(self, items: Iterable[Effects]) -> None:
+        """Take note of the rows that items wrote."""
+        for item in items:
+            try:
+                for kind, text in item.rows:
+                    if (decoder := _ROWS.get(kind)) is not None:
+                        row = decoder.decode(text)
+                        self._written[row.key()] = _fingerprint(row) + item.number.to_bytes(_ITEM_BYTES, "big")
+            except msgspec.MsgspecError as error:
+                self._findings.add(item.number, f"its effects cannot be read: {error}")
 
-    def compare(self, reads: Reads, accounts: Accounts) -> None:
+    def parcels(self, size: int) -> Iterator[RowsParcel]:
+        """Yield what a stretch has found out, so many rows at a time."""
+        rows = iter(self._written.items())
+        while parcel := list(islice(rows, size)):
+            yield parcel
+
+    def take_over(self, parcel: RowsParcel) -> None:
+        """Continue with what the stretch that follows this one has found out."""
+        self._written.update(parcel)
+
+    def compare(self, reads: Reads, balances: Balances) -> None:
         """Check the kept rows, and what they say of the balances."""
         held_units: dict[int, int] = {}
         owned: dict[int, int] = {}
@@ -61,18 +78,18 @@ class KeptRows:
                     held_units[account] = held_units.get(account, 0) + row.held
                 elif isinstance(row, Holding):
                     owned[omnibus(row.network, row.asset).pack()] = -self._units_of(row, catalogue)
-        for key, (_, item) in self._written.items():
-            self._findings.add(item, f"the {_label(key)} that it wrote is missing")
-        self._compare_sums(accounts, Purpose.HELD, held_units, "its open withdrawals hold")
-        self._compare_sums(accounts, Purpose.OMNIBUS, owned, "its exact total comes to")
+        for key, written in self._written.items():
+            self._findings.add(_item_of(written), f"the {_label(key)} that it wrote is missing")
+        self._compare_sums(balances, Purpose.HELD, held_units, "its open withdrawals hold")
+        self._compare_sums(balances, Purpose.OMNIBUS, owned, "its exact total comes to")
 
     def _compare_row(self, row: Kept) -> None:
         key = row.key()
-        fingerprint, item = self._written.pop(key, (b"", 0))
-        if not item:
+        written = self._written.pop(key, b"")
+        if not written:
             self._findings.add(0, f"the {_label(key)} was written by no item")
-        elif fingerprint != _fingerprint(row):
-            self._findings.add(item, f"the {_label(key)} is not as it left it")
+        elif written[:-_ITEM_BYTES] != _fingerprint(row):
+            self._findings.add(_item_of(written), f"the {_label(key)} is not as it left it")
 
     def _units_of(self, holding: Holding, catalogue: Catalogue) -> int:
         """Return a chain's total in ledger units; where the offer is gone nobody can tell its decimals."""
@@ -83,16 +100,17 @@ class KeptRows:
             self._findings.add(0, f"no offer tells what {_label(holding.key())} comes to")
         return 0
 
-    def _compare_sums(self, accounts: Accounts, purpose: Purpose, expected: Mapping[int, int], what: str) -> None:
+    def _compare_sums(self, balances: Balances, purpose: Purpose, expected: Mapping[int, int], what: str) -> None:
         """Check every balance of a purpose against what the rows come to."""
-        for account in sorted({*_of_purpose(accounts, purpose), *expected}):
-            counted, units = accounts.heads.get(account, _NEVER_POSTED), expected.get(account, 0)
-            if counted.after != units:
-                self._findings.add(counted.item, f"{name_of(account)} is {counted.after}, and {what} {units}")
+        for account in sorted({*balances.of_purpose(purpose), *expected}):
+            after, _, item = balances.head(account)
+            units = expected.get(account, 0)
+            if after != units:
+                self._findings.add(item, f"{name_of(account)} is {after}, and {what} {units}")
 
 
-def _of_purpose(accounts: Accounts, purpose: Purpose) -> Iterable[int]:
-    return (packed for packed, account in accounts.accounts.items() if account.purpose == purpose)
+def _item_of(written: bytes) -> int:
+    return int.from_bytes(written[-_ITEM_BYTES:], "big")
 
 
 def _fingerprint(row: Kept) -> bytes:

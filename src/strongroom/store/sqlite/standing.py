@@ -1,0 +1,68 @@
+"""Standing: where every account and history is on disk, by the folios' table and the journal behind its watermark.
+
+It is one reading of the table in its order; the view `balance` says the same of accounts, but takes SQL much longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import apsw
+import msgspec
+
+from strongroom.ledger.entries import Booked
+from strongroom.records.history import Thread
+from strongroom.store.sqlite.connection import run
+from strongroom.store.sqlite.folios import thread_number
+from strongroom.store.sqlite.recovery import unswept_folios
+
+_THREADS_PER_ASSET: Final = thread_number(1, 0)
+
+
+class _Postings(msgspec.Struct, frozen=True, gc=False):
+    """Of an item's text only its postings."""
+
+    postings: list[Booked] = []
+
+
+_decode_postings: Final = msgspec.json.Decoder(_Postings).decode
+_decode_heads: Final = msgspec.json.Decoder(dict[int, tuple[int, int]]).decode
+_decode_spines: Final = msgspec.msgpack.Decoder(dict[int, bytes]).decode
+
+
+def standing_balances(connection: apsw.Connection) -> Iterator[tuple[int, int, int]]:
+    """Yield (packed account, balance, count) of every account: the head, or the later posting."""
+    later = _later_heads(connection)
+    for (text,) in run(connection, "SELECT heads FROM folio ORDER BY owner"):
+        for account, (after, count) in _decode_heads(text).items():
+            newer = later.pop(account, (after, count))
+            yield (account, *newer) if newer[1] > count else (account, after, count)
+    for account, (after, count) in later.items():
+        yield account, after, count
+
+
+def standing_threads(connection: apsw.Connection) -> Iterator[Thread]:
+    """Yield every thread, owner by owner."""
+    behind = unswept_folios(connection)
+    for owner, data in run(connection, "SELECT owner, spines FROM folio ORDER BY owner"):
+        folio = behind.pop(owner, None)
+        yield from _threads(owner, folio.spines if folio else _decode_spines(data))
+    for owner, folio in behind.items():
+        yield from _threads(owner, folio.spines)
+
+
+def _later_heads(connection: apsw.Connection) -> dict[int, tuple[int, int]]:
+    """Return the (balance, count) that postings behind the watermark led to."""
+    heads: dict[int, tuple[int, int]] = {}
+    sql = "SELECT text FROM item WHERE number > (SELECT swept_item FROM progress) ORDER BY number"
+    for (text,) in run(connection, sql):
+        for posting in _decode_postings(text).postings:
+            heads[posting.account] = (posting.after, posting.nth)
+    return heads
+
+
+def _threads(owner: int, spines: dict[int, bytes]) -> Iterator[Thread]:
+    for number, spine in spines.items():
+        asset, type_ = divmod(number, _THREADS_PER_ASSET)
+        yield Thread(owner, asset, type_, spine)
