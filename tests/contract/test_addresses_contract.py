@@ -273,9 +273,12 @@ async def test_no_address_is_given_out_that_the_node_does_not_watch(house: Watch
     before: set[int] = set()
     while placed := house.pools.take(BITCOIN):
         before.add(placed.position)
+    changed = asyncio.Event()
+    house.context.reads.subscribe(lambda _: changed.set())
     async with asyncio.timeout(10):
         while max(row.position for row in house.context.reads.rows(Address, {"network": BITCOIN}, 1000)) in before:
-            await house.world.user(f"user{house.context.ids.ref()}")
+            await changed.wait()
+            changed.clear()
     assert house.pools.take(BITCOIN) is None
     house.node.resume("BITCOIN")
     await house.pools.ready()

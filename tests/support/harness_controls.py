@@ -54,7 +54,7 @@ def forget_replies() -> None:
 
 def recover_nothing() -> None:
     """Take the balances as the sweeper left them, without what the journal has after them."""
-    store.unswept_folios = lambda connection: {}  # pyright: ignore[reportPrivateImportUsage]
+    store.unswept = lambda connection: {}  # pyright: ignore[reportPrivateImportUsage]
 
 
 def doubt_nothing() -> None:

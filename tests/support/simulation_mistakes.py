@@ -152,7 +152,7 @@ def _does_not_wait_for_the_disk() -> Iterator[None]:
 
 @_mistake
 def _recovers_nothing() -> Iterator[None]:
-    with replaced((store, "unswept_folios", lambda connection: {})):
+    with replaced((store, "unswept", lambda connection: {})):
         yield
 
 

@@ -135,7 +135,7 @@ class Thread(Kept, frozen=True, gc=False):
     @property
     def newest(self) -> int:
         """The number of its newest line, 0 if it has none."""
-        return _pair(self.spine, 0)[1]
+        return newest_in(self.spine)
 
     def append(self, line: int) -> tuple[Thread, Link]:
         """Return the thread with one more line at its end, and how that line is linked."""
@@ -163,6 +163,11 @@ def append_line(spine: bytes, line: int) -> tuple[bytes, Link]:
 def lines_in(spine: bytes) -> int:
     """Return how many lines the thread of a spine has."""
     return _pair(spine, 0)[0]
+
+
+def newest_in(spine: bytes) -> int:
+    """Return the number of the newest line of a spine's thread, 0 if it has none."""
+    return _pair(spine, 0)[1]
 
 
 def _pair(spine: bytes, start: int) -> tuple[int, int]:

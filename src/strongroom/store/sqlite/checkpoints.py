@@ -13,11 +13,13 @@ import apsw
 
 from strongroom.store.sqlite.connection import run
 
-START_AT_PAGES: Final = 4_000
-FINISH_AT_PAGES: Final = 250
+START_AT_PAGES: Final = 500
+"""A log of 64 MB: the last copying holds one commit up, and the longer the log, the more seldom."""
+
+FINISH_AT_PAGES: Final = 50
 """So few pages are copied right behind a commit."""
 
-LOOK_EVERY_COMMITS: Final = 32
+LOOK_EVERY_COMMITS: Final = 16
 _MOST_PASSES: Final = 6
 
 

@@ -18,13 +18,13 @@ from strongroom.engine.port import DiskFailed
 from strongroom.engine.state import ThreadKey
 from strongroom.ledger.accounts import owner_of
 from strongroom.records.heads import Head
-from strongroom.records.history import Thread
+from strongroom.records.history import Thread, append_line, newest_in
 from strongroom.store.sqlite.connection import run
 
 MAX_ROWS_IN_MEMORY: Final = 2_000_000
 """Most heads and threads that are kept in memory because they were used, about 200 bytes each."""
 
-ROUND_ITEMS: Final = 40_000
+ROUND_ITEMS: Final = 100_000
 """A round is done after so many journal items: twice as many are at most worked through again after a start."""
 
 _SWEPT_AT_LEAST: Final = 8
@@ -51,6 +51,25 @@ class Folio:
         return len(self.heads) + len(self.spines) + 1
 
 
+class Arrears:
+    """What one owner's folio lacks in its table: the newest heads, and (thread number, line) of the newest lines."""
+
+    __slots__ = ("heads", "lines")
+
+    def __init__(self) -> None:
+        self.heads: dict[int, tuple[int, int]] = {}
+        self.lines: list[tuple[int, int]] = []
+
+    def bring_up(self, folio: Folio) -> None:
+        """Bring a folio as the table has it up to date; the table may have some of the lines already."""
+        folio.heads.update(self.heads)
+        spines = folio.spines
+        for number, line in self.lines:
+            spine = spines.get(number, b"")
+            if line > newest_in(spine):
+                spines[number], _ = append_line(spine, line)
+
+
 class Sweep(NamedTuple):
     """Folios that one commit writes behind, as rows of their table, and its new watermark, None within a round."""
 
@@ -74,11 +93,13 @@ def load_folio(connection: apsw.Connection, owner: int) -> Folio:
 class Folios:
     """The folios that were used lately and all that their table is behind with, over a connection for the others."""
 
-    def __init__(self, connection: apsw.Connection, behind: dict[int, Folio]) -> None:
+    def __init__(self, connection: apsw.Connection, arrears: dict[int, Arrears]) -> None:
+        """`arrears` are what the table is behind with after a start: made up for owner by owner, when one is used."""
         self._connection = connection
-        self._folios = dict(behind)
-        self._behind = set(behind)
-        self._rows = sum(folio.rows for folio in behind.values())
+        self._arrears = dict(arrears)
+        self._folios: dict[int, Folio] = {}
+        self._behind = set(arrears)
+        self._rows = 0
         self._round: list[int] = []
         self._next = 0
         self._began_at_item = 0
@@ -99,9 +120,12 @@ class Folios:
         folio = self._folios.get(owner)
         if folio is None:
             try:
-                folio = self._folios[owner] = load_folio(self._connection, owner)
+                folio = load_folio(self._connection, owner)
             except apsw.Error as error:
                 raise DiskFailed(str(error)) from error
+            if (arrears := self._arrears.pop(owner, None)) is not None:
+                arrears.bring_up(folio)
+            self._folios[owner] = folio
             self._rows += folio.rows
         return folio
 
@@ -117,29 +141,27 @@ class Folios:
 
     def fold(self, sweep: Sweep, heads: Iterable[Head], threads: Iterable[Thread]) -> None:
         """Take over what a commit wrote behind, then what it changed."""
-        behind, folio_of = self._behind, self.folio
-        behind.difference_update(row[0] for row in sweep.rows)
+        behind, known = self._behind, self._folios
+        behind.difference_update([row[0] for row in sweep.rows])
         self._next += len(sweep.rows)
         for head in heads:
-            account = head.account
+            account, after, count = head.account, head.after, head.count
             owner = owner_of(account)
-            known = folio_of(owner).heads
-            if account not in known:
-                self._rows += 1
-            known[account] = (head.after, head.count)
+            (known.get(owner) or self.folio(owner)).heads[account] = (after, count)
             behind.add(owner)
+            self._rows += count == 1
         for thread in threads:
-            spines = folio_of(thread.owner).spines
+            owner = thread.owner
+            spines = (known.get(owner) or self.folio(owner)).spines
             number = thread.asset * _THREADS_PER_ASSET + thread.type
-            if number not in spines:
-                self._rows += 1
+            self._rows += number not in spines
             spines[number] = thread.spine
-            behind.add(thread.owner)
+            behind.add(owner)
         if self._rows > MAX_ROWS_IN_MEMORY:
             self._forget()
 
     def _row(self, owner: int) -> tuple[int, str, bytes]:
-        folio = self._folios[owner]
+        folio = self.folio(owner)
         return owner, _encode_heads(folio.heads).decode(), _encode_spines(folio.spines)
 
     def _forget(self) -> None:

@@ -15,7 +15,7 @@ from strongroom.records.history import Thread
 from strongroom.store.sqlite.connection import open_reader, run
 from strongroom.store.sqlite.folios import Folios
 from strongroom.store.sqlite.reads import DiskReads, frontier_of, load, load_frontier
-from strongroom.store.sqlite.recovery import unswept_folios
+from strongroom.store.sqlite.recovery import unswept
 
 
 class SqliteSnapshot(DiskReads):
@@ -31,7 +31,7 @@ class SqliteSnapshot(DiskReads):
     @cached_property
     def _folios(self) -> Folios:
         """The heads and threads that were asked for; an audit has no use for them one by one."""
-        return Folios(self._reader, unswept_folios(self._reader))
+        return Folios(self._reader, unswept(self._reader))
 
     def close(self) -> None:
         """End the transaction."""

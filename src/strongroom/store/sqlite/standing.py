@@ -14,8 +14,8 @@ import msgspec
 from strongroom.ledger.entries import Booked
 from strongroom.records.history import Thread
 from strongroom.store.sqlite.connection import run
-from strongroom.store.sqlite.folios import thread_number
-from strongroom.store.sqlite.recovery import unswept_folios
+from strongroom.store.sqlite.folios import Folio, thread_number
+from strongroom.store.sqlite.recovery import unswept
 
 _THREADS_PER_ASSET: Final = thread_number(1, 0)
 
@@ -44,11 +44,15 @@ def standing_balances(connection: apsw.Connection) -> Iterator[tuple[int, int, i
 
 def standing_threads(connection: apsw.Connection) -> Iterator[Thread]:
     """Yield every thread, owner by owner."""
-    behind = unswept_folios(connection)
+    behind = unswept(connection)
     for owner, data in run(connection, "SELECT owner, spines FROM folio ORDER BY owner"):
-        folio = behind.pop(owner, None)
-        yield from _threads(owner, folio.spines if folio else _decode_spines(data))
-    for owner, folio in behind.items():
+        folio = Folio({}, _decode_spines(data))
+        if (arrears := behind.pop(owner, None)) is not None:
+            arrears.bring_up(folio)
+        yield from _threads(owner, folio.spines)
+    for owner, arrears in behind.items():
+        folio = Folio({}, {})
+        arrears.bring_up(folio)
         yield from _threads(owner, folio.spines)
 
 

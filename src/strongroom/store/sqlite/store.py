@@ -42,7 +42,7 @@ from strongroom.store.sqlite.connection import (
 from strongroom.store.sqlite.folios import Folios, Sweep
 from strongroom.store.sqlite.nonces import NonceMemory
 from strongroom.store.sqlite.reads import DiskReads, load, load_commits, load_frontier
-from strongroom.store.sqlite.recovery import unswept_folios
+from strongroom.store.sqlite.recovery import unswept
 from strongroom.store.sqlite.rowcache import RowCache
 
 _FORGET_EVERY_MS: Final = 5_000
@@ -87,7 +87,7 @@ class SqliteStore(DiskReads):
             self._beside = open_beside(folder, vfs)
             undo.callback(self._beside.close)
             self._nonces = NonceMemory(self._writer)
-            self._folios = Folios(reader, unswept_folios(self._writer))
+            self._folios = Folios(reader, unswept(self._writer))
             self._commits = load_commits(self._writer)
             last_ms, frontier = load_frontier(self._writer)
             super().__init__(reader, frontier, last_ms)
