@@ -8,6 +8,7 @@ owners, a few with each commit, and touch each page of the table once instead of
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
@@ -28,6 +29,7 @@ ROUND_ITEMS: Final = 100_000
 """A round is done after so many journal items: twice as many are at most worked through again after a start."""
 
 _SWEPT_AT_LEAST: Final = 8
+_FORGOTTEN_AT_ONCE: Final = 2_000
 _THREADS_PER_ASSET: Final = 256
 
 _encode_heads: Final = msgspec.json.Encoder().encode
@@ -98,6 +100,7 @@ class Folios:
         self._connection = connection
         self._arrears = dict(arrears)
         self._folios: dict[int, Folio] = {}
+        self._order: deque[int] = deque()
         self._behind = set(arrears)
         self._rows = 0
         self._round: list[int] = []
@@ -126,6 +129,7 @@ class Folios:
             if (arrears := self._arrears.pop(owner, None)) is not None:
                 arrears.bring_up(folio)
             self._folios[owner] = folio
+            self._order.append(owner)
             self._rows += folio.rows
         return folio
 
@@ -165,10 +169,15 @@ class Folios:
         return owner, _encode_heads(folio.heads).decode(), _encode_spines(folio.spines)
 
     def _forget(self) -> None:
-        """Make room: let the folios go that came in first, a tenth of all, but those not written yet."""
-        goal = MAX_ROWS_IN_MEMORY * 9 // 10
-        for owner in list(self._folios):
-            if self._rows <= goal:
+        """Make room: let the folios go that came in first, but those not written yet, whose turn comes again.
+
+        So many are looked at that more go than one batch can bring in, and never so many that a commit would wait.
+        """
+        for _ in range(min(len(self._order), _FORGOTTEN_AT_ONCE)):
+            if self._rows <= MAX_ROWS_IN_MEMORY:
                 return
-            if owner not in self._behind:
+            owner = self._order.popleft()
+            if owner in self._behind:
+                self._order.append(owner)
+            else:
                 self._rows -= self._folios.pop(owner).rows
