@@ -38,6 +38,7 @@ TARGETS = (
     "wallet/withdrawals.py",
     "wallet/approvals.py",
     "wallet/payments.py",
+    "wallet/settlements.py",
     "engine/settle.py",
 )
 TESTS = (

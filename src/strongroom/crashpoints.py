@@ -20,7 +20,7 @@ BATCH_POINTS: Final = (
 )
 """On the way of a batch: out of the queue, over the state, into the file (in the store's thread), to its callers."""
 
-SENDER_COMMITS: Final = ("reserve", "sign", "mine", "unmine", "finish", "void")
+SENDER_COMMITS: Final = ("reserve", "redraft", "sign", "mine", "unmine", "finish", "revert", "void")
 """The steps of a payment, each a commit of its own."""
 
 SENDER_POINTS: Final = tuple(

@@ -138,6 +138,7 @@ async def test_what_was_taken_in_vain_goes_back_to_the_pool(house: Watched) -> N
     await asyncio.gather(*(house.address(user, "BTC", rule=NEWEST) for _ in range(30)), return_exceptions=True)
     [book] = house.context.reads.rows(AddressBook, {}, 10)
     assert len(book.listed) == 1
+    await house.pools.ready()
     free = []
     while placed := house.pools.take(BITCOIN):
         free.append(placed.position)

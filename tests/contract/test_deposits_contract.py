@@ -127,8 +127,8 @@ async def test_what_our_own_keys_pay_is_never_a_deposit(house: Watched) -> None:
     await house.mine(BITCOIN, 2)
     signer, chain = LocalSigner(bytes(range(64)), NETWORKS.values()), house.node.chain("BITCOIN")
     house.node.register("BITCOIN", await signer.public_key("BITCOIN"))
-    body = await chain.build([Payee(given.address, "", "", COIN)], 0, 1000)
-    await chain.broadcast(chain.assemble(body, await signer.sign("BITCOIN", body)).blob)
+    body = chain.draft_with([Payee(given.address, "", "", COIN)], 0, 1000).body
+    await chain.broadcast(chain.assemble(body, await signer.sign("BITCOIN", 0, body)).blob)
     await house.settled()
     await house.mine(BITCOIN, 3)
     assert house.states() == [CREDITED]

@@ -9,13 +9,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from strongroom.engine.command import NOBODY
+from strongroom.custody.chain import Payee
+from strongroom.custody.sender import PaymentTerms
+from strongroom.engine.command import NOBODY, Command
 from strongroom.errors import Refused
 from strongroom.ledger.accounts import Purpose, house, omnibus
 from strongroom.records.chains import Holding, Tip
-from strongroom.records.withdrawals import Payment, PaymentState, Reserved, Spent, WithdrawalState
+from strongroom.records.withdrawals import Payment, PaymentState, Reserved, Spent, Withdrawal, WithdrawalState
 from strongroom.wallet.balances import balance_of
-from strongroom.wallet.payments import UnminePayment, VoidPayment, prepare_finish, prepare_reservation
+from strongroom.wallet.payments import UnminePayment, next_nonce, outgoing, prepare_reservation, prepare_void
+from strongroom.wallet.settlements import prepare_finish
 from strongroom.wallet.withdrawals import withdrawal_confirmations
 from support.paying import COIN, RIPPLE, THEIRS, TODAY, XRP, Payouts, note_tip, paying, until
 from support.world import BITCOIN, BTC, ERC20, ETH, USDT, new_store
@@ -133,6 +136,91 @@ async def test_a_reorganisation_that_drops_a_payment_fails_it(payouts: Payouts) 
     payouts.agree()
 
 
+async def test_withdrawals_of_several_customers_share_a_transaction(payouts: Payouts) -> None:
+    """Where the operator says so, one transaction pays many, each once; a customer's second one goes with the next."""
+    await payouts.endow(payouts.bob, BTC, BITCOIN, 5 * COIN)
+    sender = payouts.sender(terms=PaymentTerms(batch=3))
+    withdrawals = [
+        await payouts.withdraw("1"),
+        await payouts.withdraw("2", owner=payouts.bob),
+        await payouts.withdraw("3"),
+    ]
+    await payouts.pay(sender, *withdrawals)
+    first, second, third = (payouts.payment(withdrawal) for withdrawal in withdrawals)
+    assert first == second
+    assert first.withdrawals == (withdrawals[0].ref, withdrawals[1].ref)
+    assert third.withdrawals == (withdrawals[2].ref,)
+    assert {payouts.row(withdrawal.ref).state for withdrawal in withdrawals} == {WithdrawalState.SETTLED}
+    assert payouts.row(withdrawals[0].ref).txid == payouts.row(withdrawals[1].ref).txid != ""
+    assert sorted(amount for _, _, amount in await payouts.paid_on()) == [99_999_500, 199_999_500, 299_999_500]
+    assert await payouts.agrees_with_node(BITCOIN, BTC)
+    payouts.agree()
+
+
+async def test_a_payment_that_waits_too_long_is_offered_for_a_higher_fee(payouts: Payouts) -> None:
+    """Both candidates pay the same once: whichever is mined, its own fee is booked, up to a limit of the chain's."""
+    withdrawal, sender = await payouts.withdraw("2"), payouts.sender(terms=PaymentTerms(redraft_after_s=600))
+    await sender.step()
+    payouts.world.clock.at_ms += 599_999
+    await sender.step()
+    assert len(payouts.payment(withdrawal).candidates) == 1
+    for count in (2, 3, 4, 4, 4):
+        payouts.world.clock.at_ms += 600_000
+        await sender.step()
+        assert len(payouts.payment(withdrawal).candidates) == count
+    await payouts.pay(sender, withdrawal)
+    assert payouts.row(withdrawal.ref).txid == payouts.payment(withdrawal).candidates[-1]
+    assert payouts.balance(house(Purpose.CHAIN_FEE, BTC)) == -8 * 2_820
+    assert len(await payouts.paid_on()) == 1
+    assert await payouts.agrees_with_node(BITCOIN, BTC)
+    payouts.agree()
+
+
+async def test_an_older_candidate_may_be_the_one_that_is_mined(payouts: Payouts) -> None:
+    """A dearer one that was signed and never reached the node changes nothing: the first one settles."""
+    withdrawal, sender = await payouts.withdraw("2"), payouts.sender(terms=PaymentTerms(redraft_after_s=600))
+    await sender.step()
+    payouts.world.clock.at_ms += 600_000
+    payouts.node.register("BITCOIN", await payouts.signer.public_key("ERC20"))
+    await sender.step()
+    first, _ = payouts.payment(withdrawal).candidates
+    await payouts.pay(sender, withdrawal)
+    assert payouts.row(withdrawal.ref).txid == first
+    assert payouts.balance(house(Purpose.CHAIN_FEE, BTC)) == -2_820
+    assert len(await payouts.paid_on()) == 1
+    payouts.agree()
+
+
+async def test_a_candidate_that_no_node_ever_took_fails_with_its_rival(payouts: Payouts) -> None:
+    """When something else has spent what both spend, neither is ever mined, and the customer has the money again."""
+    withdrawal, sender = await payouts.withdraw("2"), payouts.sender(terms=PaymentTerms(redraft_after_s=600))
+    await sender.step()
+    payouts.world.clock.at_ms += 600_000
+    payouts.node.register("BITCOIN", await payouts.signer.public_key("ERC20"))
+    await sender.step()
+    first, _ = payouts.payment(withdrawal).candidates
+    await payouts.node.mine("BITCOIN")
+    await payouts.node.reorg("BITCOIN", 1, drop=[first])
+    await payouts.pay(sender, withdrawal)
+    assert payouts.row(withdrawal.ref).state == WithdrawalState.FAILED
+    assert payouts.available(payouts.alice) == 10 * COIN
+    assert await payouts.paid_on() == []
+    payouts.agree()
+
+
+async def test_what_the_chain_undoes_is_released_and_its_fee_is_booked(payouts: Payouts) -> None:
+    """A block may take a payment's fee and pay nobody: the customer has the money again, once that is buried."""
+    withdrawal, sender = await payouts.withdraw("2"), payouts.sender()
+    payouts.node.undo_next("BITCOIN")
+    await payouts.pay(sender, withdrawal)
+    assert payouts.row(withdrawal.ref).state == WithdrawalState.FAILED
+    assert balance_of(payouts.reads, payouts.alice, BTC) == (10 * COIN, 10 * COIN)
+    assert payouts.balance(house(Purpose.CHAIN_FEE, BTC)) == -2_820
+    assert await payouts.paid_on() == []
+    assert await payouts.agrees_with_node(BITCOIN, BTC)
+    payouts.agree()
+
+
 async def test_a_payment_waits_for_funds(payouts: Payouts) -> None:
     """While the hot wallet is short, the withdrawal is under way, and the same transaction goes out when coins came."""
     await payouts.do(lambda: payouts.endow_books(payouts.alice, BTC, BITCOIN, 5 * COIN))
@@ -166,11 +254,20 @@ async def test_a_refused_candidate_is_never_replaced_by_another(payouts: Payouts
     assert payouts.payment(withdrawal).candidates == signed.candidates
 
 
+def drafted(payouts: Payouts, withdrawal: Withdrawal, nonce: int = 0) -> Command:
+    """Return the command that begins a withdrawal's payment, as a sender that was then killed would have."""
+    context, chain = payouts.world.context, payouts.chain(withdrawal.network)
+    token, units = outgoing(context.catalogue, withdrawal)
+    nonce = max(nonce, next_nonce(context, withdrawal.network))
+    draft = chain.draft_with([Payee(withdrawal.address, withdrawal.tag, token, units)], nonce, 100)
+    return prepare_reservation(context, [withdrawal], draft)
+
+
 async def test_each_payment_has_a_nonce_of_its_own(payouts: Payouts) -> None:
     """Payments that the node has not seen yet have their nonces all the same."""
     withdrawals = [await payouts.withdraw("1") for _ in range(5)]
     for withdrawal in withdrawals[:3]:
-        await payouts.do(lambda withdrawal=withdrawal: prepare_reservation(payouts.world.context, withdrawal, 0, 100))
+        await payouts.do(lambda withdrawal=withdrawal: drafted(payouts, withdrawal))
     await payouts.pay(payouts.sender(), *withdrawals)
     spends = [payouts.payment(withdrawal).spends for withdrawal in withdrawals]
     assert len(set(spends)) == 5
@@ -195,15 +292,15 @@ async def test_two_senders_pay_each_withdrawal_once(payouts: Payouts) -> None:
 async def test_only_one_payment_is_made_of_a_withdrawal(payouts: Payouts) -> None:
     """A second reservation, a void without a signature, and a settlement that is not confirmed are refused."""
     context, withdrawal = payouts.world.context, await payouts.withdraw("1")
-    twin = prepare_reservation(context, withdrawal, 7, 100)
-    await payouts.do(lambda: prepare_reservation(context, withdrawal, 0, 100))
+    twin = drafted(payouts, withdrawal, 7)
+    await payouts.do(lambda: drafted(payouts, withdrawal))
     payment = payouts.payment(withdrawal)
     with pytest.raises(Refused, match="withdrawal is not approved"):
         await payouts.do(lambda: twin)
     with pytest.raises(Refused, match="payment is not signed"):
-        await payouts.do(lambda: VoidPayment(NOBODY, payment.ref, payouts.row(withdrawal.ref)))
+        await payouts.do(lambda: prepare_void(context, payment))
     with pytest.raises(Refused, match="payment is not mined"):
-        await payouts.do(lambda: UnminePayment(NOBODY, payment.ref, withdrawal.ref))
+        await payouts.do(lambda: UnminePayment(NOBODY, payment.ref, payment.withdrawals))
     sender = payouts.sender()
     await sender.step()
     [block] = await payouts.node.mine("BITCOIN")

@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from strongroom.custody.sender import CRASH_POINTS, Sender
+from strongroom.crashpoints import reach
+from strongroom.custody.sender import CRASH_POINTS, PaymentTerms, Sender
 from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Payment, PaymentState, Withdrawal, WithdrawalState
 from support.paying import COIN, THEIRS, Payouts, paying
 from support.world import BITCOIN, BTC, new_store
@@ -49,12 +50,26 @@ class Course(NamedTuple):
     points: tuple[str, ...]
 
 
-_FAILING: Final = ("void",)
-_DROPPED: Final = ("unmine", "void")
+def course(name: str, end: WithdrawalState, *steps: str) -> Course:
+    """Return a course on which the sender dies before and after each of these steps."""
+    return Course(name, end, tuple(point for point in CRASH_POINTS if point.partition(" ")[2] in steps))
+
+
 COURSES: Final = (
-    Course("paid", WithdrawalState.SETTLED, tuple(p for p in CRASH_POINTS if p.rpartition(" ")[2] not in _DROPPED)),
-    Course("failing", WithdrawalState.FAILED, tuple(p for p in CRASH_POINTS if p.rpartition(" ")[2] in _FAILING)),
-    Course("dropped", WithdrawalState.FAILED, tuple(p for p in CRASH_POINTS if p.rpartition(" ")[2] in _DROPPED)),
+    course(
+        "paid",
+        WithdrawalState.SETTLED,
+        "commit reserve",
+        "signature",
+        "commit sign",
+        "broadcast",
+        "commit mine",
+        "commit finish",
+    ),
+    course("raised", WithdrawalState.SETTLED, "commit redraft", "signature", "commit sign", "broadcast", "commit mine"),
+    course("failing", WithdrawalState.FAILED, "commit void"),
+    course("undone", WithdrawalState.FAILED, "commit revert"),
+    course("dropped", WithdrawalState.FAILED, "commit unmine", "commit void"),
 )
 CASES: Final = [(course, point) for course in COURSES for point in course.points]
 
@@ -67,7 +82,8 @@ def test_every_crash_point_is_met() -> None:
 async def live_on(payouts: Payouts, sender: Sender, withdrawal: Withdrawal, course: Course) -> None:
     """Let the sender work and the world go its course until the withdrawal is closed."""
     for _ in range(20):
-        await sender.step()
+        for _ in range(3 if course.name == "raised" else 1):
+            await sender.step()
         now = payouts.row(withdrawal.ref)
         if now.state not in OPEN_WITHDRAWALS:
             return
@@ -81,6 +97,12 @@ async def live_on(payouts: Payouts, sender: Sender, withdrawal: Withdrawal, cour
     raise AssertionError(f"still open: {sender.status}")
 
 
+def sender_on(payouts: Payouts, course: Course, killer: Killer | None = None) -> Sender:
+    """Return a sender that raises its fees with every look where the course is that."""
+    terms = PaymentTerms(redraft_after_s=0) if course.name == "raised" else None
+    return payouts.sender(BITCOIN, killer or reach, terms)
+
+
 async def die(payouts: Payouts, killer: Killer, course: Course, *, lost: bool) -> int:
     """Ask for a withdrawal, let a sender work until it is killed, and return the withdrawal's reference."""
     await payouts.endow(payouts.alice, BTC, BITCOIN, 10 * COIN)
@@ -89,7 +111,9 @@ async def die(payouts: Payouts, killer: Killer, course: Course, *, lost: bool) -
         payouts.node.fail_next("BITCOIN")
     if lost:
         payouts.node.lose_next_answer("BITCOIN")
-    life = asyncio.ensure_future(live_on(payouts, payouts.sender(BITCOIN, killer), withdrawal, course))
+    if course.name == "undone":
+        payouts.node.undo_next("BITCOIN")
+    life = asyncio.ensure_future(live_on(payouts, sender_on(payouts, course, killer), withdrawal, course))
     with pytest.raises((Killed, asyncio.CancelledError)):
         await life
     assert killer.struck
@@ -107,12 +131,12 @@ async def test_a_killed_sender_pays_once_or_releases(
         ref = await die(payouts, Killer(point, midway=midway), course, lost=lost)
     async with paying(new_store("sqlite", tmp_path), tmp_path) as payouts:
         payouts.agree()
-        await live_on(payouts, payouts.sender(), payouts.row(ref), course)
+        await live_on(payouts, sender_on(payouts, course), payouts.row(ref), course)
         assert payouts.row(ref).state == course.end
         [payment] = payouts.reads.rows(Payment, {"network": BITCOIN}, 10)
         paid = course.end == WithdrawalState.SETTLED
         assert payment.state == (PaymentState.FINAL if paid else PaymentState.VOIDED)
-        assert len(payment.candidates) == 1
+        assert len(payment.candidates) == 1 or course.name == "raised"
         assert await payouts.paid_on() == ([(*THEIRS[BITCOIN], 149_999_500)] if paid else [])
         assert payouts.available(payouts.alice) == (850_000_000 if paid else 10 * COIN)
         assert await payouts.agrees_with_node(BITCOIN, BTC)

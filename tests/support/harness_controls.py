@@ -12,6 +12,7 @@ from copy import copy
 from pathlib import Path
 from typing import Any, Final
 
+from strongroom.custody.chain import Funds
 from strongroom.custody.sender import Sender
 from strongroom.engine import writer
 from strongroom.ledger import entries
@@ -72,10 +73,9 @@ def pay_twice() -> None:
 
     async def broadcast(self: Any, payment: Any) -> None:
         await right(self, payment)
-        withdrawal = self._context.reads.row(Withdrawal, payment.withdrawal)
-        nonce = await self._chain.next_nonce() + 1_000
-        body = await self._chain.build([self._payee(withdrawal)], nonce, int(payment.chain_fee_units))
-        signature = await self._signer.sign(self._chain.network, body)
+        withdrawal = self._context.reads.row(Withdrawal, payment.withdrawals[0])
+        body = (await self._chain.draft([self._payee(withdrawal)], Funds(nonce=self._funds().nonce + 1_000))).body
+        signature = await self._signer.sign(self._chain.network, 0, body)
         await self._chain.broadcast(self._chain.assemble(body, signature).blob)
 
     Sender._broadcast = broadcast

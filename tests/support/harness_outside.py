@@ -50,7 +50,8 @@ class Outside:
                 for network in NETWORKS.values():
                     await self._mine(network, 1)
                 if rough:
-                    await self.server.operate(FailNext(self.chance.choice(list(NETWORKS.values()))))
+                    undone = self.chance.random() < 0.5
+                    await self.server.operate(FailNext(self.chance.choice(list(NETWORKS.values())), undone))
                     await self.server.operate(Reorganise(self.chance.choice(_REORGANISED), 1))
                 await asyncio.sleep(_PAUSE_S)
 

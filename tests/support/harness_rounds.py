@@ -32,7 +32,9 @@ REACHED_WITHIN_S: Final = 20.0
 """A place that the server has not come to after so long is not on its way."""
 
 FAULTS: Final = tuple(Fault(operation, kind) for operation in ("write", "sync") for kind in ("error", "full", "hang"))
-ROUGH: Final = frozenset(f"{side} commit {step}" for side in ("before", "after") for step in ("unmine", "void"))
+ROUGH: Final = frozenset(
+    f"{side} commit {step}" for side in ("before", "after") for step in ("unmine", "revert", "void")
+)
 """Places that are reached only where the chains are unkind."""
 
 

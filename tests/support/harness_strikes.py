@@ -20,6 +20,8 @@ import msgspec
 from strongroom import application, crashpoints
 from strongroom.cli.main import main
 from strongroom.custody.networks.simulated import SimulatedNode
+from strongroom.custody.sender import Sender
+from strongroom.records.withdrawals import Payment, PaymentState
 from strongroom.store.sqlite import checkpoints
 from strongroom.store.sqlite.store import SqliteStore
 from support.harness_disk import DATABASE, LOG, SYNC, WRITE, FaultyDisk, FaultyFile
@@ -236,6 +238,17 @@ def drop_at_reorganisations() -> None:
     SimulatedNode.reorg = reorg
 
 
+def raise_some_fees() -> None:
+    """Let every third payment be offered for a higher fee with every look at it, as far as its chain allows."""
+    right = Sender._is_due
+
+    def is_due(self: Sender, payment: Payment) -> bool:
+        raised = payment.state == PaymentState.SIGNED and payment.ref % 3 == 0
+        return raised or right(self, payment)
+
+    Sender._is_due = is_due
+
+
 def serve(plan: Path) -> None:
     """Run the program under a plan."""
     striker = Striker(Plan(plan))
@@ -244,6 +257,7 @@ def serve(plan: Path) -> None:
     application.SqliteStore = partial(SqliteStore, vfs=disk.name)  # pyright: ignore[reportPrivateImportUsage]
     copy_the_log_often()
     drop_at_reorganisations()
+    raise_some_fees()
     main()
 
 

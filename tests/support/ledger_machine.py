@@ -44,7 +44,7 @@ turns = st.tuples(
 blocks = st.tuples(st.just("mine"), networks)
 reservations = st.tuples(st.just("reserve"), which)
 payments = st.tuples(st.just("pay"), st.integers(0, 2), st.integers(1, 5))
-moods = st.tuples(st.just("carry"), which, st.sampled_from(["sign", "mine", "unmine", "void"]))
+moods = st.tuples(st.just("carry"), which, st.sampled_from(["sign", "redraft", "mine", "unmine", "revert", "void"]))
 
 bookings = st.tuples(st.just("book"), st.sampled_from(NAMES), assets, st.sampled_from(sorted(BOOKABLE)), units)
 verdicts = st.tuples(st.just("decide"), st.sampled_from(["approve", "reject", "cancel"]))

@@ -16,7 +16,7 @@ from strongroom.custody.derivation import Branch, DerivedAddress, account_xpubs
 from strongroom.custody.families import NETWORKS
 from strongroom.custody.networks.simulated import SimulatedChain, SimulatedNode
 from strongroom.custody.networks.simulated_transactions import open_blob
-from strongroom.custody.sender import Sender
+from strongroom.custody.sender import PaymentTerms, Sender
 from strongroom.custody.signer import LocalSigner
 from strongroom.engine.command import NOBODY, Command, Decision, Guard, View
 from strongroom.engine.settle import Outcome
@@ -35,6 +35,7 @@ from strongroom.wallet.addresses import AddressRule, GiveAddress, prepare_stock
 from strongroom.wallet.approvals import prepare_approval
 from strongroom.wallet.context import perform, perform_own
 from strongroom.wallet.holdings import chain_units, ledger_units
+from strongroom.wallet.payments import Draft, next_nonce, nonce_text, prepare_reservation
 from strongroom.wallet.settings import prepare_settings
 from strongroom.wallet.users import MarkUser
 from strongroom.wallet.withdrawals import RequestWithdrawal, WithdrawalRequested, prepare_withdrawal
@@ -144,9 +145,11 @@ class Payouts:
         """Return the wallet's view of a network."""
         return self.node.chain(CODES[network])
 
-    def sender(self, network: int = BITCOIN, crash_points: Callable[[str], None] = reach) -> Sender:
+    def sender(
+        self, network: int = BITCOIN, crash_points: Callable[[str], None] = reach, terms: PaymentTerms | None = None
+    ) -> Sender:
         """Return a fresh sender, as a restart would make it."""
-        return Sender(self.world.context, self.chain(network), _SIGNER, network, crash_points)
+        return Sender(self.world.context, self.chain(network), _SIGNER, network, crash_points, terms=terms)
 
     async def open(self) -> None:
         """Declare the settings, stock addresses, and make alice and bob, or find what an earlier run left."""
@@ -161,6 +164,12 @@ class Payouts:
             await self.do(lambda network=network: prepare_stock(network, 0, OURS[network]))
         # Ordered by their ids, so that a second run finds them by the same names.
         self.alice, self.bob = sorted([await self.world.user("alice"), await self.world.user("bob")])
+
+    def reservation(self, withdrawal: Withdrawal, nonce: int = 0, fee: int = 100) -> Command:
+        """Return the command that begins a withdrawal's payment, with a nonce not below one, and without a node."""
+        context = self.world.context
+        spends = (nonce_text(max(nonce, next_nonce(context, withdrawal.network))),)
+        return prepare_reservation(context, [withdrawal], Draft(spends, b"body", fee))
 
     async def do(self, prepare: Callable[[], Command]) -> Outcome:
         """Carry out a command of the house itself."""

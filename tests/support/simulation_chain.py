@@ -7,8 +7,19 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from random import Random
 from typing import Any, Final, TypeVar
 
-from strongroom.custody.chain import Block, Candidate, Output, Payee, Rejected, TransactionStatus, Unreachable
+from strongroom.custody.chain import (
+    Block,
+    Candidate,
+    Funds,
+    Output,
+    Payee,
+    Rejected,
+    TransactionStatus,
+    Unreachable,
+)
 from strongroom.custody.networks.simulated import SimulatedChain
+from strongroom.custody.sender import PaymentTerms
+from strongroom.wallet.payments import Draft
 
 Result = TypeVar("Result")
 
@@ -66,9 +77,9 @@ class DistantChain:
         """Return what waits to be mined."""
         return await self._through(self._chain.mempool)
 
-    async def transaction(self, txid: str) -> TransactionStatus:
+    async def transaction(self, txid: str, spends: Sequence[str] = ()) -> TransactionStatus:
         """Return where a transaction stands."""
-        return await self._through(lambda: self._chain.transaction(txid))
+        return await self._through(lambda: self._chain.transaction(txid, spends))
 
     async def watch(self, addresses: Collection[str]) -> None:
         """Tell the node that addresses are ours."""
@@ -78,17 +89,23 @@ class DistantChain:
         """Return what the hot wallet can spend."""
         return await self._through(lambda: self._chain.balance(asset_id))
 
-    async def estimate_fee(self, payees: Sequence[Payee]) -> int:
-        """Return the fee to pay."""
-        return await self._through(lambda: self._chain.estimate_fee(payees))
+    @property
+    def spends_coins(self) -> bool:
+        """Tell whether payments spend coins."""
+        return self._chain.spends_coins
 
-    async def next_nonce(self) -> int:
-        """Return the lowest nonce that the node knows to be free."""
-        return await self._through(self._chain.next_nonce)
+    @property
+    def payees_at_once(self) -> int:
+        """Return how many payees one transaction may have."""
+        return self._chain.payees_at_once
 
-    async def build(self, payees: Sequence[Payee], nonce: int, fee: int) -> bytes:
-        """Return an unsigned payment."""
-        return await self._chain.build(payees, nonce, fee)
+    async def draft(self, payees: Sequence[Payee], funds: Funds) -> Draft:
+        """Return a payment to be signed."""
+        return await self._through(lambda: self._chain.draft(payees, funds))
+
+    async def redraft(self, draft: Draft) -> Draft | None:
+        """Return the same payment for a higher fee."""
+        return await self._through(lambda: self._chain.redraft(draft))
 
     def assemble(self, body: bytes, signature: bytes) -> Candidate:
         """Put a payment and its signature together."""
@@ -119,6 +136,8 @@ def watch_through(treasury: Any, line: Line, chance: Random, check_alive: Callab
     }
     for code, chain in distant.items():
         treasury.watchers[code]._chain = treasury.senders[code]._chain = chain
+        # Impatient, and several customers in one transaction where the chain can do that.
+        treasury.senders[code]._terms = PaymentTerms(batch=3, redraft_after_s=2)
     sources = treasury.pools._sources
     treasury.pools._sources = {
         number: source._replace(chain=distant[source.chain.network]) for number, source in sources.items()

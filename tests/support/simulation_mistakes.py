@@ -29,6 +29,7 @@ from strongroom.wallet import (
     deposits,
     payments,
     reversals,
+    settlements,
     transfers,
     users,
     withdrawals,
@@ -264,42 +265,40 @@ def _holds_no_fee() -> Iterator[None]:
 
 @_mistake
 def _books_no_fee() -> Iterator[None]:
-    right = payments._settlement
+    right = settlements._settlement
 
     def settlement(*arguments: Any) -> Any:
-        postings, holdings = right(*arguments)
+        postings, *rest = right(*arguments)
         fees = {house(Purpose.FEES, posting.account.asset): posting.account.asset for posting in postings}
         moved = [
             Posting(house(Purpose.DUST, posting.account.asset), posting.amount) if posting.account in fees else posting
             for posting in postings
         ]
-        return moved, holdings
+        return moved, *rest
 
-    with replaced((payments, "_settlement", settlement)):
+    with replaced((settlements, "_settlement", settlement)):
         yield
 
 
 @_mistake
 def _forgets_what_the_chain_takes() -> Iterator[None]:
-    right = payments._settlement
+    right = settlements._settlement
 
-    def settlement(view: Any, catalogue: Any, withdrawal: Any, payment: Any, fee_asset: int) -> Any:
+    def settlement(view: Any, catalogue: Any, withdrawals: Any, payment: Any, fee_asset: int) -> Any:
         free = msgspec.structs.replace(payment, chain_fee_units="0")
-        return right(view, catalogue, withdrawal, free, fee_asset)
+        return right(view, catalogue, withdrawals, free, fee_asset)
 
-    with replaced((payments, "_settlement", settlement)):
+    with replaced((settlements, "_settlement", settlement)):
         yield
 
 
 @_mistake
 def _broadcasts_before_it_reserves() -> Iterator[None]:
-    async def start(self: Any, withdrawal: Withdrawal, tip: Any) -> None:
-        payee = self._payee(withdrawal)
-        node_nonce, fee = await self._chain.next_nonce(), await self._chain.estimate_fee([payee])
-        command = payments.prepare_reservation(self._context, withdrawal, node_nonce, fee)
-        body = await self._chain.build([payee], command.nonce, fee)
-        signature = await self._signer.sign(self._chain.network, body)
-        await self._chain.broadcast(self._chain.assemble(body, signature).blob)
+    async def start(self: Any, withdrawals: Any, tip: Any) -> None:
+        draft = await self._chain.draft([self._payee(withdrawals[0])], self._funds())
+        command = payments.prepare_reservation(self._context, withdrawals, draft)
+        signature = await self._signer.sign(self._chain.network, 0, draft.body)
+        await self._chain.broadcast(self._chain.assemble(draft.body, signature).blob)
         await self._commit("reserve", lambda: command)
 
     with replaced((sender.Sender, "_start", start)):
@@ -315,7 +314,7 @@ def _pays_again_when_unsure() -> Iterator[None]:
             await right(self, payment)
         except Unreachable:
             voided = msgspec.structs.replace(payment, state=PaymentState.VOIDED)
-            row = self._context.reads.row(Withdrawal, payment.withdrawal)
+            row = self._context.reads.row(Withdrawal, payment.withdrawals[0])
             approved = msgspec.structs.replace(row, state=WithdrawalState.APPROVED, payment=0)
             await self._commit("void", lambda: Do(NOBODY, kept=(voided, approved)))
             raise

@@ -121,9 +121,13 @@ class World:
         return found is not None and found.height > chain.newest().height - depth
 
     async def _doom(self, network: str) -> None:
-        """Let the next payment of the house be taken, and never be mined."""
-        self.node.fail_next(network)
-        self._life.note(f"{network} dooms the next payment")
+        """Let the next payment of the house be taken, and never be mined, or be mined and undone."""
+        if self._chance.random() < 0.5:
+            self.node.fail_next(network)
+            self._life.note(f"{network} dooms the next payment")
+        else:
+            self.node.undo_next(network)
+            self._life.note(f"{network} undoes the next payment")
 
     async def _fall_silent(self, network: str) -> None:
         self.node.pause(network)
@@ -135,7 +139,8 @@ class World:
     async def clear_up(self) -> None:
         """Let every network be reached, and doom nothing any more."""
         for network in sorted(NUMBERS):
-            self.node.chain(network).doom_next = False
+            chain = self.node.chain(network)
+            chain.doom_next = chain.undo_next = False
             self.node.resume(network)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Collection
 from hashlib import sha256
@@ -15,7 +14,7 @@ from strongroom.clock import DAY_MS
 from strongroom.custody.derivation import Branch, account_xpubs
 from strongroom.custody.families import NETWORKS
 from strongroom.engine.command import NOBODY, Command, Guard
-from strongroom.engine.settle import Outcome
+from strongroom.engine.settle import REPLY_KEPT_MS, Outcome
 from strongroom.ledger.accounts import CUSTOMER_PURPOSES, NEVER_NEGATIVE, NEVER_POSITIVE, Purpose, unpack
 from strongroom.money import FeeFormula, format_amount
 from strongroom.records.chains import REMEMBERED_BLOCKS, Holding, Passed, Tip
@@ -26,7 +25,7 @@ from strongroom.records.kept import Kept
 from strongroom.records.settings import OfferSettings
 from strongroom.records.users import User
 from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Payment, PaymentState, Withdrawal, WithdrawalState
-from strongroom.store.sqlite.connection import DATABASE_FILE
+from strongroom.store.sqlite.connection import open_reader
 from strongroom.store.sqlite.tables import KINDS
 from strongroom.wallet.addresses import AddressRule, GiveAddress, prepare_stock
 from strongroom.wallet.approvals import expire_due, prepare_approval
@@ -34,16 +33,20 @@ from strongroom.wallet.context import perform, perform_own
 from strongroom.wallet.deposits import Sighting, prepare_credit, prepare_drop, prepare_placing, prepare_sighting
 from strongroom.wallet.holdings import chain_units
 from strongroom.wallet.payments import (
+    Draft,
     MinePayment,
-    SignPayment,
+    RedraftPayment,
     UnminePayment,
-    VoidPayment,
+    next_nonce,
+    nonce_text,
     outgoing,
-    prepare_finish,
     prepare_reservation,
+    prepare_signing,
+    prepare_void,
 )
 from strongroom.wallet.reversals import prepare_reversal
 from strongroom.wallet.settings import prepare_settings
+from strongroom.wallet.settlements import prepare_finish, prepare_revert
 from strongroom.wallet.withdrawals import prepare_withdrawal
 from support.deeds import COIN, NAMES, SETTINGS, Deed, House
 from support.effects import Do
@@ -155,14 +158,14 @@ class WholeHouse(House):
         return outcome
 
     def _note_reply(self, uid: int, key: str, fingerprint: str, outcome: Outcome) -> None:
-        """Compare a reply under a key with the one before it, while that is remembered."""
-        before = self._replies.get((uid, key))
-        if before is not None and before[1].at_ms + DAY_MS > self.world.clock.now_ms():
+        """Compare a reply under a key with the one before it, while that is remembered: a day at least."""
+        before, now_ms = self._replies.get((uid, key)), self.world.clock.now_ms()
+        if before is not None and before[1].at_ms + DAY_MS > now_ms:
             asked, first = before
             same = (outcome.result, outcome.at_ms, outcome.repeated) == (first.result, first.at_ms, True)
             if asked != fingerprint or not same:
                 self.doubled.append(f"the key {key} was good for two requests")
-        elif outcome.repeated:
+        elif outcome.repeated and (before is None or before[1].at_ms + REPLY_KEPT_MS <= now_ms):
             self.doubled.append(f"the key {key} has a reply to nothing")
         self._replies[uid, key] = (fingerprint, outcome)
 
@@ -229,7 +232,13 @@ class WholeHouse(House):
         if not approved:
             return Outcome(0)
         withdrawal = approved[which % len(approved)]
-        return await self.submit(prepare_reservation(self.context, withdrawal, 0, FEE_UNITS[withdrawal.network]))
+        return await self.submit(self._reservation(withdrawal))
+
+    def _reservation(self, withdrawal: Withdrawal) -> Command:
+        """Return the command that pays a withdrawal with the next nonce."""
+        spends = (nonce_text(next_nonce(self.context, withdrawal.network)),)
+        draft = Draft(spends, b"body", FEE_UNITS[withdrawal.network])
+        return prepare_reservation(self.context, [withdrawal], draft)
 
     async def carry(self, which: int, step: str) -> Outcome:
         """Do something to one of the payments; none is final that pays more than is there."""
@@ -237,20 +246,27 @@ class WholeHouse(House):
         if not payments:
             return Outcome(0)
         payment = payments[which % len(payments)]
-        withdrawal = self.world.store.row(Withdrawal, payment.withdrawal)
+        withdrawal = self.world.store.row(Withdrawal, payment.withdrawals[0])
         height, txid = self.world.store.row(Tip, payment.network).height, f"{payment.ref}.{len(payment.candidates)}"
         mined = payment.candidates[-1] if payment.candidates else txid
         fee_units = str(FEE_UNITS[payment.network])
-        if step == "finish" and not self._is_covered(withdrawal):
+        if step in {"finish", "revert"} and not self._is_covered(withdrawal):
             return Outcome(0)
         commands: dict[str, Callable[[], Command]] = {
-            "sign": lambda: SignPayment(NOBODY, payment.ref, txid, txid.encode()),
-            "mine": lambda: MinePayment(NOBODY, payment.ref, withdrawal.ref, mined, height, fee_units),
-            "unmine": lambda: UnminePayment(NOBODY, payment.ref, withdrawal.ref),
+            "sign": lambda: prepare_signing(payment, txid, txid.encode()),
+            "redraft": lambda: RedraftPayment(NOBODY, payment.ref, payment.body, self._raised(payment)),
+            "mine": lambda: MinePayment(NOBODY, payment.ref, payment.withdrawals, mined, height, fee_units),
+            "unmine": lambda: UnminePayment(NOBODY, payment.ref, payment.withdrawals),
             "finish": lambda: prepare_finish(self.context, payment, height + 3),
-            "void": lambda: VoidPayment(NOBODY, payment.ref, withdrawal),
+            "revert": lambda: prepare_revert(self.context, payment, height, FEE_UNITS[payment.network], height + 3),
+            "void": lambda: prepare_void(self.context, payment),
         }
         return await self.submit(commands[step]())
+
+    @staticmethod
+    def _raised(payment: Payment) -> Draft:
+        """Return the draft of a payment for a higher fee."""
+        return Draft(payment.spends, payment.body + b"+", int(payment.chain_fee_units) + 1)
 
     def _is_covered(self, withdrawal: Withdrawal) -> bool:
         """Say whether the chain can have paid a withdrawal: it mines nothing that spends what is not there."""
@@ -271,8 +287,7 @@ class WholeHouse(House):
         if withdrawal.state == WithdrawalState.AWAITING:
             return await self._own(lambda: prepare_approval(self.context, NOBODY, withdrawal.ref))
         if withdrawal.state == WithdrawalState.APPROVED:
-            command = prepare_reservation(self.context, withdrawal, 0, FEE_UNITS[withdrawal.network])
-            return await self.submit(command)
+            return await self.submit(self._reservation(withdrawal))
         payments = self.world.store.rows(Payment, {}, 1000)
         place = next(i for i, row in enumerate(payments) if row.ref == withdrawal.payment)
         steps = {PaymentState.RESERVED: "sign", PaymentState.SIGNED: "mine", PaymentState.MINED: "finish"}
@@ -298,13 +313,15 @@ def digest(world: World, items: int, folder: Path | None = None) -> str:
 def rows_on_disk(folder: Path, items: int, now_ms: int) -> list[Any]:
     """Return every row that a plain SQL client finds, but for bookkeeping: signatures, seals, what is swept behind."""
     bookkeeping = {"nonce", "batch", "progress", "folio", "item", "reply"}
-    connection = sqlite3.connect(f"file:{folder / DATABASE_FILE}?mode=ro", uri=True)
+    # By the library that the store itself uses: a second one in the same process, Python's own, would give up the
+    # store's locks when it closes the file, and could take the log from under it.
+    connection = open_reader(folder)
     try:
         names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
         tables = [name for (name,) in names if name not in bookkeeping]
         found = [connection.execute(f"SELECT * FROM {name}").fetchall() for name in tables]
-        found.append(connection.execute("SELECT * FROM item WHERE number <= ? ORDER BY number", [items]).fetchall())
-        found.append(connection.execute("SELECT * FROM reply WHERE expires_ms > ?", [now_ms]).fetchall())
+        found.append(connection.execute("SELECT * FROM item WHERE number <= ? ORDER BY number", (items,)).fetchall())
+        found.append(connection.execute("SELECT * FROM reply WHERE expires_ms > ?", (now_ms,)).fetchall())
         found.append(connection.execute("SELECT * FROM balance ORDER BY account").fetchall())
         return found
     finally:

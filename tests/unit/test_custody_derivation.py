@@ -115,12 +115,12 @@ def test_a_sealed_seed_opens_with_its_master_key_only() -> None:
 async def test_the_signer_signs_with_the_key_it_names() -> None:
     """A signature verifies against the network's own public key, and against no other's."""
     signer = LocalSigner(SEED, NETWORKS.values())
-    signature = await signer.sign("BITCOIN", b"a payment")
+    signature = await signer.sign("BITCOIN", 0, b"a payment")
     mine, other = [PublicKey(await signer.public_key(network)) for network in ("BITCOIN", "LITECOIN")]
     assert mine.verify(signature, payment_digest(b"a payment"), hasher=None)
     assert not mine.verify(signature, payment_digest(b"another"), hasher=None)
     assert not other.verify(signature, payment_digest(b"a payment"), hasher=None)
-    assert await signer.sign("BITCOIN", b"a payment") == signature
+    assert await signer.sign("BITCOIN", 0, b"a payment") == signature
 
 
 def test_the_hot_key_is_out_of_reach_of_the_deposit_keys() -> None:

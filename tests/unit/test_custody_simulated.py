@@ -14,12 +14,13 @@ import msgspec
 import pytest
 
 from strongroom.clock import Clock, SetClock
-from strongroom.custody.chain import Candidate, Chain, Fate, InsufficientFunds, Payee, Rejected, Unreachable
+from strongroom.custody.chain import Candidate, Fate, Funds, InsufficientFunds, Payee, Rejected, Unreachable
 from strongroom.custody.derivation import Branch, account_xpubs
 from strongroom.custody.families import NETWORKS
 from strongroom.custody.networks.simulated import SimulatedChain, SimulatedNode
 from strongroom.custody.signer import LocalSigner
 from strongroom.errors import InvariantBroken
+from strongroom.wallet.payments import nonce_of
 
 SEED = bytes(range(64))
 SIGNER = LocalSigner(SEED, NETWORKS.values())
@@ -47,11 +48,17 @@ async def funded(node: SimulatedNode, network: str, amount: int = 0) -> Simulate
     return chain
 
 
-async def payment(chain: Chain, amount: int, nonce: int = 0, fee: int = 100, asset_id: str = "") -> Candidate:
+async def next_nonce(chain: SimulatedChain) -> int:
+    """Return the nonce that a payment drafted now would have."""
+    address, tag = THEIRS[chain.network]
+    return nonce_of((await chain.draft([Payee(address, tag, "", 1)], Funds())).spends[0])
+
+
+async def payment(chain: SimulatedChain, amount: int, nonce: int = 0, fee: int = 100, asset_id: str = "") -> Candidate:
     """Return a signed payment to a stranger."""
     address, tag = THEIRS[chain.network]
-    body = await chain.build([Payee(address, tag, asset_id, amount)], nonce, fee)
-    return chain.assemble(body, await SIGNER.sign(chain.network, body))
+    body = chain.draft_with([Payee(address, tag, asset_id, amount)], nonce, fee).body
+    return chain.assemble(body, await SIGNER.sign(chain.network, 0, body))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -135,11 +142,11 @@ async def test_nobody_can_be_paid_who_is_not_there(
 async def test_a_signed_payment_is_mined_and_leaves_the_funds(node: SimulatedNode, network: str) -> None:
     """It is taken, waits, is mined as ours, and costs its amount and its fee; a second time it is the same one."""
     chain = await funded(node, network)
-    candidate = await payment(chain, COIN[network], nonce=await chain.next_nonce())
+    candidate = await payment(chain, COIN[network], nonce=await next_nonce(chain))
     assert await chain.broadcast(candidate.blob) == candidate.txid
     assert await chain.broadcast(candidate.blob) == candidate.txid
     assert await chain.balance("") == 9 * COIN[network] - 100
-    assert await chain.next_nonce() == 1
+    assert await next_nonce(chain) == 1
     [block] = await node.mine(network)
     [output] = await chain.outputs_in(block.hash)
     assert (output.txid, output.address, output.ours) == (candidate.txid, THEIRS[network].address, True)
@@ -182,7 +189,7 @@ async def test_a_payment_needs_the_signature_of_the_hot_wallet(node: SimulatedNo
     body, good = msgspec.msgpack.decode(candidate.blob)
     other = await payment(chain, 6)
     forged = [
-        chain.assemble(body, await SIGNER.sign("LITECOIN", body)).blob,
+        chain.assemble(body, await SIGNER.sign("LITECOIN", 0, body)).blob,
         chain.assemble(body, msgspec.msgpack.decode(other.blob)[1]).blob,
         chain.assemble(body, good[:-1]).blob,
         chain.assemble(body, b"").blob,
@@ -209,7 +216,7 @@ async def test_a_malformed_blob_is_refused(node: SimulatedNode) -> None:
         body.replace(b'"amount":5', b'"amount":5.5'),
         body.replace(b'"tag":""', b'"tag":"1"'),
     ]
-    blobs = [chain.assemble(wrong, await SIGNER.sign("BITCOIN", wrong)).blob for wrong in bodies]
+    blobs = [chain.assemble(wrong, await SIGNER.sign("BITCOIN", 0, wrong)).blob for wrong in bodies]
     for blob in (*blobs, b"", b"\0" * 10, b"\xc1", b"x" * 1_000_000):
         with pytest.raises(Rejected):
             _ = await chain.broadcast(blob)
@@ -243,7 +250,7 @@ async def test_a_nonce_that_is_never_used_stops_no_other(node: SimulatedNode) ->
     _ = await chain.broadcast(later.blob)
     _ = await node.mine("ERC20")
     assert (await chain.transaction(later.txid)).fate is Fate.MINED
-    assert await chain.next_nonce() == 8
+    assert await next_nonce(chain) == 8
 
 
 async def test_a_reorganisation_takes_confirmations_back(node: SimulatedNode) -> None:
@@ -408,7 +415,7 @@ async def test_a_second_start_goes_on_where_the_first_stopped(tmp_path: Path) ->
     second = SimulatedNode(path, NETWORKS.values(), Clock())
     chain = second.chain("ERC20")
     assert await chain.tip() == tip
-    assert await chain.next_nonce() == 1
+    assert await next_nonce(chain) == 1
     assert await chain.balance("") == 10 * COIN["ERC20"] - 105
     _ = await chain.broadcast((await payment(chain, 6, nonce=1)).blob)
     _ = await second.mine("ERC20")

@@ -26,7 +26,8 @@ from strongroom.store.memory import MemoryStore
 from strongroom.wallet.addresses import AddressRule, GiveAddress, prepare_stock
 from strongroom.wallet.approvals import expire_due
 from strongroom.wallet.context import Context
-from strongroom.wallet.payments import outgoing, prepare_finish, prepare_reservation
+from strongroom.wallet.payments import next_nonce, outgoing
+from strongroom.wallet.settlements import prepare_finish
 from strongroom.wallet.withdrawals import RequestWithdrawal
 from support.effects import Do
 from support.paying import COIN, OURS, RIPPLE, THEIRS, TODAY, XRP, Payouts, paying
@@ -206,10 +207,9 @@ async def test_an_expiry_that_the_books_do_not_accept_is_told(payouts: Payouts) 
 async def test_the_first_payment_of_a_wallet_has_the_first_nonce(payouts: Payouts) -> None:
     """A wallet that never paid begins with the chain's own count, and goes on from what is reserved."""
     context, withdrawal = payouts.world.context, await payouts.withdraw("1")
-    assert prepare_reservation(context, withdrawal, 0, 5).nonce == 0
-    assert prepare_reservation(context, withdrawal, 7, 5).nonce == 7
-    await payouts.do(lambda: prepare_reservation(context, withdrawal, 0, 5))
-    assert prepare_reservation(context, withdrawal, 0, 5).nonce == 1
+    assert next_nonce(context, withdrawal.network) == 0
+    await payouts.do(lambda: payouts.reservation(withdrawal, 7))
+    assert next_nonce(context, withdrawal.network) == 8
 
 
 async def declare(payouts: Payouts, **of_network: Any) -> None:
@@ -256,7 +256,9 @@ async def test_a_token_of_any_number_is_settled_beside_its_chains_coin(payouts: 
     withdrawal = await payouts.withdraw("2", THEIRS[ERC20].address, asset="A8", network="ERC20")
     assert withdrawal.requested_ms == NOW_MS
     sent = msgspec.structs.replace(withdrawal, state=WithdrawalState.PAYING)
-    mined = Payment(88, ERC20, 8, withdrawal.ref, "hot/1", 3, ("t",), b"", str(10**15), 3, 5)
+    mined = Payment(
+        88, ERC20, 8, (withdrawal.ref,), ("hot/1",), 3, ("t",), chain_fee_units=str(10**15), height=3, created_ms=5
+    )
     await payouts.do(lambda: Do(NOBODY, kept=(sent, mined)))
     await payouts.do(lambda: prepare_finish(payouts.world.context, mined, 9))
     assert payouts.row(withdrawal.ref).state == WithdrawalState.SETTLED

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
 from strongroom.clock import DAY_MS
 from strongroom.engine.command import NOBODY, Command
-from strongroom.engine.settle import Outcome
 from strongroom.ledger.accounts import Purpose, available, held, house, omnibus
 from strongroom.ledger.entries import move
 from strongroom.records.addresses import Address
 from strongroom.records.chains import Holding
+from strongroom.records.coins import Sent
 from strongroom.records.withdrawals import (
     OPEN_WITHDRAWALS,
     Payment,
@@ -26,12 +25,12 @@ from strongroom.records.withdrawals import (
     WithdrawalState,
 )
 from strongroom.store.memory import MemoryStore
-from strongroom.store.sqlite.tables import KINDS
 from strongroom.wallet.approvals import Approve, CancelWithdrawal, ExpireWithdrawal, Reject
 from strongroom.wallet.payments import (
     OPEN_PAYMENTS,
-    FinishPayment,
+    Draft,
     MinePayment,
+    RedraftPayment,
     ReservePayment,
     SignPayment,
     UnminePayment,
@@ -40,16 +39,37 @@ from strongroom.wallet.payments import (
     nonce_text,
     outgoing,
 )
-from support.effects import Do
-from support.paying import COIN, THEIRS, TODAY, Payouts, book, paying
-from support.world import BITCOIN, BTC, ERC20, ETH, NOW_MS, USDT
-
-REF, PAYMENT, NONCE = 77, 88, 5
-ASKED, FEE = 2 * COIN, 500
-ASSETS = (BTC, USDT, ETH)
-
-AWAITING, APPROVED, PAYING, SETTLED, REJECTED, CANCELLED, EXPIRED, FAILED = WithdrawalState
-RESERVED, SIGNED, MINED, FINAL, VOIDED = PaymentState
+from strongroom.wallet.settlements import FinishPayment
+from support.paying import COIN, TODAY, Payouts, book, paying
+from support.payment_rows import (
+    APPROVED,
+    ASKED,
+    ASSETS,
+    AWAITING,
+    BODY,
+    CANCELLED,
+    EXPIRED,
+    FAILED,
+    FEE,
+    FINAL,
+    MINED,
+    NONCE,
+    PAYING,
+    PAYMENT,
+    REF,
+    REJECTED,
+    RESERVED,
+    SETTLED,
+    SIGNED,
+    VOIDED,
+    everything,
+    keep,
+    payment_of,
+    revert,
+    told,
+    withdrawal_of,
+)
+from support.world import BITCOIN, BTC, ERC20, NOW_MS, USDT
 
 
 @pytest.fixture
@@ -61,62 +81,6 @@ async def payouts(tmp_path: Path) -> AsyncIterator[Payouts]:
         yield payouts
 
 
-def withdrawal_of(payouts: Payouts, state: WithdrawalState) -> Withdrawal:
-    """Return alice's withdrawal of two bitcoin, the fee included, in a state."""
-    return Withdrawal(
-        REF,
-        owner=payouts.alice,
-        asset=BTC,
-        network=BITCOIN,
-        address=THEIRS[BITCOIN].address,
-        asked=ASKED,
-        to_address=ASKED - FEE,
-        fee=FEE,
-        state=state,
-        requested_ms=NOW_MS,
-        payment=PAYMENT if state == PAYING else 0,
-        uuid="u",
-    )
-
-
-def payment_of(state: PaymentState) -> Payment:
-    """Return the payment of the withdrawal in a state."""
-    mined = state in (MINED, FINAL)
-    return Payment(
-        PAYMENT,
-        network=BITCOIN,
-        asset=BTC,
-        withdrawal=REF,
-        spends=nonce_text(NONCE),
-        state=state,
-        candidates=("one", "two") if state != RESERVED else (),
-        blob=b"two" if state != RESERVED else b"",
-        chain_fee_units="1000",
-        height=3 if mined else 0,
-        created_ms=NOW_MS,
-    )
-
-
-async def keep(payouts: Payouts, *rows: Any) -> None:
-    """Keep rows as they are."""
-    await payouts.do(lambda: Do(NOBODY, kept=rows))
-
-
-def everything(payouts: Payouts) -> list[Any]:
-    """Return all that the steps could change."""
-    reads = payouts.reads
-    return [payouts.balances(), *(list(reads.each(kind)) for kind in (Withdrawal, Payment, Reserved, Spent, Holding))]
-
-
-async def told(payouts: Payouts, command: Command) -> Outcome:
-    """Carry out a command; one that is refused or stale changes nothing."""
-    before = everything(payouts)
-    outcome = await payouts.world.context.submit(command)
-    if outcome.refusal or outcome.stale:
-        assert everything(payouts) == before
-    return outcome
-
-
 def approve(withdrawal: Withdrawal) -> Command:
     """Return the operator's yes."""
     return Approve(NOBODY, withdrawal, Address(BITCOIN, withdrawal.address, ""), ASSETS)
@@ -124,7 +88,13 @@ def approve(withdrawal: Withdrawal) -> Command:
 
 def reserve(withdrawal: Withdrawal, payment: int = PAYMENT, nonce: int = NONCE) -> Command:
     """Return the beginning of a payment."""
-    return ReservePayment(NOBODY, payment, REF, withdrawal.owner, BITCOIN, BTC, nonce, "1000", ASSETS)
+    draft = Draft((nonce_text(nonce),), BODY, 1000)
+    return ReservePayment(NOBODY, payment, (REF,), (withdrawal.owner,), BITCOIN, BTC, draft, coins=False, assets=ASSETS)
+
+
+def finish(payouts: Payouts, tip: int) -> Command:
+    """Return the settlement of the payment, seen when the chain's newest block was `tip`."""
+    return FinishPayment(NOBODY, PAYMENT, (REF,), (payouts.alice,), BTC, BITCOIN, BTC, tip, (), ())
 
 
 WITHDRAWAL_STEPS: dict[str, tuple[Callable[[Withdrawal], Command], dict[WithdrawalState, WithdrawalState]]] = {
@@ -138,23 +108,33 @@ WITHDRAWAL_STEPS: dict[str, tuple[Callable[[Withdrawal], Command], dict[Withdraw
 
 PAYMENT_STEPS: dict[str, tuple[Callable[[Payouts], Command], dict[PaymentState, PaymentState], str]] = {
     "sign": (
-        lambda _: SignPayment(NOBODY, PAYMENT, "three", b"three"),
+        lambda _: SignPayment(NOBODY, PAYMENT, BITCOIN, "three", b"three"),
         {RESERVED: SIGNED, SIGNED: SIGNED},
         "payment is not reserved or signed",
     ),
     "mine": (
-        lambda _: MinePayment(NOBODY, PAYMENT, REF, "two", 9, "1100"),
+        lambda _: MinePayment(NOBODY, PAYMENT, (REF,), "two", 9, "1100"),
         {SIGNED: MINED, MINED: MINED},
         "payment is not signed or mined",
     ),
-    "unmine": (lambda _: UnminePayment(NOBODY, PAYMENT, REF), {MINED: SIGNED}, "payment is not mined"),
+    "unmine": (lambda _: UnminePayment(NOBODY, PAYMENT, (REF,)), {MINED: SIGNED}, "payment is not mined"),
     "finish": (
-        lambda payouts: FinishPayment(NOBODY, PAYMENT, REF, payouts.alice, BTC, BITCOIN, BTC, 4),
+        lambda payouts: finish(payouts, 4),
         {MINED: FINAL},
         "payment is not mined",
     ),
+    "redraft": (
+        lambda _: RedraftPayment(NOBODY, PAYMENT, BODY, Draft((nonce_text(NONCE),), b"dearer", 1001)),
+        {SIGNED: RESERVED},
+        "payment is not signed",
+    ),
+    "revert": (
+        lambda payouts: revert(payouts, 4),
+        {SIGNED: VOIDED, MINED: VOIDED},
+        "payment is not signed or mined",
+    ),
     "void": (
-        lambda payouts: VoidPayment(NOBODY, PAYMENT, withdrawal_of(payouts, PAYING)),
+        lambda payouts: VoidPayment(NOBODY, PAYMENT, (withdrawal_of(payouts, PAYING),)),
         {SIGNED: VOIDED},
         "payment is not signed",
     ),
@@ -207,7 +187,15 @@ async def test_a_reservation_is_kept_with_all_it_needs(payouts: Payouts) -> None
     await keep(payouts, withdrawal_of(payouts, APPROVED))
     await told(payouts, reserve(withdrawal_of(payouts, APPROVED)))
     assert payouts.reads.row(Payment, PAYMENT) == Payment(
-        PAYMENT, BITCOIN, BTC, REF, nonce_text(NONCE), RESERVED, (), b"", "1000", 0, payouts.world.clock.now_ms()
+        PAYMENT,
+        BITCOIN,
+        BTC,
+        (REF,),
+        (nonce_text(NONCE),),
+        RESERVED,
+        body=BODY,
+        chain_fee_units="1000",
+        created_ms=payouts.world.clock.now_ms(),
     )
     assert payouts.reads.row(Reserved, BITCOIN, nonce_text(NONCE)) == Reserved(BITCOIN, nonce_text(NONCE), PAYMENT)
 
@@ -216,7 +204,7 @@ async def test_a_nonce_or_reference_that_is_taken_is_prepared_again(payouts: Pay
     """No payment gets what another has, and the withdrawal stays approved."""
     await keep(payouts, withdrawal_of(payouts, APPROVED), Reserved(BITCOIN, nonce_text(NONCE), 99))
     assert (await told(payouts, reserve(withdrawal_of(payouts, APPROVED)))).stale
-    await keep(payouts, msgspec.structs.replace(payment_of(FINAL), withdrawal=1))
+    await keep(payouts, msgspec.structs.replace(payment_of(FINAL), withdrawals=(1,)))
     assert (await told(payouts, reserve(withdrawal_of(payouts, APPROVED), nonce=NONCE + 1))).stale
     assert not (await told(payouts, reserve(withdrawal_of(payouts, APPROVED), PAYMENT + 1, NONCE + 1))).stale
 
@@ -225,20 +213,22 @@ async def test_every_signed_candidate_is_remembered_and_the_newest_is_the_one_to
     """A candidate that was signed before moves to the end instead of standing there twice."""
     await keep(payouts, withdrawal_of(payouts, PAYING), payment_of(RESERVED))
     for txid, candidates in (("a", ("a",)), ("b", ("a", "b")), ("a", ("b", "a"))):
-        await told(payouts, SignPayment(NOBODY, PAYMENT, txid, txid.encode()))
+        await told(payouts, SignPayment(NOBODY, PAYMENT, BITCOIN, txid, txid.encode()))
         payment = payouts.reads.row(Payment, PAYMENT)
         assert (payment.candidates, payment.blob) == (candidates, txid.encode())
+        assert payment.signed_ms == payouts.world.clock.now_ms()
+        assert payouts.reads.row(Sent, BITCOIN, txid).payment == PAYMENT
 
 
 async def test_a_block_is_noted_on_payment_and_withdrawal_and_taken_off_both(payouts: Payouts) -> None:
     """Both name where the transaction is while it is there, and neither does after a reorganisation."""
     withdrawal, payment = withdrawal_of(payouts, PAYING), payment_of(SIGNED)
     await keep(payouts, withdrawal, payment)
-    await told(payouts, MinePayment(NOBODY, PAYMENT, REF, "one", 9, "1100"))
+    await told(payouts, MinePayment(NOBODY, PAYMENT, (REF,), "one", 9, "1100"))
     assert payouts.row(REF) == msgspec.structs.replace(withdrawal, txid="one", height=9)
     mined = msgspec.structs.replace(payment, state=MINED, height=9, chain_fee_units="1100")
     assert payouts.reads.row(Payment, PAYMENT) == mined
-    await told(payouts, UnminePayment(NOBODY, PAYMENT, REF))
+    await told(payouts, UnminePayment(NOBODY, PAYMENT, (REF,)))
     assert payouts.row(REF) == withdrawal
     assert payouts.reads.row(Payment, PAYMENT) == msgspec.structs.replace(mined, state=SIGNED, height=0)
 
@@ -248,7 +238,7 @@ async def test_a_transaction_that_is_no_candidate_carries_nothing_out(payouts: P
     await keep(payouts, withdrawal_of(payouts, PAYING), payment_of(SIGNED))
     before = everything(payouts)
     with pytest.raises(Exception, match="only a candidate of the payment carries it out"):
-        await payouts.world.context.submit(MinePayment(NOBODY, PAYMENT, REF, "other", 9, "1100"))
+        await payouts.world.context.submit(MinePayment(NOBODY, PAYMENT, (REF,), "other", 9, "1100"))
     assert everything(payouts) == before
 
 
@@ -256,7 +246,7 @@ async def test_a_transaction_that_is_no_candidate_carries_nothing_out(payouts: P
 async def test_a_payment_is_final_after_the_networks_confirmations(payouts: Payouts, tip: int, done: bool) -> None:
     """A transaction in block 3 of a network of two confirmations is final from block 4 on."""
     await keep(payouts, withdrawal_of(payouts, PAYING), payment_of(MINED))
-    command = FinishPayment(NOBODY, PAYMENT, REF, payouts.alice, BTC, BITCOIN, BTC, tip)
+    command = finish(payouts, tip)
     outcome = await told(payouts, command)
     if done:
         assert outcome.refusal is None
@@ -271,7 +261,7 @@ async def test_a_final_payment_books_what_left_the_house(payouts: Payouts, chain
     """The hold is gone, the fee is earned, and the chain has its own fee out of the house's pocket."""
     payment = msgspec.structs.replace(payment_of(MINED), chain_fee_units=str(chain_fee))
     await keep(payouts, withdrawal_of(payouts, PAYING), payment)
-    await told(payouts, FinishPayment(NOBODY, PAYMENT, REF, payouts.alice, BTC, BITCOIN, BTC, 4))
+    await told(payouts, finish(payouts, 4))
     assert payouts.held(payouts.alice) == 0
     assert payouts.balance(house(Purpose.FEES, BTC)) == FEE
     assert payouts.balance(house(Purpose.CHAIN_FEE, BTC)) == -chain_fee
@@ -287,7 +277,7 @@ async def test_a_voided_payment_gives_the_money_back_and_keeps_its_nonce(payouts
     """The withdrawal has failed, the day's limit is free again, and no other payment gets the nonce."""
     reserved, spent = Reserved(BITCOIN, nonce_text(NONCE), PAYMENT), Spent(payouts.alice, BTC, TODAY, ASKED)
     await keep(payouts, withdrawal_of(payouts, PAYING), payment_of(SIGNED), reserved, spent)
-    await told(payouts, VoidPayment(NOBODY, PAYMENT, withdrawal_of(payouts, PAYING)))
+    await told(payouts, VoidPayment(NOBODY, PAYMENT, (withdrawal_of(payouts, PAYING),)))
     assert payouts.row(REF).state == FAILED
     assert (payouts.held(payouts.alice), payouts.available(payouts.alice)) == (0, 10 * COIN)
     assert payouts.reads.row(Payment, PAYMENT) == msgspec.structs.replace(payment_of(SIGNED), state=VOIDED)
@@ -319,7 +309,7 @@ def test_a_nonces_text_sorts_as_the_number_does_and_reads_as_it() -> None:
     nonces = [0, 1, 9, 10, 99, 100, 10**18]
     texts = [nonce_text(nonce) for nonce in nonces]
     assert texts == sorted(texts)
-    assert [nonce_of(Payment(1, spends=text)) for text in texts] == nonces
+    assert [nonce_of(text) for text in texts] == nonces
     assert nonce_text(7) == "hot/00000000000000000007"
 
 
@@ -339,19 +329,3 @@ def test_the_numbers_of_the_states_stay_as_they_are() -> None:
     assert {state.name: state.value for state in PaymentState} == dict(zip(names, range(1, 6), strict=True))
     assert OPEN_WITHDRAWALS == (AWAITING, APPROVED, PAYING)
     assert OPEN_PAYMENTS == (RESERVED, SIGNED, MINED)
-
-
-def test_a_withdrawal_holds_what_the_receiver_gets_and_the_fee() -> None:
-    """Both come out of the customer's balance."""
-    assert Withdrawal(1, to_address=100, fee=7).held == 107
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_a_row_that_was_never_written_says_nothing(kind: Any) -> None:
-    """Beside its key all of its numbers are zero and all of its texts empty, so that no caller takes it for one."""
-    row = kind.absent((kind, *range(1, kind.KEY + 1)))
-    assert row.key() == (kind, *range(1, kind.KEY + 1))
-    beside = {name: getattr(row, name) for name in kind.__struct_fields__[kind.KEY :]}
-    nothing = {"spine", "snapshot", "chain_fee_units", "chain_units"}
-    assert all(not value for name, value in beside.items() if name not in nothing), beside
-    assert all(int(beside[name]) == 0 for name in ("chain_fee_units", "chain_units") if name in beside)

@@ -269,7 +269,10 @@ async def _reorganise(house: Application, request: protocol.Reorganise) -> list[
 
 async def _fail_next(house: Application, request: protocol.FailNext) -> views.Done:
     network = _network(house, request.network)
-    _node(house).fail_next(network)
+    if request.undone:
+        _node(house).undo_next(network)
+    else:
+        _node(house).fail_next(network)
     return views.Done(f"the next payment on {network} will fail")
 
 

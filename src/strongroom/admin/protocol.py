@@ -133,9 +133,11 @@ class Reorganise(Request, frozen=True, tag="chain reorg"):
 
 
 class FailNext(Request, frozen=True, tag="chain fail-next"):
-    """Let a simulated chain's next payment of ours fail for good."""
+    """Let a simulated chain's next payment of ours fail for good; `undone`: in a block that takes its fee all the
+    same."""
 
     network: str
+    undone: bool = False
 
 
 AnyRequest = (

@@ -264,7 +264,8 @@ def chain_reorg(house: House, network: str, depth: int) -> None:
 
 @chain.command("fail-next")
 @click.argument("network")
+@click.option("--undone", is_flag=True, help="In a block that takes its fee all the same, as EVM chains do.")
 @of_house
-def chain_fail_next(house: House, network: str) -> None:
+def chain_fail_next(house: House, network: str, undone: bool) -> None:
     """Let the next payment on NETWORK fail for good. It is forgotten when the server stops."""
-    house.ask(protocol.FailNext(network))
+    house.ask(protocol.FailNext(network, undone))

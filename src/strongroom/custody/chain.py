@@ -5,10 +5,11 @@
       Rejected                 a no: the node will not take this transaction as it is
         InsufficientFunds      a no that money changes: the same transaction may be taken once funds have arrived
 
-A payment reserves something that can be spent once: inputs on a UTXO chain, a nonce on an account chain. A payment may
-have several candidate transactions (a higher fee, say), which all spend the same inputs or nonce: they exclude each
-other, and at most one of them is ever mined. Only the chain's own word that one of them is buried, or that something
-else spent what they spend, ends a payment; `Unreachable` never does, and `Rejected` speaks of one candidate only.
+A payment reserves something that can be spent once: coins (outputs that our keys can spend) on a chain of inputs and
+outputs, a nonce on a chain of accounts. A payment may have several candidate transactions (a higher fee, say), which
+all spend the same coins or nonce: they exclude each other, and at most one of them is ever mined. Only the chain's own
+word that one of them is buried, or that something else spent what they spend, ends a payment; `Unreachable` never does,
+and `Rejected` speaks of one candidate only.
 
 Amounts are integers in the chain's smallest unit of the asset (wei, satoshi, drop).
 """
@@ -20,6 +21,9 @@ from enum import Enum
 from typing import Protocol
 
 import msgspec
+
+from strongroom.records.coins import Coin
+from strongroom.wallet.payments import Draft
 
 
 class ChainError(Exception):
@@ -50,8 +54,9 @@ class Block(msgspec.Struct, frozen=True):
 class Output(msgspec.Struct, frozen=True):
     """One payment to one address inside a transaction; (txid, index) names it for ever, whichever block it is in.
 
-    `asset_id` is the chain's own name for what was paid, `""` for the native coin. `ours` is true when our own keys
-    funded the transaction: that is never a deposit.
+    `asset_id` is the chain's own name for what was paid, `""` for the native coin. `ours` is true when the node knows
+    that our own keys funded the transaction, which is never a deposit; the books know of those that they have signed.
+    `coinbase` is what a block pays its miner, which cannot be spent before a hundred blocks are on it.
     """
 
     txid: str
@@ -61,6 +66,7 @@ class Output(msgspec.Struct, frozen=True):
     asset_id: str
     amount: int
     ours: bool = False
+    coinbase: bool = False
 
 
 class Payee(msgspec.Struct, frozen=True):
@@ -70,6 +76,13 @@ class Payee(msgspec.Struct, frozen=True):
     tag: str
     asset_id: str
     amount: int
+
+
+class Funds(msgspec.Struct, frozen=True):
+    """What a payment may spend: coins that none of our payments spends, or nonces from `nonce` on."""
+
+    nonce: int = 0
+    coins: tuple[Coin, ...] = ()
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -85,11 +98,12 @@ class Fate(Enum):
     UNKNOWN = "unknown"
     MEMPOOL = "mempool"
     MINED = "mined"
+    REVERTED = "reverted"
     CONFLICTED = "conflicted"
 
 
 class TransactionStatus(msgspec.Struct, frozen=True):
-    """Where a transaction stands.
+    """Where a transaction stands. `REVERTED` is in a block that took its fee and undid what it was to do.
 
     `block` is the block it is in; for `CONFLICTED` the block of the rival that spent the same nonce or inputs, or None
     when the transaction can never be mined again. A reorganisation may undo whatever has a `block`. `fee` is what the
@@ -125,8 +139,8 @@ class Chain(Protocol):
         """Return the outputs of the transactions that wait to be mined."""
         ...
 
-    async def transaction(self, txid: str) -> TransactionStatus:
-        """Return where a transaction stands now."""
+    async def transaction(self, txid: str, spends: Sequence[str] = ()) -> TransactionStatus:
+        """Return where a transaction stands now; with what it `spends`, one of ours also where a rival was mined."""
         ...
 
     async def watch(self, addresses: Collection[str]) -> None:
@@ -137,20 +151,27 @@ class Chain(Protocol):
         """Return what the hot wallet can spend: received in blocks, less what its payments, pending too, take."""
         ...
 
-    async def estimate_fee(self, payees: Sequence[Payee]) -> int:
-        """Return the fee to pay now for such a payment, in the native coin's smallest unit."""
+    @property
+    def spends_coins(self) -> bool:
+        """Tell whether payments spend coins, and not a nonce."""
         ...
 
-    async def next_nonce(self) -> int:
-        """Return the lowest nonce above all that the hot wallet's transactions used, waiting ones included."""
+    @property
+    def payees_at_once(self) -> int:
+        """Return how many payees one transaction may have."""
         ...
 
-    async def build(self, payees: Sequence[Payee], nonce: int, fee: int) -> bytes:
-        """Return the canonical bytes of an unsigned payment: the same arguments always give the same bytes."""
+    async def draft(self, payees: Sequence[Payee], funds: Funds) -> Draft:
+        """Return a payment to be signed, at the fee to pay now. Raises `InsufficientFunds`, `Rejected`."""
+        ...
+
+    async def redraft(self, draft: Draft) -> Draft | None:
+        """Return a draft that spends and pays the same for a fee high enough to replace it; None for one that pays
+        enough already, or as much as may be paid."""
         ...
 
     def assemble(self, body: bytes, signature: bytes) -> Candidate:
-        """Put `build`'s bytes and the signer's answer together; pure."""
+        """Put a draft's bytes and the signer's answer together; pure. Raises `Rejected`."""
         ...
 
     async def broadcast(self, blob: bytes) -> str:

@@ -2,41 +2,46 @@
 
 It keeps nothing that matters in memory: each step is a commit before its effect, and a restart goes on from the rows.
 
-    approved    --reserve-->  a payment with a nonce       --sign-->  the blob is committed
-    signed      --broadcast-> the same blob, until the node knows it
+    approved    --reserve-->  a payment with its coins or nonce   --sign-->  the blob is committed
+    signed      --broadcast-> the same blob, until the node knows it; --redraft--> the same again for a higher fee
     in a block  --follow--->  mined, and final once buried; back when a reorganisation takes it out of its block
+    undone      --follow--->  void, and the fee booked, once the block that undid it is buried
     conflicted  --follow--->  void, once the chain says for good that no candidate is ever mined
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
 import structlog
 
 from strongroom.crashpoints import SENDER_POINTS, reach
-from strongroom.custody.chain import Block, Chain, Fate, Payee, Rejected, TransactionStatus, Unreachable
+from strongroom.custody.chain import Block, Chain, Fate, Funds, Payee, Rejected, TransactionStatus, Unreachable
 from strongroom.custody.signer import Signer
 from strongroom.engine.command import NOBODY, Command
 from strongroom.engine.state import State
 from strongroom.errors import PARAMETER_INVALID, InvariantBroken, Refused, check
 from strongroom.records.settings import NetworkSettings
 from strongroom.records.withdrawals import Payment, PaymentState, Withdrawal, WithdrawalState
+from strongroom.wallet.addresses import house_address
 from strongroom.wallet.context import Context, perform_own
 from strongroom.wallet.payments import (
     OPEN_PAYMENTS,
+    Draft,
     MinePayment,
-    SignPayment,
+    RedraftPayment,
     UnminePayment,
-    VoidPayment,
-    nonce_of,
+    free_coins,
+    next_nonce,
     outgoing,
-    prepare_finish,
     prepare_reservation,
+    prepare_signing,
+    prepare_void,
 )
+from strongroom.wallet.settlements import Change, prepare_finish, prepare_revert
 
 MAX_OPEN: Final = 2_000
 """A network has at most this many payments under way; further withdrawals wait for their turn."""
@@ -50,10 +55,21 @@ IDLE_S: Final = 60
 BACK_OFF_S: Final = (0.5, 1, 2, 5, 10, 30)
 """Seconds between attempts while the node or the books do not answer; the last one from then on."""
 
+REDRAFT_AFTER_S: Final = 1_800
+"""A payment that is in no block for so long is offered again for a higher fee."""
+
 CRASH_POINTS: Final = SENDER_POINTS
 """Where a test can kill the sender: before and after every commit, signature and broadcast."""
 
 log = structlog.get_logger("sender")
+
+
+class PaymentTerms(msgspec.Struct, frozen=True):
+    """How a network's payments are made: at most `batch` withdrawals share a transaction where the chain can do that;
+    one that was not mined `redraft_after_s` after its newest signature is offered for a higher fee."""
+
+    batch: int = 1
+    redraft_after_s: int = REDRAFT_AFTER_S
 
 
 class SenderStatus(msgspec.Struct):
@@ -78,12 +94,15 @@ class Sender:
         signer: Signer,
         network: int,
         crash_points: Callable[[str], None] = reach,
+        *,
+        terms: PaymentTerms | None = None,
     ) -> None:
         self._context = context
         self._chain = chain
         self._signer = signer
         self._number = network
         self._at = crash_points
+        self._terms = terms or PaymentTerms()
         self._handed: set[int] = set()
         self._asked = asyncio.Event()
         self.status = SenderStatus(chain.network)
@@ -106,8 +125,8 @@ class Sender:
             for payment in payments:
                 await self._guarded(payment.ref, self._advance(payment, tip))
             approved = self._approved(MAX_OPEN - len(payments))
-            for withdrawal in approved:
-                await self._guarded(withdrawal.ref, self._start(withdrawal, tip))
+            for batch in self._batches(approved):
+                await self._guarded(batch[0].ref, self._start(batch, tip))
         except (Unreachable, Refused) as trouble:
             self._tell(str(trouble))
             return False
@@ -180,19 +199,41 @@ class Sender:
             log.warning("payment waits", network=self._chain.network, ref=ref, reason=reason)
         self.status.stuck[ref] = reason
 
-    async def _start(self, withdrawal: Withdrawal, tip: Block) -> None:
-        """Reserve a payment for a withdrawal and take it as far as it goes; one that may not be paid now waits."""
-        payee = self._payee(withdrawal)
-        node_nonce, fee = await self._chain.next_nonce(), await self._chain.estimate_fee([payee])
-        await self._commit("reserve", lambda: prepare_reservation(self._context, withdrawal, node_nonce, fee))
-        ref = self._context.reads.row(Withdrawal, withdrawal.ref).payment
+    def _batches(self, approved: Sequence[Withdrawal]) -> list[list[Withdrawal]]:
+        """Share withdrawals out among transactions: of one asset each, and a customer's one at a time."""
+        most = min(self._terms.batch, self._chain.payees_at_once)
+        batches: list[list[Withdrawal]] = []
+        for withdrawal in approved:
+            for batch in batches:
+                owners = {other.owner for other in batch}
+                if len(batch) < most and batch[0].asset == withdrawal.asset and withdrawal.owner not in owners:
+                    batch.append(withdrawal)
+                    break
+            else:
+                batches.append([withdrawal])
+        return batches
+
+    async def _start(self, withdrawals: Sequence[Withdrawal], tip: Block) -> None:
+        """Reserve a payment for withdrawals and take it as far as it goes; one that may not be paid now waits."""
+        first, coins = withdrawals[0], self._chain.spends_coins
+        payees = [self._payee(withdrawal) for withdrawal in withdrawals]
+        draft = await self._chain.draft(payees, self._funds())
+        await self._commit("reserve", lambda: prepare_reservation(self._context, withdrawals, draft, coins=coins))
+        ref = self._context.reads.row(Withdrawal, first.ref).payment
         if ref:
             await self._guarded(ref, self._advance(self._context.reads.row(Payment, ref), tip))
         else:
-            log.warning("withdrawal awaits approval again", network=self._chain.network, ref=withdrawal.ref)
+            log.warning("withdrawal awaits approval again", network=self._chain.network, ref=first.ref)
+
+    def _funds(self) -> Funds:
+        if self._chain.spends_coins:
+            return Funds(coins=tuple(free_coins(self._context, self._number)))
+        return Funds(nonce=next_nonce(self._context, self._number))
 
     async def _advance(self, payment: Payment, tip: Block) -> None:
         """Take a payment from where its row says it is as far as it goes."""
+        if self._is_due(payment):
+            payment = await self._redraft(payment)
         if payment.state == PaymentState.RESERVED:
             payment = await self._sign(payment)
         refusal: Rejected | None = None
@@ -205,17 +246,34 @@ class Sender:
         if refusal is not None and self._context.reads.row(Payment, payment.ref).state == PaymentState.SIGNED:
             raise refusal
 
+    def _is_due(self, payment: Payment) -> bool:
+        """Say whether a payment has waited so long that a higher fee may help."""
+        waited_ms = self._context.clock.now_ms() - payment.signed_ms
+        return payment.state == PaymentState.SIGNED and waited_ms >= self._terms.redraft_after_s * 1_000
+
+    async def _redraft(self, payment: Payment) -> Payment:
+        """Draft a payment again for a higher fee, where the chain finds one that helps and may be paid."""
+        newest = Draft(payment.spends, payment.body, int(payment.chain_fee_units))
+        statuses = [await self._chain.transaction(txid, payment.spends) for txid in payment.candidates]
+        if any(status.fate not in (Fate.MEMPOOL, Fate.UNKNOWN) for status in statuses):
+            return payment
+        draft = await self._chain.redraft(newest)
+        if draft is None:
+            return payment
+        command = RedraftPayment(NOBODY, payment.ref, payment.body, draft)
+        await self._commit("redraft", lambda: command)
+        log.info("payment redrafted", network=self._chain.network, ref=payment.ref, fee_units=draft.fee_units)
+        return self._context.reads.row(Payment, payment.ref)
+
     async def _sign(self, payment: Payment) -> Payment:
         """Sign a payment: the same row gives the same bytes. The candidate is durable before anybody sees it."""
-        withdrawal = self._context.reads.row(Withdrawal, payment.withdrawal)
-        fee = int(payment.chain_fee_units)
-        body = await self._chain.build([self._payee(withdrawal)], nonce_of(payment), fee)
         self._at("before signature")
-        signature = await self._signer.sign(self._chain.network, body)
+        signature = await self._signer.sign(self._chain.network, payment.ref, payment.body)
         self._at("after signature")
-        candidate = self._chain.assemble(body, signature)
-        command = SignPayment(NOBODY, payment.ref, candidate.txid, candidate.blob)
+        candidate = self._chain.assemble(payment.body, signature)
+        command = prepare_signing(payment, candidate.txid, candidate.blob)
         await self._commit("sign", lambda: command)
+        self._handed.discard(payment.ref)
         return self._context.reads.row(Payment, payment.ref)
 
     async def _broadcast(self, payment: Payment) -> None:
@@ -228,12 +286,14 @@ class Sender:
 
     async def _follow(self, payment: Payment, tip: Block) -> None:
         """Bring the row to what the chain says of its candidates."""
-        statuses = {txid: await self._chain.transaction(txid) for txid in payment.candidates}
+        statuses = {txid: await self._chain.transaction(txid, payment.spends) for txid in payment.candidates}
         for txid, status in statuses.items():
             if status.fate is Fate.MINED and status.block is not None:
                 return await self._mined(payment, txid, status.block, status.fee, tip)
+            if status.fate is Fate.REVERTED and status.block is not None:
+                return await self._reverted(payment, status.block, status.fee, tip)
         if payment.state == PaymentState.MINED:
-            command = UnminePayment(NOBODY, payment.ref, payment.withdrawal)
+            command = UnminePayment(NOBODY, payment.ref, payment.withdrawals)
             return await self._commit("unmine", lambda: command)
         if all(self._is_final(status, tip) for status in statuses.values()):
             return await self._void(payment)
@@ -243,24 +303,41 @@ class Sender:
 
     async def _mined(self, payment: Payment, txid: str, block: Block, fee: int, tip: Block) -> None:
         """Note the block, and settle once it is buried deep enough."""
-        withdrawal = self._context.reads.row(Withdrawal, payment.withdrawal)
+        withdrawal = self._context.reads.row(Withdrawal, payment.withdrawals[0])
         if (payment.height, withdrawal.txid) != (block.height, txid):
-            command = MinePayment(NOBODY, payment.ref, payment.withdrawal, txid, block.height, str(fee))
+            command = MinePayment(NOBODY, payment.ref, payment.withdrawals, txid, block.height, str(fee))
             await self._commit("mine", lambda: command)
-        if tip.height - block.height + 1 >= self._network.confirmations:
-            await self._commit("finish", lambda: prepare_finish(self._context, payment, tip.height))
-            log.info("withdrawal settled", network=self._chain.network, ref=payment.withdrawal, txid=txid)
+        if self._is_buried(block, tip):
+            change = await self._change(txid, block) if self._chain.spends_coins else None
+            await self._commit("finish", lambda: prepare_finish(self._context, payment, tip.height, change))
+            for ref in payment.withdrawals:
+                log.info("withdrawal settled", network=self._chain.network, ref=ref, txid=txid)
+
+    async def _change(self, txid: str, block: Block) -> list[Change]:
+        """Return what a mined transaction of ours gave back to the house's own address."""
+        home = house_address(self._context.reads, self._number).address
+        outputs = await self._chain.outputs_in(block.hash)
+        return [Change(f"{it.txid}:{it.index}", it.amount) for it in outputs if it.txid == txid and it.address == home]
+
+    async def _reverted(self, payment: Payment, block: Block, fee: int, tip: Block) -> None:
+        """Give a payment up whose transaction the chain has undone, once that is buried."""
+        if self._is_buried(block, tip):
+            height = block.height
+            await self._commit("revert", lambda: prepare_revert(self._context, payment, height, fee, tip.height))
+            log.warning("payment reverted", network=self._chain.network, ref=payment.ref)
 
     async def _void(self, payment: Payment) -> None:
-        command = VoidPayment(NOBODY, payment.ref, self._context.reads.row(Withdrawal, payment.withdrawal))
-        await self._commit("void", lambda: command)
-        log.warning("withdrawal failed", network=self._chain.network, ref=payment.withdrawal)
+        await self._commit("void", lambda: prepare_void(self._context, payment))
+        log.warning("withdrawals failed", network=self._chain.network, ref=payment.ref)
+
+    def _is_buried(self, block: Block, tip: Block) -> bool:
+        return tip.height - block.height + 1 >= self._network.confirmations
 
     def _is_final(self, status: TransactionStatus, tip: Block) -> bool:
         """Say whether the chain's word that a candidate is never mined is its last: its rival, if any, is buried."""
         if status.fate is not Fate.CONFLICTED:
             return False
-        return status.block is None or tip.height - status.block.height + 1 >= self._network.confirmations
+        return status.block is None or self._is_buried(status.block, tip)
 
     def _payee(self, withdrawal: Withdrawal) -> Payee:
         token, units = outgoing(self._context.catalogue, withdrawal)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, Protocol
 
+import msgspec
 from coincurve import PrivateKey
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from strongroom.clock import Ids
+from strongroom.custody.chain import Payee
 from strongroom.custody.derivation import hot_key
 from strongroom.custody.families import Network
 from strongroom.errors import check
@@ -33,26 +35,55 @@ class Signer(Protocol):
         """Return the hot wallet's compressed public key on `network` (33 bytes)."""
         ...
 
-    async def sign(self, network: str, body: bytes) -> bytes:
-        """Return the signature of a payment's canonical bytes; signing the same bytes again gives the same bytes."""
+    async def sign(self, network: str, payment: int, body: bytes) -> bytes:
+        """Return what a chain's `assemble` makes a transaction of, with the `body` of a payment, by its reference.
+
+        Signing the same payment again gives the same bytes. Raises `Rejected` for what it will not sign.
+        """
+        ...
+
+
+class Explained(msgspec.Struct, frozen=True):
+    """What a payment's body comes to: whom it pays, our own change left out, for what fee, and what it spends."""
+
+    payees: tuple[Payee, ...]
+    fee: int
+    spends: tuple[str, ...]
+
+
+class Scheme(Protocol):
+    """How the payments of one network are signed, with the keys for it."""
+
+    def explain(self, body: bytes) -> Explained:
+        """Return what a body comes to; change counts as ours only where its key is. Raises `Rejected`. Pure."""
+        ...
+
+    def sign(self, body: bytes) -> bytes:
+        """Return the signed form of a body; deterministic. Raises `Rejected`."""
         ...
 
 
 class LocalSigner:
-    """A signer in this process: ECDSA on secp256k1 over `payment_digest`, in DER with a low S.
+    """A signer in this process. Where a network has no scheme of its own it is a simulated one, whose payments are
+    signed with ECDSA on secp256k1 over `payment_digest`, in DER with a low S.
 
-    Only the hot wallets' keys stay in memory, the seed does not.
+    Of the simulated networks only the hot wallets' keys stay in memory, the seed does not.
     """
 
-    def __init__(self, seed: bytes, networks: Iterable[Network]) -> None:
-        self._keys = {network.id: PrivateKey(hot_key(seed, network)) for network in networks}
+    def __init__(self, seed: bytes, networks: Iterable[Network], schemes: Mapping[str, Scheme] | None = None) -> None:
+        self._schemes = dict(schemes or {})
+        self._keys = {
+            network.id: PrivateKey(hot_key(seed, network)) for network in networks if network.id not in self._schemes
+        }
 
     async def public_key(self, network: str) -> bytes:
         """Return the hot wallet's compressed public key on `network` (33 bytes)."""
         return self._key(network).public_key.format()
 
-    async def sign(self, network: str, body: bytes) -> bytes:
-        """Return the DER signature of `body`; deterministic (RFC 6979)."""
+    async def sign(self, network: str, payment: int, body: bytes) -> bytes:
+        """Return a payment's body signed as its network's scheme does it, or its DER signature (RFC 6979)."""
+        if (scheme := self._schemes.get(network)) is not None:
+            return scheme.sign(body)
         key = self._key(network)
         return key.sign(payment_digest(body), hasher=None)  # pyright: ignore[reportUnknownMemberType]
 

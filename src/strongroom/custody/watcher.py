@@ -25,6 +25,7 @@ from strongroom.engine.command import Command
 from strongroom.errors import InvariantBroken, Refused
 from strongroom.records.addresses import Address
 from strongroom.records.chains import Tip
+from strongroom.records.coins import Sent
 from strongroom.records.deposits import Deposit, DepositState
 from strongroom.wallet.addresses import house_address
 from strongroom.wallet.catalogue import Catalogue
@@ -33,6 +34,7 @@ from strongroom.wallet.deposits import (
     CREDITED,
     Sighting,
     asset_of_token,
+    confirmations_needed,
     is_bookable,
     prepare_credit,
     prepare_drop,
@@ -177,7 +179,10 @@ class Watcher:
         """Take every deposit out of a block."""
         where = {"network": self._network, "block": orphan}
         while found := self._context.reads.rows(Deposit, where, _AT_ONCE):
-            await self._do([prepare_reversal(it) if it.state in CREDITED else prepare_placing(it) for it in found])
+            coin = self._chain.spends_coins
+            await self._do(
+                [prepare_reversal(it, coin=coin) if it.state in CREDITED else prepare_placing(it) for it in found]
+            )
 
     # -- blocks
 
@@ -213,7 +218,7 @@ class Watcher:
         catalogue, house = self._context.catalogue, house_address(self._context.reads, self._network)
         commands: list[Command] = []
         for output in outputs:
-            if output.ours:
+            if output.ours or self._context.reads.row(Sent, self._network, output.txid).payment:
                 continue
             sighting = self._sighting(catalogue, output, block, shared=output.address == house.address)
             command = sighting and prepare_sighting(self._context, sighting)
@@ -235,7 +240,7 @@ class Watcher:
             return self._tell("the amount is beyond the ledger's range", output)
         height, hash_ = (block.height, block.hash) if block else (0, "")
         place = (self._network, output.txid, output.index, output.address, output.tag)
-        return Sighting(*place, asset, output.amount, height, hash_)
+        return Sighting(*place, asset, output.amount, height, hash_, output.coinbase)
 
     def _tell(self, reason: str, output: Output) -> None:
         """Count and report an output that is not booked, once."""
@@ -254,15 +259,21 @@ class Watcher:
     async def _credit(self) -> None:
         """Credit the deposits that are deep enough, and take those out of their block that it turns out not to hold."""
         tip = self._context.reads.row(Tip, self._network)
-        needed = self._context.catalogue.network(self._network).confirmations
+        network = self._context.catalogue.network(self._network)
         commands: list[Command] = []
         for deposit in self._in_state(DepositState.CONFIRMING):
             depth = tip.height - deposit.height + 1
             if depth > 0 and not await self._is_passed(deposit):
                 commands.append(prepare_placing(deposit))
-            elif depth >= needed:
-                commands.append(prepare_credit(deposit))
+            elif depth >= confirmations_needed(network, deposit):
+                commands.append(prepare_credit(deposit, self._coin_at(deposit)))
         await self._do(commands)
+
+    def _coin_at(self, deposit: Deposit) -> int | None:
+        """Return the position of a deposit's address, by which its key is found; None where payments spend no coins."""
+        if not self._chain.spends_coins:
+            return None
+        return self._context.reads.row(Address, deposit.network, deposit.address, deposit.tag).position
 
     async def _is_passed(self, deposit: Deposit) -> bool:
         """Say whether a deposit's block is on the best chain: as the books know it, or for an old one as the node."""

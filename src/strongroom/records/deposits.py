@@ -25,7 +25,7 @@ class Deposit(Kept, frozen=True, gc=False):
 
     `net` is what its owner is credited: `amount` - `fee`, or 0 for one that is too small. Owner 0 is the house itself.
     `position` is the output's index or the log's ordinal. `block` is empty while it is in no block. An internal one
-    came from a withdrawal inside the house and has no transaction.
+    came from a withdrawal inside the house and has no transaction; a `coinbase` one is what a block paid its miner.
     """
 
     ref: int
@@ -45,6 +45,7 @@ class Deposit(Kept, frozen=True, gc=False):
     block: str = ""
     seen_ms: int = 0
     internal: bool = False
+    coinbase: bool = False
 
 
 class Outpoint(Kept, frozen=True, gc=False):

@@ -56,7 +56,10 @@ class Withdrawal(Kept, frozen=True, gc=False):
 
 
 class PaymentState(IntEnum):
-    """Reserved -> signed -> mined -> final, or voided; each step is committed before its effect."""
+    """Reserved -> signed -> mined -> final, or voided; each step is committed before its effect.
+
+    One that is to be replaced by a candidate with a higher fee is reserved again, with the candidates it has.
+    """
 
     RESERVED = 1
     SIGNED = 2
@@ -66,23 +69,25 @@ class PaymentState(IntEnum):
 
 
 class Payment(Kept, frozen=True, gc=False):
-    """A transaction of the house that carries out a withdrawal, by its own reference.
+    """A transaction of the house that carries out withdrawals, by its own reference.
 
-    `spends` names the reserved inputs or the (hot wallet, nonce). `candidates` are the txids of all signed
-    versions, all spending the same; `blob` is the newest one to broadcast.
+    `spends` names the reserved coins, or the (hot wallet, nonce). `body` is the transaction to be signed. `candidates`
+    are the txids of all signed versions, all spending the same; `blob` is the newest one, signed at `signed_ms`.
     """
 
     ref: int
     network: int = 0
     asset: int = 0
-    withdrawal: int = 0
-    spends: str = ""
+    withdrawals: tuple[int, ...] = ()
+    spends: tuple[str, ...] = ()
     state: int = 0
     candidates: tuple[str, ...] = ()
+    body: bytes = b""
     blob: bytes = b""
     chain_fee_units: str = "0"
     height: int = 0
     created_ms: int = 0
+    signed_ms: int = 0
 
 
 class Reserved(Kept, frozen=True, gc=False):

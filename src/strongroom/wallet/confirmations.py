@@ -16,12 +16,15 @@ class Confirmations(NamedTuple):
     needed: int
 
 
-def confirmations_of(reads: Reads, network: NetworkSettings, height: int, *, ended: bool = False) -> Confirmations:
+def confirmations_of(
+    reads: Reads, network: NetworkSettings, height: int, *, ended: bool = False, needed: int = 0
+) -> Confirmations:
     """Return the confirmations of a transaction in the block at `height`, 0 for one that is in no block.
 
-    One whose matter is `ended` well has all that it needed, whatever the network needs by now.
+    One whose matter is `ended` well has all that it needed, whatever the network needs by now. `needed` is for one that
+    needs others than the network's.
     """
-    needed = network.confirmations
+    needed = needed or network.confirmations
     if ended:
         return Confirmations(needed, needed)
     blocks = reads.row(Tip, network.number).height - height + 1 if height else 0

@@ -22,11 +22,12 @@ from strongroom.ledger.entries import Posting
 from strongroom.money import MAX_UNITS
 from strongroom.records.addresses import Address
 from strongroom.records.chains import REMEMBERED_BLOCKS, Passed, Tip
+from strongroom.records.coins import Coin
 from strongroom.records.deposits import Deposit, DepositState, Outpoint
 from strongroom.records.heads import head_of
 from strongroom.records.history import Entry, LineType, Note, threads_of
 from strongroom.records.kept import Kept, Key
-from strongroom.records.settings import SETTINGS_KEY, AssetSettings, OfferSettings, Settings
+from strongroom.records.settings import SETTINGS_KEY, AssetSettings, NetworkSettings, OfferSettings, Settings
 from strongroom.wallet.addresses import paid_needs, paid_rows
 from strongroom.wallet.catalogue import Catalogue, catalogue_of
 from strongroom.wallet.confirmations import Confirmations, confirmations_of
@@ -44,6 +45,10 @@ OPEN: Final = (DepositState.SEEN, DepositState.CONFIRMING, DepositState.REVERSED
 """The states in which its transaction has still to be followed."""
 
 
+COINBASE_CONFIRMATIONS: Final = 100
+"""A block's pay to its miner can be spent in the hundredth block on it (consensus rule of Bitcoin and its kin)."""
+
+
 class Sighting(NamedTuple):
     """An output to an address of ours, as a chain shows it: `block` is empty while it waits to be mined.
 
@@ -59,6 +64,7 @@ class Sighting(NamedTuple):
     chain_units: int
     height: int = 0
     block: str = ""
+    coinbase: bool = False
 
 
 class SeeDeposit(Command, frozen=True):
@@ -72,6 +78,7 @@ class SeeDeposit(Command, frozen=True):
     height: int
     block: str
     ref: int
+    coinbase: bool = False
 
     def needs(self) -> list[Key]:
         """The settings, the address with its book, the deposit, and its owner's history."""
@@ -103,6 +110,7 @@ class SeeDeposit(Command, frozen=True):
             height=self.height,
             block=self.block,
             seen_ms=now_ms,
+            coinbase=self.coinbase,
         )
         outpoint = Outpoint(address.network, self.txid, self.position, self.ref)
         return Decision(rows=[deposit, outpoint, *paid_rows(view, address)], lines=_lines(deposit))
@@ -177,7 +185,7 @@ class DropDeposit(Command, frozen=True):
 
 
 class CreditDeposit(Command, frozen=True):
-    """Book a deposit that is deep enough in the chain."""
+    """Book a deposit that is deep enough in the chain; with an `outpoint` it is a coin, at its address's `position`."""
 
     ref: int
     owner: int
@@ -185,11 +193,15 @@ class CreditDeposit(Command, frozen=True):
     network: int
     height: int
     block: str
+    outpoint: str = ""
+    position: int = 0
 
     def needs(self) -> list[Key]:
-        """The settings, what is known of the chain, the deposit, and all accounts it may be booked to."""
+        """The settings, what is known of the chain, the deposit, its coin, and all accounts it may be booked to."""
         chain = [Tip.at(self.network), Passed.at(self.network, self.height % REMEMBERED_BLOCKS)]
-        return [SETTINGS_KEY, Deposit.at(self.ref), *chain, *booking_needs(self.network, self.asset, self.owner)]
+        coin = [Coin.at(self.network, self.outpoint)] if self.outpoint else []
+        rows = [SETTINGS_KEY, Deposit.at(self.ref), *chain, *coin]
+        return [*rows, *booking_needs(self.network, self.asset, self.owner)]
 
     def decide(self, view: View, now_ms: int) -> Decision:
         """Credit it once it has its confirmations in a block of the best chain as the books know it."""
@@ -197,7 +209,7 @@ class CreditDeposit(Command, frozen=True):
         if deposit.state != DepositState.CONFIRMING or (deposit.height, deposit.block) != (self.height, self.block):
             raise Stale
         catalogue = catalogue_of(view.get(Settings, 0).snapshot)
-        needed = catalogue.network(self.network).confirmations
+        needed = confirmations_needed(catalogue.network(self.network), deposit)
         if not self._is_passed(view) or view.get(Tip, self.network).height - self.height + 1 < needed:
             raise Stale
         offer, asset = offered(catalogue, self.network, self.asset)
@@ -208,7 +220,17 @@ class CreditDeposit(Command, frozen=True):
             *_shares(view, deposit),
         ]
         state = DepositState.CREDITED if deposit.net or not deposit.owner else DepositState.TOO_SMALL
-        return Decision(postings=postings, rows=[*rows, msgspec.structs.replace(deposit, state=state)])
+        booked = msgspec.structs.replace(deposit, state=state)
+        return Decision(postings=postings, rows=[*rows, booked, *self._coin(view, deposit)])
+
+    def _coin(self, view: View, deposit: Deposit) -> list[Kept]:
+        """Return the coin that the deposit is, also where a payment that a reorganisation undid spends it again."""
+        if not self.outpoint:
+            return []
+        check(self.outpoint == outpoint_of(deposit), "a deposit is the coin of its own output")
+        known = view.get(Coin, self.network, self.outpoint)
+        units = int(deposit.chain_units)
+        return [Coin(self.network, self.outpoint, self.position, units, self.height, known.payment)]
 
     def _is_passed(self, view: View) -> bool:
         """Say whether the deposit's block is the one at its height, as far back as blocks are remembered."""
@@ -314,14 +336,29 @@ def prepare_sighting(context: Context, sighting: Sighting) -> SeeDeposit | Place
         height=sighting.height,
         block=sighting.block,
         ref=context.ids.ref(),
+        coinbase=sighting.coinbase,
     )
 
 
-def prepare_credit(deposit: Deposit) -> CreditDeposit:
-    """Return the command that credits a confirming deposit in the block it is known to be in."""
-    return CreditDeposit(
-        NOBODY, deposit.ref, deposit.owner, deposit.asset, deposit.network, deposit.height, deposit.block
-    )
+def prepare_credit(deposit: Deposit, coin_at: int | None = None) -> CreditDeposit:
+    """Return the command that credits a confirming deposit in the block it is known to be in.
+
+    On a chain whose payments spend coins it becomes one, `coin_at` being the position of its address.
+    """
+    booked = (deposit.ref, deposit.owner, deposit.asset, deposit.network, deposit.height, deposit.block)
+    if coin_at is None:
+        return CreditDeposit(NOBODY, *booked)
+    return CreditDeposit(NOBODY, *booked, outpoint_of(deposit), coin_at)
+
+
+def confirmations_needed(network: NetworkSettings, deposit: Deposit) -> int:
+    """Return how many blocks a deposit must be deep: a miner's own pay cannot be spent before it is a hundred deep."""
+    return max(network.confirmations, COINBASE_CONFIRMATIONS) if deposit.coinbase else network.confirmations
+
+
+def outpoint_of(deposit: Deposit) -> str:
+    """Return what names a deposit's output on its chain: `txid:index`."""
+    return f"{deposit.txid}:{deposit.position}"
 
 
 def prepare_placing(deposit: Deposit, height: int = 0, block: str = "") -> PlaceDeposit:
@@ -338,4 +375,5 @@ def deposit_confirmations(reads: Reads, deposit: Deposit) -> Confirmations:
     """Return how many confirmations a deposit has, of those it needs: worked out from the chain's tip, never kept."""
     network = catalogue_of(reads.row(Settings, 0).snapshot).network(deposit.network)
     ended = deposit.internal or deposit.state in CREDITED
-    return confirmations_of(reads, network, deposit.height if deposit.block else 0, ended=ended)
+    needed = confirmations_needed(network, deposit)
+    return confirmations_of(reads, network, deposit.height if deposit.block else 0, ended=ended, needed=needed)

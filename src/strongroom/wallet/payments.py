@@ -1,200 +1,239 @@
-"""Payments: how an approved withdrawal is carried out on its chain, each step a commit before its effect.
+"""Payments: how approved withdrawals are carried out on their chain, each step a commit before its effect.
 
-    reserved -> signed -> mined -> final        the withdrawal is settled
-                  |  ^       |
-                  |  +-------+                  a reorganisation took it out of its block
-                  +-> voided                    no candidate can ever be mined: the withdrawal failed, its money is free
+    reserved -> signed -> mined -> final        the withdrawals are settled
+       ^          |  ^       |
+       +----------+  +-------+                  a higher fee is to be signed; a reorganisation took it out of its block
+                  +-> voided                    no candidate can ever be mined: the withdrawals failed, money is free
 
-A payment reserves one nonce of the hot wallet, for ever. From the first signature on it may have been broadcast, and
-then only the chain's own final word ends it: nothing leads back to a fresh payment for the same withdrawal.
+A payment reserves coins, or a nonce of the hot wallet, for ever. From the first signature on it may have been
+broadcast, and then only the chain's own final word ends it: nothing leads back to a fresh payment for the same
+withdrawal. Its candidates, however many, spend the same and pay the same: at most one of them is ever mined.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
 from strongroom.engine.command import NOBODY, Command, Decision, Stale, View
 from strongroom.errors import PARAMETER_INVALID, check
-from strongroom.ledger.accounts import Purpose, held, house, omnibus
 from strongroom.ledger.entries import Posting
-from strongroom.records.heads import head_of
+from strongroom.records.coins import Coin, Sent
 from strongroom.records.kept import Kept, Key
-from strongroom.records.settings import SETTINGS_KEY, AssetSettings, NetworkSettings, OfferSettings, Settings
+from strongroom.records.settings import AssetSettings, OfferSettings
 from strongroom.records.withdrawals import Payment, PaymentState, Reserved, Withdrawal, WithdrawalState
-from strongroom.wallet.catalogue import Catalogue, catalogue_of
+from strongroom.wallet.catalogue import Catalogue
 from strongroom.wallet.context import Context
-from strongroom.wallet.holdings import chain_units, holding_change, holding_needs, ledger_units
+from strongroom.wallet.holdings import chain_units
 from strongroom.wallet.withdrawals import bar_needs, bar_to_paying, release, release_needs
 
 OPEN_PAYMENTS: Final = (PaymentState.RESERVED, PaymentState.SIGNED, PaymentState.MINED)
 """The states in which a payment has a step before it."""
 
+MAX_COINS: Final = 500
+"""So many free coins are looked at for one payment."""
+
 _HOT_WALLET: Final = "hot"
 
 
-class ReservePayment(Command, frozen=True):
-    """Make a payment of an approved withdrawal, and reserve a nonce of the hot wallet for it.
+class Draft(msgspec.Struct, frozen=True):
+    """A transaction that is not signed yet: what it spends (outpoints, or a nonce's text), its bytes and its fee."""
 
-    If its customer is frozen, or owes some of `assets`, it awaits the operator's word again instead.
+    spends: tuple[str, ...]
+    body: bytes
+    fee_units: int
+
+
+class ReservePayment(Command, frozen=True):
+    """Make a payment of approved withdrawals, and reserve what it spends: `coins`, or else a nonce.
+
+    `owners` are the withdrawals' customers, in their order. If one of them is frozen, or owes some of `assets`, that
+    withdrawal awaits the operator's word again instead, and no payment is made.
     """
 
     payment: int
-    withdrawal: int
-    owner: int
+    withdrawals: tuple[int, ...]
+    owners: tuple[int, ...]
     network: int
     asset: int
-    nonce: int
-    fee_units: str
+    draft: Draft
+    coins: bool
     assets: tuple[int, ...]
 
     def needs(self) -> list[Key]:
-        """The withdrawal with its customer, the new payment, and the nonce."""
-        nonce = Reserved.at(self.network, nonce_text(self.nonce))
-        rows = [Withdrawal.at(self.withdrawal), Payment.at(self.payment), nonce]
-        return [*rows, *bar_needs(self.owner, self.assets)]
+        """The withdrawals with their customers, the new payment, and what it spends."""
+        rows = [Payment.at(self.payment), *map(Withdrawal.at, self.withdrawals)]
+        rows += [Reserved.at(self.network, spends) for spends in self.draft.spends]
+        rows += [Coin.at(self.network, spends) for spends in self.draft.spends if self.coins]
+        return [*rows, *(key for owner in self.owners for key in bar_needs(owner, self.assets))]
 
     def decide(self, view: View, now_ms: int) -> Decision:
-        """Reserve it, unless the withdrawal is being paid already or the nonce is taken."""
-        withdrawal = view.get(Withdrawal, self.withdrawal)
-        if withdrawal.state != WithdrawalState.APPROVED:
+        """Reserve it, unless one of the withdrawals is being paid already or what it spends is taken."""
+        withdrawals = [view.get(Withdrawal, ref) for ref in self.withdrawals]
+        check(bool(withdrawals) and bool(self.draft.spends), "a payment pays something and spends something")
+        check(len({it.owner for it in withdrawals}) == len(withdrawals), "a payment pays a customer once")
+        if any(withdrawal.state != WithdrawalState.APPROVED for withdrawal in withdrawals):
             raise PARAMETER_INVALID("withdrawal is not approved")
-        if bar_to_paying(view, self.owner, self.assets):
-            return Decision(rows=[msgspec.structs.replace(withdrawal, state=WithdrawalState.AWAITING)])
-        spends = nonce_text(self.nonce)
-        if view.get(Reserved, self.network, spends).payment or view.get(Payment, self.payment).state:
-            raise Stale
+        barred = [it for it in withdrawals if bar_to_paying(view, it.owner, self.assets)]
+        if barred:
+            return Decision(rows=[msgspec.structs.replace(it, state=WithdrawalState.AWAITING) for it in barred])
         payment = Payment(
             ref=self.payment,
             network=self.network,
             asset=self.asset,
-            withdrawal=self.withdrawal,
-            spends=spends,
+            withdrawals=self.withdrawals,
+            spends=self.draft.spends,
             state=PaymentState.RESERVED,
-            chain_fee_units=self.fee_units,
+            body=self.draft.body,
+            chain_fee_units=str(self.draft.fee_units),
             created_ms=now_ms,
         )
-        paying = msgspec.structs.replace(withdrawal, state=WithdrawalState.PAYING, payment=self.payment)
-        return Decision(rows=[paying, payment, Reserved(self.network, spends, self.payment)])
+        paying = [msgspec.structs.replace(it, state=WithdrawalState.PAYING, payment=self.payment) for it in withdrawals]
+        return Decision(rows=[*paying, payment, *self._reserved(view)])
+
+    def _reserved(self, view: View) -> list[Kept]:
+        """Return the rows that reserve what the payment spends. Raises `Stale` where something is taken."""
+        if view.get(Payment, self.payment).state:
+            raise Stale
+        rows: list[Kept] = []
+        for spends in self.draft.spends:
+            if view.get(Reserved, self.network, spends).payment:
+                raise Stale
+            rows.append(Reserved(self.network, spends, self.payment))
+            if self.coins:
+                coin = view.get(Coin, self.network, spends)
+                if not coin.height or coin.payment:
+                    raise Stale
+                rows.append(msgspec.structs.replace(coin, payment=self.payment))
+        return rows
 
 
-class SignPayment(Command, frozen=True):
-    """Keep a signed transaction of a payment, before anybody outside sees it."""
+class RedraftPayment(Command, frozen=True):
+    """Put another transaction in the place of a payment's newest: it spends and pays the same, for a higher fee."""
 
     payment: int
-    txid: str
-    blob: bytes
+    before: bytes
+    draft: Draft
 
     def needs(self) -> list[Key]:
         """The payment."""
         return [Payment.at(self.payment)]
 
     def decide(self, view: View, now_ms: int) -> Decision:
+        """Keep it to be signed; every earlier candidate is followed on."""
+        payment = in_state(view, self.payment, PaymentState.SIGNED)
+        if payment.body != self.before:
+            raise Stale
+        check(self.draft.spends == payment.spends, "all candidates of a payment spend the same")
+        check(self.draft.fee_units > int(payment.chain_fee_units), "a candidate that replaces another pays more")
+        again = msgspec.structs.replace(
+            payment,
+            state=PaymentState.RESERVED,
+            body=self.draft.body,
+            chain_fee_units=str(self.draft.fee_units),
+        )
+        return Decision(rows=[again])
+
+
+class SignPayment(Command, frozen=True):
+    """Keep a signed transaction of a payment, before anybody outside sees it."""
+
+    payment: int
+    network: int
+    txid: str
+    blob: bytes
+
+    def needs(self) -> list[Key]:
+        """The payment, and the transaction's own row."""
+        return [Payment.at(self.payment), Sent.at(self.network, self.txid)]
+
+    def decide(self, view: View, now_ms: int) -> Decision:
         """Keep it as the payment's newest candidate."""
-        payment = _in_state(view, self.payment, PaymentState.RESERVED, PaymentState.SIGNED)
+        payment = in_state(view, self.payment, PaymentState.RESERVED, PaymentState.SIGNED)
         others = tuple(txid for txid in payment.candidates if txid != self.txid)
         signed = msgspec.structs.replace(
-            payment, state=PaymentState.SIGNED, candidates=(*others, self.txid), blob=self.blob
+            payment,
+            state=PaymentState.SIGNED,
+            candidates=(*others, self.txid),
+            blob=self.blob,
+            signed_ms=now_ms,
         )
-        return Decision(rows=[signed])
+        return Decision(rows=[signed, Sent(self.network, self.txid, self.payment)])
 
 
 class MinePayment(Command, frozen=True):
     """Note in which block a payment's transaction is, and what the chain took for it."""
 
     payment: int
-    withdrawal: int
+    withdrawals: tuple[int, ...]
     txid: str
     height: int
     fee_units: str
 
     def needs(self) -> list[Key]:
-        """The payment and its withdrawal."""
-        return [Payment.at(self.payment), Withdrawal.at(self.withdrawal)]
+        """The payment and its withdrawals."""
+        return [Payment.at(self.payment), *map(Withdrawal.at, self.withdrawals)]
 
     def decide(self, view: View, now_ms: int) -> Decision:
-        """Note it on both."""
-        payment = _in_state(view, self.payment, PaymentState.SIGNED, PaymentState.MINED)
+        """Note it on all of them."""
+        payment = in_state(view, self.payment, PaymentState.SIGNED, PaymentState.MINED)
         check(self.txid in payment.candidates, "only a candidate of the payment carries it out")
         mined = msgspec.structs.replace(
             payment, state=PaymentState.MINED, height=self.height, chain_fee_units=self.fee_units
         )
-        withdrawal = view.get(Withdrawal, self.withdrawal)
-        return Decision(rows=[mined, msgspec.structs.replace(withdrawal, txid=self.txid, height=self.height)])
+        return Decision(rows=[mined, *_located(view, self.withdrawals, self.txid, self.height)])
 
 
 class UnminePayment(Command, frozen=True):
     """Note that a reorganisation took a payment's transaction out of its block: it waits again."""
 
     payment: int
-    withdrawal: int
+    withdrawals: tuple[int, ...]
 
     def needs(self) -> list[Key]:
-        """The payment and its withdrawal."""
-        return [Payment.at(self.payment), Withdrawal.at(self.withdrawal)]
+        """The payment and its withdrawals."""
+        return [Payment.at(self.payment), *map(Withdrawal.at, self.withdrawals)]
 
     def decide(self, view: View, now_ms: int) -> Decision:
-        """Note it on both."""
-        payment = _in_state(view, self.payment, PaymentState.MINED)
-        withdrawal = view.get(Withdrawal, self.withdrawal)
+        """Note it on all of them."""
+        payment = in_state(view, self.payment, PaymentState.MINED)
         waiting = msgspec.structs.replace(payment, state=PaymentState.SIGNED, height=0)
-        return Decision(rows=[waiting, msgspec.structs.replace(withdrawal, txid="", height=0)])
+        return Decision(rows=[waiting, *_located(view, self.withdrawals, "", 0)])
 
 
-class FinishPayment(Command, frozen=True):
-    """Settle a withdrawal whose transaction is buried: the chain's newest block was `tip` when it was seen."""
-
-    payment: int
-    withdrawal: int
-    owner: int
-    asset: int
-    network: int
-    fee_asset: int
-    tip: int
-
-    def needs(self) -> list[Key]:
-        """The settings, both rows, what is held, and what the house owns, in the chain's own coin too."""
-        return [
-            SETTINGS_KEY,
-            Payment.at(self.payment),
-            Withdrawal.at(self.withdrawal),
-            head_of(held(self.owner, self.asset)),
-            head_of(house(Purpose.FEES, self.asset)),
-            head_of(house(Purpose.CHAIN_FEE, self.fee_asset)),
-            *holding_needs(self.network, self.asset),
-            *holding_needs(self.network, self.fee_asset),
-        ]
-
-    def decide(self, view: View, now_ms: int) -> Decision:
-        """Book what left the house, and what the chain took for it."""
-        payment = _in_state(view, self.payment, PaymentState.MINED)
-        withdrawal = view.get(Withdrawal, self.withdrawal)
-        catalogue = catalogue_of(view.get(Settings, 0).snapshot)
-        if self.tip - payment.height + 1 < catalogue.network(self.network).confirmations:
-            raise PARAMETER_INVALID("payment is not confirmed")
-        postings, holdings = _settlement(view, catalogue, withdrawal, payment, self.fee_asset)
-        settled = msgspec.structs.replace(withdrawal, state=WithdrawalState.SETTLED)
-        final = msgspec.structs.replace(payment, state=PaymentState.FINAL)
-        return Decision(postings, [final, settled, *holdings])
+def _located(view: View, withdrawals: Sequence[int], txid: str, height: int) -> list[Kept]:
+    return [msgspec.structs.replace(view.get(Withdrawal, ref), txid=txid, height=height) for ref in withdrawals]
 
 
 class VoidPayment(Command, frozen=True):
-    """Give up a payment of which the chain says that no candidate can ever be mined; its withdrawal has failed."""
+    """Give up a payment of which the chain says that no candidate can ever be mined; its withdrawals have failed."""
 
     payment: int
-    withdrawal: Withdrawal
+    withdrawals: tuple[Withdrawal, ...]
 
     def needs(self) -> list[Key]:
-        """The payment, and what its withdrawal holds."""
-        return [Payment.at(self.payment), *release_needs(self.withdrawal)]
+        """The payment, and what its withdrawals hold."""
+        return [Payment.at(self.payment), *(key for it in self.withdrawals for key in release_needs(it))]
 
     def decide(self, view: View, now_ms: int) -> Decision:
-        """Release the customer's money; the nonce stays used up."""
-        payment = _in_state(view, self.payment, PaymentState.SIGNED)
-        postings, rows = release(view, view.get(Withdrawal, self.withdrawal.ref), WithdrawalState.FAILED)
+        """Release the customers' money; what it spends stays reserved."""
+        payment = in_state(view, self.payment, PaymentState.SIGNED)
+        postings, rows = releases(view, payment, self.withdrawals)
         return Decision(postings, [msgspec.structs.replace(payment, state=PaymentState.VOIDED), *rows])
+
+
+def releases(view: View, payment: Payment, withdrawals: Sequence[Withdrawal]) -> tuple[list[Posting], list[Kept]]:
+    """Return the effects of withdrawals that have failed with their payment."""
+    check(payment.withdrawals == tuple(it.ref for it in withdrawals), "a payment fails with all that it pays")
+    postings: list[Posting] = []
+    rows: list[Kept] = []
+    for withdrawal in withdrawals:
+        released, changed = release(view, view.get(Withdrawal, withdrawal.ref), WithdrawalState.FAILED)
+        postings += released
+        rows += changed
+    return postings, rows
 
 
 class Outgoing(NamedTuple):
@@ -209,61 +248,64 @@ def nonce_text(nonce: int) -> str:
     return f"{_HOT_WALLET}/{nonce:020d}"
 
 
-def nonce_of(payment: Payment) -> int:
-    """Return the hot wallet's nonce that a payment has reserved."""
-    return int(payment.spends.removeprefix(f"{_HOT_WALLET}/"))
+def nonce_of(spends: str) -> int:
+    """Return the hot wallet's nonce that a text names."""
+    return int(spends.removeprefix(f"{_HOT_WALLET}/"))
+
+
+def next_nonce(context: Context, network: int) -> int:
+    """Return the lowest nonce above all that our payments have reserved."""
+    newest = context.reads.rows(Reserved, {"network": network}, 1, newest_first=True)
+    return nonce_of(newest[0].spends) + 1 if newest else 0
+
+
+def free_coins(context: Context, network: int) -> list[Coin]:
+    """Return coins that no payment spends, oldest outpoints first, at most 500."""
+    free = context.reads.rows(Coin, {"network": network, "payment": 0}, MAX_COINS)
+    return [coin for coin in free if coin.height]
 
 
 def outgoing(catalogue: Catalogue, withdrawal: Withdrawal) -> Outgoing:
     """Return what the chain has to pay for a withdrawal."""
-    asset, offer = _offered(catalogue, withdrawal.asset, withdrawal.network)
+    asset, offer = offered_on(catalogue, withdrawal.asset, withdrawal.network)
     return Outgoing(offer.token, chain_units(withdrawal.to_address, offer, asset))
 
 
-def prepare_reservation(context: Context, withdrawal: Withdrawal, node_nonce: int, fee_units: int) -> ReservePayment:
-    """Return the command that reserves the next free nonce: the node's, above all that our payments reserved."""
-    newest = context.reads.rows(Reserved, {"network": withdrawal.network}, 1, newest_first=True)
-    ours = int(newest[0].spends.removeprefix(f"{_HOT_WALLET}/")) + 1 if newest else 0
+def prepare_reservation(
+    context: Context, withdrawals: Sequence[Withdrawal], draft: Draft, *, coins: bool = False
+) -> ReservePayment:
+    """Return the command that makes a payment of withdrawals of one asset on one network, as it was drafted."""
+    first = withdrawals[0]
+    check(all((it.network, it.asset) == (first.network, first.asset) for it in withdrawals), "a payment has one asset")
     return ReservePayment(
         NOBODY,
         payment=context.ids.ref(),
-        withdrawal=withdrawal.ref,
-        owner=withdrawal.owner,
-        network=withdrawal.network,
-        asset=withdrawal.asset,
-        nonce=max(node_nonce, ours),
-        fee_units=str(fee_units),
+        withdrawals=tuple(it.ref for it in withdrawals),
+        owners=tuple(it.owner for it in withdrawals),
+        network=first.network,
+        asset=first.asset,
+        draft=draft,
+        coins=coins,
         assets=tuple(context.catalogue.assets),
     )
 
 
-def prepare_finish(context: Context, payment: Payment, tip: int) -> FinishPayment:
-    """Return the command that settles the withdrawal of a mined payment, the chain's newest block being `tip`."""
-    withdrawal = context.reads.row(Withdrawal, payment.withdrawal)
-    network = context.catalogue.network(payment.network)
-    return FinishPayment(
-        NOBODY,
-        payment=payment.ref,
-        withdrawal=withdrawal.ref,
-        owner=withdrawal.owner,
-        asset=withdrawal.asset,
-        network=network.number,
-        fee_asset=_fee_asset(context.catalogue, network),
-        tip=tip,
-    )
+def prepare_signing(payment: Payment, txid: str, blob: bytes) -> SignPayment:
+    """Return the command that keeps a signed transaction of a payment."""
+    return SignPayment(NOBODY, payment.ref, payment.network, txid, blob)
 
 
-def _fee_asset(catalogue: Catalogue, network: NetworkSettings) -> int:
-    """Return the asset in which a chain takes its fees: the declared one, else the one that is its native coin."""
-    if network.fee_asset:
-        return network.fee_asset
-    native = [o.asset for o in catalogue.snapshot.offers if o.network == network.number and not o.token]
-    if not native:
-        raise PARAMETER_INVALID("network has no asset for its fees")
-    return native[0]
+def prepare_void(context: Context, payment: Payment) -> VoidPayment:
+    """Return the command that gives up a payment that is never mined."""
+    return VoidPayment(NOBODY, payment.ref, tuple(withdrawals_of(context, payment)))
 
 
-def _in_state(view: View, ref: int, *states: PaymentState) -> Payment:
+def withdrawals_of(context: Context, payment: Payment) -> list[Withdrawal]:
+    """Return the withdrawals that a payment carries out."""
+    return [context.reads.row(Withdrawal, ref) for ref in payment.withdrawals]
+
+
+def in_state(view: View, ref: int, *states: PaymentState) -> Payment:
     """Return a payment. Raises `Refused` PARAMETER_INVALID unless it is in one of the states: somebody was quicker."""
     payment = view.get(Payment, ref)
     if payment.state not in states:
@@ -271,41 +313,9 @@ def _in_state(view: View, ref: int, *states: PaymentState) -> Payment:
     return payment
 
 
-def _offered(catalogue: Catalogue, asset: int, network: int) -> tuple[AssetSettings, OfferSettings]:
+def offered_on(catalogue: Catalogue, asset: int, network: int) -> tuple[AssetSettings, OfferSettings]:
+    """Return an asset and its offer on a network. Raises `Refused` PARAMETER_INVALID where it has none."""
     offer = catalogue.offer_at(asset, network)
     if offer is None:
         raise PARAMETER_INVALID("asset is not on the network")
     return catalogue.assets[asset], offer
-
-
-def _settlement(
-    view: View, catalogue: Catalogue, withdrawal: Withdrawal, payment: Payment, fee_asset: int
-) -> tuple[list[Posting], list[Kept]]:
-    """Return the entry of a payment that is final, and what the house then has on the chain."""
-    asset, fee_units = withdrawal.asset, int(payment.chain_fee_units)
-    postings = [
-        Posting(held(withdrawal.owner, asset), -withdrawal.held),
-        Posting(house(Purpose.FEES, asset), withdrawal.fee),
-    ]
-    leaving = {asset: outgoing(catalogue, withdrawal).chain_units}
-    if fee_units:
-        found, offer = _offered(catalogue, fee_asset, withdrawal.network)
-        leaving[fee_asset] = leaving.get(fee_asset, 0) + fee_units
-        postings.append(Posting(house(Purpose.CHAIN_FEE, fee_asset), -ledger_units(fee_units, offer, found)))
-    holdings = _leave(view, catalogue, withdrawal.network, leaving, postings)
-    return postings, holdings
-
-
-def _leave(
-    view: View, catalogue: Catalogue, network: int, leaving: Mapping[int, int], postings: list[Posting]
-) -> list[Kept]:
-    """Book what leaves the chain's holdings (chain units by asset), add the odd units to the dust; return the rows."""
-    holdings: list[Kept] = []
-    for asset, units in leaving.items():
-        found, offer = _offered(catalogue, asset, network)
-        rows, delta = holding_change(view, offer, found, -units)
-        holdings += rows
-        postings.append(Posting(omnibus(network, asset), -delta))
-        rest = sum(posting.amount for posting in postings if posting.account.asset == asset)
-        postings.append(Posting(house(Purpose.DUST, asset), -rest))
-    return holdings

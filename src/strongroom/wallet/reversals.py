@@ -8,14 +8,16 @@ from __future__ import annotations
 import msgspec
 
 from strongroom.engine.command import NOBODY, Command, Decision, Stale, View
+from strongroom.errors import check
 from strongroom.ledger.accounts import Account, Purpose, available, house, omnibus, owed
 from strongroom.ledger.entries import Posting
+from strongroom.records.coins import Coin
 from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.heads import Head
 from strongroom.records.kept import Key
 from strongroom.records.settings import SETTINGS_KEY, Settings
 from strongroom.wallet.catalogue import catalogue_of
-from strongroom.wallet.deposits import CREDITED, booking_needs, offered
+from strongroom.wallet.deposits import CREDITED, booking_needs, offered, outpoint_of
 from strongroom.wallet.holdings import holding_change
 
 
@@ -27,10 +29,12 @@ class ReverseDeposit(Command, frozen=True):
     asset: int
     network: int
     block: str
+    outpoint: str = ""
 
     def needs(self) -> list[Key]:
-        """The settings, the deposit, and all accounts it may have been booked to."""
-        return [SETTINGS_KEY, Deposit.at(self.ref), *booking_needs(self.network, self.asset, self.owner)]
+        """The settings, the deposit, its coin, and all accounts it may have been booked to."""
+        coin = [Coin.at(self.network, self.outpoint)] if self.outpoint else []
+        return [SETTINGS_KEY, Deposit.at(self.ref), *coin, *booking_needs(self.network, self.asset, self.owner)]
 
     def decide(self, view: View, now_ms: int) -> Decision:
         """Take it back, while it is booked by that block."""
@@ -45,6 +49,9 @@ class ReverseDeposit(Command, frozen=True):
             *_takings(view, deposit),
         ]
         reversed_ = msgspec.structs.replace(deposit, state=DepositState.REVERSED, height=0, block="")
+        if self.outpoint:
+            check(self.outpoint == outpoint_of(deposit), "a deposit is the coin of its own output")
+            rows.append(msgspec.structs.replace(view.get(Coin, self.network, self.outpoint), height=0))
         return Decision(postings=postings, rows=[*rows, reversed_])
 
 
@@ -74,6 +81,8 @@ def _balance(view: View, account: Account) -> int:
     return view.get(Head, account.pack()).after
 
 
-def prepare_reversal(deposit: Deposit) -> ReverseDeposit:
-    """Return the command that takes back a booked deposit of the block it is known to be in."""
-    return ReverseDeposit(NOBODY, deposit.ref, deposit.owner, deposit.asset, deposit.network, deposit.block)
+def prepare_reversal(deposit: Deposit, *, coin: bool = False) -> ReverseDeposit:
+    """Return the command that takes back a booked deposit of the block it is known to be in, and its coin with it."""
+    outpoint = outpoint_of(deposit) if coin else ""
+    booked = (deposit.ref, deposit.owner, deposit.asset, deposit.network, deposit.block)
+    return ReverseDeposit(NOBODY, *booked, outpoint)

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from coincurve import PublicKey
 
 from strongroom.clock import Clock
@@ -20,6 +21,7 @@ from strongroom.custody.chain import (
     Block,
     Candidate,
     Fate,
+    Funds,
     InsufficientFunds,
     Output,
     Payee,
@@ -27,12 +29,13 @@ from strongroom.custody.chain import (
     TransactionStatus,
     Unreachable,
 )
-from strongroom.custody.families import NATIVE, Network
+from strongroom.custody.families import NATIVE, Family, Network
 from strongroom.custody.networks import simulated_transactions as transactions
 from strongroom.custody.networks.simulated_store import KnownTransaction, SimulatedStore, State
 from strongroom.custody.networks.simulated_transactions import Payment
 from strongroom.custody.signer import payment_digest
 from strongroom.errors import check
+from strongroom.wallet.payments import Draft, nonce_of, nonce_text
 
 MAX_WAITING: Final = 50_000
 """A network's mempool takes at most this many transactions; beyond it the node is `Unreachable` for new ones."""
@@ -40,8 +43,11 @@ MAX_WAITING: Final = 50_000
 MAX_BLOCKS_AT_ONCE: Final = 1_000
 """One call mines at most this many blocks."""
 
-_WAITING: Final = (State.WAITING, State.DOOMED)
-_SPENT: Final = (State.MINED, State.VOID)
+_WAITING: Final = (State.WAITING, State.DOOMED, State.UNDOING)
+_IN_BLOCK: Final = (State.MINED, State.UNDONE)
+_SPENT: Final = (*_IN_BLOCK, State.VOID)
+_MOST_RAISES: Final = 8
+"""A payment's fee is raised to so many times the usual one at most."""
 
 
 class SimulatedNode:
@@ -139,6 +145,10 @@ class SimulatedNode:
         """Take the next payment into the mempool, and make it void with the next block."""
         self.chain(network).doom_next = True
 
+    def undo_next(self, network: str) -> None:
+        """Take the next payment into the mempool, and have its block take the fee and pay nobody."""
+        self.chain(network).undo_next = True
+
     def lose_next_answer(self, network: str) -> None:
         """Carry out the next broadcast, but answer it with `Unreachable`."""
         self.chain(network).lose_next_answer = True
@@ -169,7 +179,7 @@ class SimulatedNode:
         for known in waiting:
             if known.state is State.DOOMED:
                 self._store.set_state(chain.network, known.txid, State.VOID)
-        return self._add_block(chain, [known.txid for known in waiting if known.state is State.WAITING])
+        return self._add_block(chain, [known.txid for known in waiting if known.state is not State.DOOMED])
 
     def _add_block(self, chain: SimulatedChain, txids: Sequence[str]) -> Block:
         parent = self._store.tip(chain.network)
@@ -192,6 +202,7 @@ class SimulatedChain:
         self.changes = Changes()
         self.paused = False
         self.doom_next = False
+        self.undo_next = False
         self.lose_next_answer = False
 
     @property
@@ -231,15 +242,15 @@ class SimulatedChain:
         self._reach()
         return self._store.waiting_outputs(self.network)
 
-    async def transaction(self, txid: str) -> TransactionStatus:
+    async def transaction(self, txid: str, spends: Sequence[str] = ()) -> TransactionStatus:
         """Return where a transaction stands now."""
         self._reach()
         known = self._store.transaction(self.network, txid)
         if known is None:
-            return TransactionStatus(Fate.UNKNOWN)
+            return self._fate_of(self._store.with_nonce(self.network, nonce_of(spends[0])) if spends else [])
         if known.state is State.REPLACED:
             return self._replaced(known)
-        fates = {State.MINED: Fate.MINED, State.VOID: Fate.CONFLICTED}
+        fates = {State.MINED: Fate.MINED, State.UNDONE: Fate.REVERTED, State.VOID: Fate.CONFLICTED}
         return TransactionStatus(fates.get(known.state, Fate.MEMPOOL), self._block_of(known), known.fee)
 
     async def watch(self, addresses: Collection[str]) -> None:
@@ -253,23 +264,38 @@ class SimulatedChain:
         self._reach()
         return self._spendable(asset_id)
 
-    async def estimate_fee(self, payees: Sequence[Payee]) -> int:
-        """Return the network's usual fee for one payee times their number."""
-        self._reach()
-        return self.spec.payment_fee * max(1, len(payees))
+    @property
+    def spends_coins(self) -> bool:
+        """Payments spend nonces, on every simulated chain."""
+        return False
 
-    async def next_nonce(self) -> int:
-        """Return the lowest nonce above all that were ever used."""
-        self._reach()
-        return self._store.next_nonce(self.network)
+    @property
+    def payees_at_once(self) -> int:
+        """As many as a transaction takes where the family's has outputs, else one."""
+        return transactions.MAX_PAYEES if self.spec.family is Family.BITCOIN else 1
 
-    async def build(self, payees: Sequence[Payee], nonce: int, fee: int) -> bytes:
-        """Return the canonical bytes of an unsigned payment."""
+    async def draft(self, payees: Sequence[Payee], funds: Funds) -> Draft:
+        """Return a payment with the lowest nonce above all that were ever used, at the network's usual fee."""
         self._reach()
-        return transactions.encode_payment(Payment(self.network, nonce, fee, tuple(payees)))
+        nonce = max(funds.nonce, self._store.next_nonce(self.network))
+        return self.draft_with(payees, nonce, self.spec.payment_fee * max(1, len(payees)))
+
+    def draft_with(self, payees: Sequence[Payee], nonce: int, fee: int) -> Draft:
+        """Return a payment with a given nonce and fee; pure."""
+        body = transactions.encode_payment(Payment(self.network, nonce, fee, tuple(payees)))
+        return Draft((nonce_text(nonce),), body, fee)
+
+    async def redraft(self, draft: Draft) -> Draft | None:
+        """Return the same payment for twice the fee, up to eight times the usual one."""
+        self._reach()
+        payment = transactions.decode_payment(draft.body)
+        fee = 2 * payment.fee
+        if fee > _MOST_RAISES * self.spec.payment_fee * len(payment.payees):
+            return None
+        return self.draft_with(payment.payees, payment.nonce, fee)
 
     def assemble(self, body: bytes, signature: bytes) -> Candidate:
-        """Put `build`'s bytes and the signature over them together."""
+        """Put a draft's bytes and the signature over them together."""
         return transactions.assemble(self.spec, body, signature)
 
     async def broadcast(self, blob: bytes) -> str:
@@ -302,10 +328,14 @@ class SimulatedChain:
 
     def _replaced(self, known: KnownTransaction) -> TransactionStatus:
         """A replaced candidate's fate is its rivals': nothing is settled until one of them is."""
-        for rival in self._rivals(known):
+        return msgspec.structs.replace(self._fate_of(self._rivals(known)), fee=known.fee)
+
+    def _fate_of(self, rivals: Iterable[KnownTransaction]) -> TransactionStatus:
+        """Return the fate of a transaction that is not here, by those with its nonce."""
+        for rival in rivals:
             if rival.state in _SPENT:
-                return TransactionStatus(Fate.CONFLICTED, self._block_of(rival), known.fee)
-        return TransactionStatus(Fate.UNKNOWN, None, known.fee)
+                return TransactionStatus(Fate.CONFLICTED, self._block_of(rival))
+        return TransactionStatus(Fate.UNKNOWN)
 
     def _rivals(self, known: KnownTransaction) -> list[KnownTransaction]:
         if known.nonce is None:
@@ -325,7 +355,7 @@ class SimulatedChain:
 
     def _is_new(self, txid: str) -> bool:
         known = self._store.transaction(self.network, txid)
-        if known is not None and known.state not in (*_WAITING, State.MINED):
+        if known is not None and known.state not in (*_WAITING, *_IN_BLOCK):
             raise Rejected("another transaction replaced this one or took its nonce")
         return known is None
 
@@ -337,14 +367,14 @@ class SimulatedChain:
         if any(rival.fee >= payment.fee for rival in waiting):
             raise Rejected("a transaction with this nonce waits and pays no less")
         self.check_room()
-        state = State.DOOMED if self.doom_next else State.WAITING
+        state = State.DOOMED if self.doom_next else State.UNDOING if self.undo_next else State.WAITING
         with self._store.commit():
             for rival in waiting:
                 self._store.set_state(self.network, rival.txid, State.REPLACED)
             self._check_funds(payment)
             fresh = KnownTransaction(txid, payment.nonce, payment.fee, state, None)
             self._store.add_transaction(self.network, fresh, payment.payees)
-        self.doom_next = False
+        self.doom_next = self.undo_next = False
 
     def _check_funds(self, payment: Payment) -> None:
         needed = {NATIVE: payment.fee}

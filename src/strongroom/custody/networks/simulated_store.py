@@ -50,7 +50,7 @@ CREATE TABLE IF NOT EXISTS tx (
     block_hash TEXT,
     UNIQUE (network, txid)
 );
-CREATE INDEX IF NOT EXISTS tx_waiting ON tx (network, number) WHERE state IN ('waiting', 'doomed');
+CREATE INDEX IF NOT EXISTS tx_waiting ON tx (network, number) WHERE state IN ('waiting', 'doomed', 'undoing');
 CREATE INDEX IF NOT EXISTS tx_nonce ON tx (network, nonce) WHERE nonce IS NOT NULL;
 CREATE TABLE IF NOT EXISTS output (
     network TEXT, txid TEXT, position INTEGER,
@@ -68,11 +68,17 @@ _OUTPUT: Final = (
 
 
 class State(Enum):
-    """What has become of a transaction: a doomed one waits until the next block makes it void."""
+    """What has become of a transaction.
+
+    A doomed one waits until the next block makes it void. One that is to be undone waits for a block that takes its fee
+    and its nonce, and pays nobody.
+    """
 
     WAITING = "waiting"
     DOOMED = "doomed"
+    UNDOING = "undoing"
     MINED = "mined"
+    UNDONE = "undone"
     REPLACED = "replaced"
     VOID = "void"
 
@@ -150,7 +156,8 @@ class SimulatedStore:
         for position, txid in enumerate(txids):
             self._run("INSERT INTO inclusion VALUES (?, ?, ?, ?)", network, block.hash, position, txid)
             self._run(
-                "UPDATE tx SET state = 'mined', block_hash = ? WHERE network = ? AND txid = ?",
+                "UPDATE tx SET state = iif(state = 'undoing', 'undone', 'mined'), block_hash = ?"
+                " WHERE network = ? AND txid = ?",
                 block.hash,
                 network,
                 txid,
@@ -159,7 +166,8 @@ class SimulatedStore:
     def orphan_from(self, network: str, height: int) -> None:
         """Take the blocks from `height` up off the best chain; their transactions wait again."""
         self._run(
-            "UPDATE tx SET state = 'waiting', block_hash = NULL WHERE network = ?1 AND state = 'mined'"
+            "UPDATE tx SET state = iif(state = 'undone', 'undoing', 'waiting'), block_hash = NULL"
+            " WHERE network = ?1 AND state IN ('mined', 'undone')"
             " AND block_hash IN (SELECT hash FROM block WHERE network = ?1 AND best AND height >= ?2)",
             network,
             height,
@@ -182,7 +190,7 @@ class SimulatedStore:
     def waiting(self, network: str) -> list[KnownTransaction]:
         """Return the next block's worth of transactions that wait, oldest first."""
         return self._transactions(
-            f"{_TRANSACTION} WHERE network = ? AND state IN ('waiting', 'doomed') ORDER BY number LIMIT ?",
+            f"{_TRANSACTION} WHERE network = ? AND state IN ('waiting', 'doomed', 'undoing') ORDER BY number LIMIT ?",
             network,
             MAX_BLOCK_TRANSACTIONS,
         )
@@ -190,7 +198,10 @@ class SimulatedStore:
     def waiting_count(self, network: str) -> int:
         """Return how many transactions wait."""
         return cast(
-            int, self._value("SELECT COUNT(*) FROM tx WHERE network = ? AND state IN ('waiting', 'doomed')", network)
+            int,
+            self._value(
+                "SELECT COUNT(*) FROM tx WHERE network = ? AND state IN ('waiting', 'doomed', 'undoing')", network
+            ),
         )
 
     def next_nonce(self, network: str) -> int:
@@ -234,7 +245,8 @@ class SimulatedStore:
         """Return a block's outputs in order."""
         return self._outputs(
             f"{_OUTPUT} JOIN inclusion i USING (network, txid)"
-            " WHERE i.network = ? AND i.block_hash = ? ORDER BY i.position, o.position",
+            " WHERE i.network = ? AND i.block_hash = ? AND t.state NOT IN ('undoing', 'undone')"
+            " ORDER BY i.position, o.position",
             network,
             block_hash,
         )
@@ -242,7 +254,8 @@ class SimulatedStore:
     def waiting_outputs(self, network: str) -> list[Output]:
         """Return the outputs of the transactions that wait."""
         return self._outputs(
-            f"{_OUTPUT} WHERE t.network = ? AND t.state IN ('waiting', 'doomed') ORDER BY t.number, o.position",
+            f"{_OUTPUT} WHERE t.network = ? AND t.state IN ('waiting', 'doomed', 'undoing')"
+            " ORDER BY t.number, o.position",
             network,
         )
 
@@ -259,7 +272,7 @@ class SimulatedStore:
         """Return the sum of what the hot wallet's payments pay, mined or waiting, without their fees."""
         return self._sum(
             "SELECT o.amount FROM tx t JOIN output o USING (network, txid) WHERE t.network = ? AND t.nonce IS NOT NULL"
-            " AND t.state IN ('waiting', 'doomed', 'mined') AND o.asset_id = ?",
+            " AND t.state IN ('waiting', 'doomed', 'undoing', 'mined') AND o.asset_id = ?",
             network,
             asset_id,
         )
@@ -267,7 +280,8 @@ class SimulatedStore:
     def fees(self, network: str) -> int:
         """Return the sum of the fees of the hot wallet's payments, mined or waiting."""
         return self._sum(
-            "SELECT fee FROM tx WHERE network = ? AND nonce IS NOT NULL AND state IN ('waiting', 'doomed', 'mined')",
+            "SELECT fee FROM tx WHERE network = ? AND nonce IS NOT NULL"
+            " AND state IN ('waiting', 'doomed', 'undoing', 'mined', 'undone')",
             network,
         )
 

@@ -63,6 +63,11 @@ def open_blob(network: Network, blob: bytes) -> tuple[Payment, bytes, bytes]:
     return payment, envelope.body, envelope.signature
 
 
+def decode_payment(body: bytes) -> Payment:
+    """Return the payment of canonical bytes of our own; raises `msgspec.DecodeError` for anything else."""
+    return msgspec.json.decode(body, type=Payment)
+
+
 def _check_payment(network: Network, payment: Payment) -> None:
     if payment.network != network.id:
         raise Rejected("the transaction is for another network")

@@ -184,7 +184,8 @@ CREATE TABLE deposit (
     height        INTEGER NOT NULL,
     block         TEXT NOT NULL,
     seen_ms       INTEGER NOT NULL,
-    internal      INTEGER NOT NULL
+    internal      INTEGER NOT NULL,
+    coinbase      INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX deposit_by_state ON deposit (network, state);
 CREATE INDEX deposit_by_block ON deposit (network, block);
@@ -221,14 +222,16 @@ CREATE TABLE payment (
     ref             INTEGER PRIMARY KEY,
     network         INTEGER NOT NULL,
     asset           INTEGER NOT NULL,
-    withdrawal      INTEGER NOT NULL,
+    withdrawals     TEXT NOT NULL,
     spends          TEXT NOT NULL,
     state           INTEGER NOT NULL,
     candidates      TEXT NOT NULL,
+    body            BLOB NOT NULL,
     blob            BLOB NOT NULL,
     chain_fee_units TEXT NOT NULL,
     height          INTEGER NOT NULL,
-    created_ms      INTEGER NOT NULL
+    created_ms      INTEGER NOT NULL,
+    signed_ms       INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX payment_by_state ON payment (network, state);
 
@@ -237,6 +240,24 @@ CREATE TABLE reserved (
     spends  TEXT NOT NULL,
     payment INTEGER NOT NULL,
     PRIMARY KEY (network, spends)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE coin (
+    network  INTEGER NOT NULL,
+    outpoint TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    units    INTEGER NOT NULL,
+    height   INTEGER NOT NULL,
+    payment  INTEGER NOT NULL,
+    PRIMARY KEY (network, outpoint)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX coin_by_payment ON coin (network, payment);
+
+CREATE TABLE sent (
+    network INTEGER NOT NULL,
+    txid    TEXT NOT NULL,
+    payment INTEGER NOT NULL,
+    PRIMARY KEY (network, txid)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE spent (

@@ -1,0 +1,33 @@
+"""Coins: unspent outputs that the house owns on a chain of inputs and outputs, and which transactions are its own."""
+
+from __future__ import annotations
+
+from strongroom.records.kept import Kept
+
+
+class Coin(Kept, frozen=True, gc=False):
+    """An output of a transaction that one of our keys can spend, by `outpoint` (`txid:index`).
+
+    `position` is that of its address on the network's branch, 0 for the house's own, to which change returns. `units`
+    are the chain's. `payment` is the one that spends it, 0 while nothing does. `height` is its block's; a coin without
+    one is not there: it was never seen, or a reorganisation took it.
+    """
+
+    KEY = 2
+
+    network: int
+    outpoint: str
+    position: int = 0
+    units: int = 0
+    height: int = 0
+    payment: int = 0
+
+
+class Sent(Kept, frozen=True, gc=False):
+    """A transaction that the house has signed, with the payment it is a candidate of: what it pays is no deposit."""
+
+    KEY = 2
+
+    network: int
+    txid: str
+    payment: int = 0
