@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env dev demo test check format bench soak simulate mutants docs lock clean
+.PHONY: help env dev demo test check format bench nodes soak simulate mutants docs lock clean
 
 PYTHON := .venv/bin/python
 
@@ -32,6 +32,9 @@ bench: dev ## Measure our speed beside nginx, pgbench and a FastAPI peer, and pr
 	@scripts/setup-bench.sh
 	@$(PYTHON) bench/run.py $(BENCH)
 
+nodes: ## Install the chain nodes that the tests run into .nodes
+	@scripts/get-nodes.sh
+
 soak: dev ## What is too long for every day: many more examples and every test marked soak
 	@HYPOTHESIS_PROFILE=soak $(PYTHON) -m pytest -m "soak or property or simulation or crash" --timeout 3600 $(TESTS)
 
@@ -47,5 +50,5 @@ docs: dev ## Write docs/reference anew from the code
 lock: dev ## Write the locks anew from pyproject.toml (LOCK=--upgrade moves to the newest versions)
 	@scripts/lock.sh $(LOCK)
 
-clean: ## Remove .venv and every cache
-	@rm -rf .venv .venv-bench .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+clean: ## Remove .venv, .nodes and every cache
+	@rm -rf .venv .venv-bench .nodes .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -20,6 +20,7 @@ from bip_utils import (  # pyright: ignore[reportMissingTypeStubs]
     Bip39SeedGenerator,
     EthAddrEncoder,
     MnemonicChecksumError,
+    P2TRAddrEncoder,
     P2WPKHAddrEncoder,
     XrpAddrEncoder,
 )
@@ -33,6 +34,9 @@ FIRST_TAG: Final = 100_000
 
 MAX_INDEX: Final = 2**31 - 1
 """The largest unhardened child of a key (BIP-32)."""
+
+TAPROOT_PURPOSE: Final = 86
+"""A bitcoin network with this purpose has taproot addresses that a key alone spends (BIP-86)."""
 
 _ACCOUNT_DEPTH: Final = 3
 _DEPOSIT_ACCOUNT: Final = 0
@@ -78,11 +82,16 @@ class Branch:
         return [self.address(index) for index in range(first, first + count)]
 
     def _encode(self, index: int) -> str:
-        public_key = self._key.ChildKey(index).PublicKey().KeyObject()
-        if self.network.bitcoin is not None:
-            return P2WPKHAddrEncoder.EncodeKey(public_key, hrp=self.network.bitcoin.hrp)
-        encoder = EthAddrEncoder if self.network.family is Family.EVM else XrpAddrEncoder
-        return encoder.EncodeKey(public_key)
+        return address_of_key(self.network, self._key.ChildKey(index).PublicKey().RawCompressed().ToBytes())
+
+
+def address_of_key(network: Network, public_key: bytes) -> str:
+    """Return the address of a compressed public key (33 bytes) on a network, in its normal spelling."""
+    if network.bitcoin is not None:
+        encoder = P2TRAddrEncoder if network.purpose == TAPROOT_PURPOSE else P2WPKHAddrEncoder
+        return encoder.EncodeKey(public_key, hrp=network.bitcoin.hrp)
+    encoder = EthAddrEncoder if network.family is Family.EVM else XrpAddrEncoder
+    return encoder.EncodeKey(public_key)
 
 
 def new_mnemonic(entropy: bytes) -> str:
@@ -104,6 +113,20 @@ def account_xpubs(seed: bytes, networks: Iterable[Network]) -> dict[str, str]:
     return {
         network.id: master.DerivePath(_path(network, _DEPOSIT_ACCOUNT)).PublicKey().ToExtended() for network in networks
     }
+
+
+class BranchKeys:
+    """The private keys of one branch of a network's deposit account, those of the addresses that `Branch` derives."""
+
+    def __init__(self, seed: bytes, network: Network, branch: int = 0) -> None:
+        """Derive the branch's own key; the seed is not kept."""
+        master = Bip32Slip10Secp256k1.FromSeed(seed)
+        self._key = master.DerivePath(f"{_path(network, _DEPOSIT_ACCOUNT)}/{branch}")
+
+    def private_key(self, index: int) -> bytes:
+        """Return the private key (32 bytes) of the address at `index` (0 to 2^31 - 1)."""
+        check(0 <= index <= MAX_INDEX, "an address index is an unhardened child's")
+        return self._key.ChildKey(index).PrivateKey().Raw().ToBytes()
 
 
 def hot_key(seed: bytes, network: Network) -> bytes:

@@ -165,10 +165,12 @@ def _eip55(digits: str) -> str:
 
 
 BITCOIN_MAINNET: Final = BitcoinFormat("bc", {0x00: 0x00, 0x05: 0x05})
+BITCOIN_TESTNET: Final = BitcoinFormat("tb", {0x6F: 0x6F, 0xC4: 0xC4})
 BITCOIN_REGTEST: Final = BitcoinFormat("bcrt", {0x6F: 0x6F, 0xC4: 0xC4})
 LITECOIN_MAINNET: Final = BitcoinFormat("ltc", {0x30: 0x30, 0x32: 0x32, 0x05: 0x32})
 """L..., M..., and the older 3..., which is normally spelled M... today."""
 
+LITECOIN_TESTNET: Final = BitcoinFormat("tltc", {0x6F: 0x6F, 0x3A: 0x3A, 0xC4: 0x3A})
 LITECOIN_REGTEST: Final = BitcoinFormat("rltc", {0x6F: 0x6F, 0x3A: 0x3A, 0xC4: 0x3A})
 EVM: Final = EvmFormat()
 RIPPLE: Final = RippleFormat()

@@ -1,0 +1,161 @@
+"""A bad line to a server on loopback: a TCP proxy whose fault can be changed at any time, also for what is open.
+
+async with FaultProxy(node.port) as proxy:
+    proxy.mode = Mode.STALL
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from enum import Enum
+from typing import Any, Final, Self
+
+HOST: Final = "127.0.0.1"
+PIECE_BYTES: Final = 64 * 1024
+MAX_CONNECTIONS: Final = 64
+MAX_STALL_S: Final = 60.0
+"""A stalled connection ends after this time, so that no test waits for ever."""
+
+CONNECT_S: Final = 5.0
+
+
+class Mode(Enum):
+    """What the line does."""
+
+    PASS = "pass"
+    REFUSE = "refuse"
+    """Every connection is closed at once, those that are open too."""
+
+    STALL = "stall"
+    """Connections are accepted, and nothing passes in either direction until the mode changes."""
+
+    SLOW = "slow"
+    """Every piece of at most `slow_bytes` takes `delay_s`."""
+
+    CUT_ANSWER = "cut_answer"
+    """The question passes; when the answer comes, `answer_bytes` of it pass and the connection is cut."""
+
+
+class FaultProxy:
+    """A proxy on `port` to another port of loopback; `mode` says how it fails."""
+
+    def __init__(self, target_port: int) -> None:
+        self.target_port = target_port
+        self.port = 0
+        self.delay_s = 0.05
+        self.slow_bytes = 64
+        self.answer_bytes = 0
+        self.questions_bytes = 0
+        """How much of what was asked has reached the target."""
+
+        self._mode = Mode.PASS
+        self._changed = asyncio.Event()
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    @property
+    def mode(self) -> Mode:
+        """Return what the line does now."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: Mode) -> None:
+        self._mode = mode
+        self._changed.set()
+        self._changed = asyncio.Event()
+        if mode is Mode.REFUSE:
+            self._cut_all()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, HOST, 0, limit=PIECE_BYTES)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop listening and cut every connection; from then on connections are refused by the system itself."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self._cut_all()
+        tasks = list(self._tasks)
+        for task in tasks:
+            _ = task.cancel()
+        _ = await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _cut_all(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._mode is Mode.REFUSE or len(self._tasks) >= MAX_CONNECTIONS:
+            writer.transport.abort()
+            return
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        target: asyncio.StreamWriter | None = None
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                answers, target = await asyncio.open_connection(HOST, self.target_port, limit=PIECE_BYTES)
+            self._writers.add(target)
+            await _first_of(
+                self._pump(reader, target, is_answer=False),
+                self._pump(answers, writer, is_answer=True),
+            )
+        except OSError:
+            # TimeoutError too: a target that is away looks to the client like a line that is cut.
+            pass
+        finally:
+            for end in (writer, target):
+                if end is not None:
+                    end.transport.abort()
+                    self._writers.discard(end)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool) -> None:
+        """Pass pieces on until either end closes or the mode says to cut."""
+        while piece := await reader.read(PIECE_BYTES):
+            await self._wait_while_stalled()
+            if is_answer and self._mode is Mode.CUT_ANSWER:
+                writer.write(piece[: self.answer_bytes])
+                # Closed in order, so that what passed does arrive.
+                writer.close()
+                await writer.wait_closed()
+                return
+            if self._mode is Mode.SLOW:
+                await self._pass_slowly(piece, writer)
+            else:
+                writer.write(piece)
+            if not is_answer:
+                self.questions_bytes += len(piece)
+            await writer.drain()
+
+    async def _wait_while_stalled(self) -> None:
+        async with asyncio.timeout(MAX_STALL_S):
+            while self._mode is Mode.STALL:
+                _ = await self._changed.wait()
+
+    async def _pass_slowly(self, piece: bytes, writer: asyncio.StreamWriter) -> None:
+        for start in range(0, len(piece), self.slow_bytes):
+            if self._mode is Mode.SLOW:
+                await asyncio.sleep(self.delay_s)
+            writer.write(piece[start : start + self.slow_bytes])
+            await writer.drain()
+
+
+async def _first_of(*pumps: Coroutine[Any, Any, None]) -> None:
+    """Run pumps until one of them ends, for whatever reason, and end the others."""
+    tasks = [asyncio.create_task(pump) for pump in pumps]
+    try:
+        _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            _ = task.cancel()
+        _ = await asyncio.gather(*tasks, return_exceptions=True)
