@@ -42,6 +42,8 @@ ensure_system() {
         for program in curl openssl git chromium wrk; do
             command -v "$program" >/dev/null || missing="$missing $program"
         done
+        # The token of the tests in software; its package is named otherwise than its program.
+        command -v softhsm2-util >/dev/null || missing="$missing softhsm2"
         # A browser without any font shows no text.
         [ -d /usr/share/fonts/truetype/dejavu ] || missing="$missing fonts-dejavu-core"
     fi

@@ -83,7 +83,7 @@ class Application:
             self.context.rates = rates
             self._snapshot = next_snapshot(self.store.row(Settings, 0).snapshot, declared)
             _check_master_key(self.context, self.box)
-            self.treasury = Treasury(config.folder, master_key, config.simulation, self._snapshot, self.context)
+            self.treasury = Treasury(config, master_key, self._snapshot, self.context)
         except BaseException:
             self.store.close()
             raise
@@ -119,7 +119,7 @@ class Application:
             await supervisor.stop(but=frozenset({WRITER}))
             self.writer.close()
             await supervisor.join(WRITER, self.config.finish_s)
-            self.treasury.close()
+            await self.treasury.close()
             self.store.close()
 
     def drain(self) -> None:

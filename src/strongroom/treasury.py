@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from strongroom.config.settings import ConfigError, Simulation
+from strongroom.chains import RealChain, check_networks, real_chains
+from strongroom.config.settings import Config, ConfigError, Simulation
+from strongroom.custody.chain import Chain
 from strongroom.custody.derivation import Branch, account_xpubs, new_mnemonic, seed_of
-from strongroom.custody.families import NETWORKS
+from strongroom.custody.families import NETWORKS, Network
 from strongroom.custody.networks.simulated import SimulatedNode
 from strongroom.custody.pool import AddressPools, Source
+from strongroom.custody.remote_signer import RemoteSigner
+from strongroom.custody.rpc import Node
 from strongroom.custody.sender import Sender
-from strongroom.custody.signer import LocalSigner, SealError, open_seed, seal_seed
+from strongroom.custody.signer import LocalSigner, SealError, Signer, open_seed, seal_seed
 from strongroom.custody.watcher import Watcher
+from strongroom.custody.xpubs import XPUBS_FILE, PublicKeys, PublicKeysError, read_public_keys
 from strongroom.engine.supervisor import Supervisor
 from strongroom.files import write_new
 from strongroom.records.addresses import Branch as BranchRow
@@ -29,60 +34,100 @@ _ENTROPY_BYTES: Final = 32
 
 
 class Treasury:
-    """The simulated node, the signer, the pool of addresses, and a watcher and a sender per network.
+    """The nodes, the signer, the pool of addresses, and a watcher and a sender per network.
 
-    Without simulated chains there is no network to serve, and the pool is empty.
+    Networks that the settings name a node for are real, the others simulated. Without any the pool is empty.
     """
 
-    def __init__(
-        self, folder: Path, master_key: bytes, simulation: Simulation, snapshot: Snapshot, context: Context
-    ) -> None:
-        """Open the node's file and the seed. Raises `ConfigError` for networks that cannot be served."""
+    def __init__(self, config: Config, master_key: bytes, snapshot: Snapshot, context: Context) -> None:
+        """Open the simulated node's file, the ways to real nodes, and the keys.
+
+        Raises `ConfigError` for networks that cannot be served, and for keys that are not there.
+        """
+        self._config = config
         self._context = context
         self.node: SimulatedNode | None = None
         self.pools = AddressPools(context, {})
         self.watchers: dict[str, Watcher] = {}
         self.senders: dict[str, Sender] = {}
-        self._signer: LocalSigner | None = None
-        served = _served(snapshot.networks, simulation)
-        context.formats = {network.code: NETWORKS[network.code].format for network in served}
+        self._signer: Signer | None = None
+        self._real = real_chains(config.nodes)
+        self._nodes: list[Node] = []
+        check_networks(snapshot.networks, config.nodes)
+        served = _served(snapshot.networks, self._real, config.simulation)
+        specs = {network.code: self._spec(network.code) for network in served}
+        context.formats = {code: spec.format for code, spec in specs.items()}
         if served:
-            self._open(folder, master_key, simulation, served)
+            self._open(master_key, served, specs)
 
-    def _open(self, folder: Path, master_key: bytes, simulation: Simulation, served: list[NetworkSettings]) -> None:
-        families = [NETWORKS[network.code] for network in served]
-        seed = _seed(folder / SEED_FILE, master_key, self._context, served)
-        pace = simulation.seconds_per_block or None
-        self.node = node = SimulatedNode(folder / CHAINS_FILE, families, self._context.clock, pace)
-        self._signer = signer = LocalSigner(seed, families)
-        xpubs = account_xpubs(seed, families)
-        sources = {
-            network.number: Source(Branch(family, xpubs[network.code]), node.chain(network.code))
-            for network, family in zip(served, families, strict=True)
-        }
-        self.pools = AddressPools(self._context, sources)
+    def is_simulated(self, code: str) -> bool:
+        """Say whether a network is simulated."""
+        return self.node is not None and code not in self._real
+
+    def _spec(self, code: str) -> Network:
+        return self._real[code].spec if code in self._real else NETWORKS[code]
+
+    def _open(self, master_key: bytes, served: list[NetworkSettings], specs: dict[str, Network]) -> None:
+        keys, self._signer = self._keys(master_key, served, specs)
+        simulated = [spec for code, spec in specs.items() if code not in self._real]
+        if simulated:
+            pace = self._config.simulation.seconds_per_block or None
+            path = self._config.folder / CHAINS_FILE
+            self.node = SimulatedNode(path, simulated, self._context.clock, pace)
+        sources: dict[int, Source] = {}
         for network in served:
-            chain = node.chain(network.code)
-            self.watchers[network.code] = Watcher(self._context, chain, network.number)
-            self.senders[network.code] = Sender(self._context, chain, signer, network.number)
+            chain = self._chain(network.code, keys[network.code])
+            sources[network.number] = Source(Branch(specs[network.code], keys[network.code]), chain)
+            self._follow(network, chain, self._signer)
+        self.pools = AddressPools(self._context, sources)
+
+    def _keys(
+        self, master_key: bytes, served: list[NetworkSettings], specs: dict[str, Network]
+    ) -> tuple[dict[str, str], Signer]:
+        """Return the networks' extended public keys, and who signs: the process at the socket, or this one."""
+        if self._config.signer_socket:
+            public = _public_keys(self._config.folder / XPUBS_FILE, specs)
+            signer = RemoteSigner(Path(self._config.signer_socket), public)
+            return {code: public.networks[code].xpub for code in specs}, signer
+        seed = _seed(self._config.folder / SEED_FILE, master_key, self._context, served)
+        schemes = {code: chain.scheme(seed) for code, chain in self._real.items()}
+        return account_xpubs(seed, specs.values()), LocalSigner(seed, specs.values(), schemes)
+
+    def _chain(self, code: str, xpub: str) -> Chain:
+        if code not in self._real:
+            return cast(SimulatedNode, self.node).chain(code)
+        node, chain = self._real[code].open(xpub)
+        self._nodes.append(node)
+        return chain
+
+    def _follow(self, network: NetworkSettings, chain: Chain, signer: Signer) -> None:
+        code, context = network.code, self._context
+        real = self._real.get(code)
+        self.watchers[code] = Watcher(context, chain, network.number, start=real.start if real else 0)
+        self.senders[code] = Sender(context, chain, signer, network.number, terms=real.terms if real else None)
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Register the hot wallets with the node and start every loop."""
-        if self.node is None or self._signer is None:
+        """Register the hot wallets with the simulated node and start every loop."""
+        if self._signer is None:
             return
-        for code in self.watchers:
-            self.node.register(code, await self._signer.public_key(code))
+        if self.node is not None:
+            for code in self.watchers:
+                if code not in self._real:
+                    self.node.register(code, await self._signer.public_key(code))
         supervisor.start("addresses", self.pools.run)
         for code, watcher in self.watchers.items():
             supervisor.start(f"watcher {code}", watcher.run)
         for code, sender in self.senders.items():
             supervisor.start(f"sender {code}", sender.run)
-        supervisor.start("miner", self.node.run)
+        if self.node is not None:
+            supervisor.start("miner", self.node.run)
 
-    def close(self) -> None:
-        """Close the node's file."""
+    async def close(self) -> None:
+        """Close the simulated node's file and the ways to the real ones."""
         if self.node is not None:
             self.node.close()
+        for node in self._nodes:
+            await node.close()
 
     def status(self, now_ms: int) -> dict[str, Any]:
         """Return how each network fares, for the operator."""
@@ -100,21 +145,37 @@ class Treasury:
         }
 
 
-def _served(networks: Iterable[NetworkSettings], simulation: Simulation) -> list[NetworkSettings]:
-    """Return the networks to serve. Raises `ConfigError` for one that this release has no node for."""
+def _public_keys(path: Path, specs: Iterable[str]) -> PublicKeys:
+    """Return the public keys that a vault wrote. Raises `ConfigError` where they lack a network."""
+    try:
+        keys = read_public_keys(path)
+    except (PublicKeysError, OSError) as error:
+        raise ConfigError([f"a signer needs the vault's public keys: {error}"]) from None
+    if missing := [code for code in specs if code not in keys.networks]:
+        raise ConfigError([f"{path} has no public keys for {', '.join(missing)}: make the vault with these settings"])
+    return keys
+
+
+def _served(
+    networks: Iterable[NetworkSettings], real: Mapping[str, RealChain], simulation: Simulation
+) -> list[NetworkSettings]:
+    """Return the networks to serve. Raises `ConfigError` for one that there is no node for, real or simulated."""
     found = list(networks)
+    simulated = [network for network in found if network.code not in real]
     problems = [
-        f"network {network.code} is not among those that can be simulated: {', '.join(NETWORKS)}"
-        for network in found
+        f"network {network.code} has no node ('nodes.{network.code}.url'), and is not among those that can be "
+        f"simulated: {', '.join(NETWORKS)}"
+        for network in simulated
         if network.code not in NETWORKS
     ]
     problems += [
         f"network {network.code} is of the family {NETWORKS[network.code].family.value}, not {network.family}"
-        for network in found
+        for network in simulated
         if network.code in NETWORKS and NETWORKS[network.code].family.value != network.family
     ]
-    if found and not simulation.enabled:
-        problems.append("networks need nodes, and this release has simulated ones only: set 'simulation.enabled'")
+    if simulated and not simulation.enabled:
+        names = ", ".join(network.code for network in simulated)
+        problems.append(f"{names}: without a node ('nodes'), a network must be simulated: set 'simulation.enabled'")
     if problems:
         raise ConfigError(problems)
     return found

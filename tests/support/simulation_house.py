@@ -151,7 +151,7 @@ def _xpubs(seed: bytes, networks: Any) -> Any:
     return _once(("xpubs", seed, *(it.id for it in found)), lambda: _derive(seed, found))
 
 
-def _signer(seed: bytes, networks: Any) -> Any:
+def _signer(seed: bytes, networks: Any, _schemes: Any = None) -> Any:
     found = tuple(networks)
     return _once(("signer", seed, *(it.id for it in found)), lambda: _sign_with(seed, found))
 

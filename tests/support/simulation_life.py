@@ -207,5 +207,6 @@ class Life:
                 task.cancel()
             self._loop.run_until_complete(asyncio.wait(tasks))
         if hasattr(self, "application"):
-            self.application.treasury.close()
+            if (node := self.application.treasury.node) is not None:
+                node.close()
             self.application.store.close()

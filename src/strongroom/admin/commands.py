@@ -152,7 +152,7 @@ async def _pay(house: Application, request: protocol.PayFromFaucet) -> views.Fau
     if units % unit_of(offer, asset):
         raise AdminError(f"the chain keeps {offer.decimals} decimals only")
     network = house.context.catalogue.network(offer.network)
-    to, node = await _address(house, user, asset, offer), _node(house)
+    to, node = await _address(house, user, asset, offer), _node(house, network.code)
     txid = await node.faucet(network.code, to.address, to.tag, offer.token, chain_units(units, offer, asset))
     if request.mine:
         _ = await node.mine(network.code, network.confirmations)
@@ -257,29 +257,32 @@ async def _mine(house: Application, request: protocol.MineBlocks) -> list[views.
     if not 1 <= request.count <= MAX_BLOCKS_AT_ONCE:
         raise AdminError(f"between 1 and {MAX_BLOCKS_AT_ONCE} blocks are mined at once")
     network = _network(house, request.network)
-    blocks = await _node(house).mine(network, request.count)
+    blocks = await _node(house, network).mine(network, request.count)
     return [views.BlockView(network, block.height, block.hash) for block in blocks]
 
 
 async def _reorganise(house: Application, request: protocol.Reorganise) -> list[views.BlockView]:
     network = _network(house, request.network)
-    blocks = await _node(house).reorg(network, request.depth)
+    blocks = await _node(house, network).reorg(network, request.depth)
     return [views.BlockView(network, block.height, block.hash) for block in blocks]
 
 
 async def _fail_next(house: Application, request: protocol.FailNext) -> views.Done:
     network = _network(house, request.network)
     if request.undone:
-        _node(house).undo_next(network)
+        _node(house, network).undo_next(network)
     else:
-        _node(house).fail_next(network)
+        _node(house, network).fail_next(network)
     return views.Done(f"the next payment on {network} will fail")
 
 
-def _node(house: Application) -> SimulatedNode:
-    if house.treasury.node is None:
+def _node(house: Application, network: str) -> SimulatedNode:
+    node = house.treasury.node
+    if node is None:
         raise AdminError("this house has no simulated chains")
-    return house.treasury.node
+    if not house.treasury.is_simulated(network):
+        raise AdminError(f"{network} is a real network")
+    return node
 
 
 def _network(house: Application, name: str) -> str:

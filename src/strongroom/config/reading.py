@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, NamedTuple, cast, get_args, get_origin
 
 import msgspec
 
-from strongroom.config.settings import LOWER, UPPER, Config, ConfigError
+from strongroom.config.settings import LOWER, UPPER, Config, ConfigError, Node
 
 PREFIX: Final = "STRONGROOM_"
 OUTSIDE: Final = frozenset({"STRONGROOM_MASTER_KEY", "STRONGROOM_CONFIG"})
@@ -19,7 +19,7 @@ OUTSIDE: Final = frozenset({"STRONGROOM_MASTER_KEY", "STRONGROOM_CONFIG"})
 
 _NEAR: Final = 0.5
 _MAX_FILE_BYTES: Final = 4 * 1024 * 1024
-_PATHS: Final = ("data", "master_key_file", "admin_socket")
+_PATHS: Final = ("data", "master_key_file", "admin_socket", "signer_socket")
 _PLACE: Final = "<{}>"
 _MANDATORY: Final = "mandatory"
 
@@ -102,11 +102,19 @@ def _placed(config: Config, path: Path | None) -> Config:
     for name in _PATHS:
         if value := getattr(config, name):
             changes[name] = str(base / Path(value).expanduser())
+    if config.nodes:
+        changes["nodes"] = {code: _placed_node(node, base) for code, node in config.nodes.items()}
     if config.rates.table and not config.rates.table_as_of:
         written = datetime.fromtimestamp(path.stat().st_mtime, UTC) if path else datetime.now(UTC)
         as_of = written.isoformat(timespec="seconds")
         changes["rates"] = msgspec.structs.replace(config.rates, table_as_of=as_of)
     return msgspec.structs.replace(config, **changes)
+
+
+def _placed_node(node: Node, base: Path) -> Node:
+    if not node.password_file:
+        return node
+    return msgspec.structs.replace(node, password_file=str(base / Path(node.password_file).expanduser()))
 
 
 def _file_tree(path: Path) -> dict[str, Any]:
@@ -234,6 +242,7 @@ def _walk(kind: Any, at: str) -> Iterator[tuple[str, Field]]:
 _PLACES: Final = {
     "rate_limits": ("tier",),
     "assets": ("asset",),
+    "nodes": ("network",),
     "networks": ("network",),
     "offers": ("asset", "network"),
 }

@@ -93,6 +93,38 @@ class Simulation(msgspec.Struct, frozen=True, kw_only=True):
     ] = 0
 
 
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """The node of a network that is not simulated, and how payments on it are made."""
+
+    url: Annotated[str, Meta(min_length=8, description="Where the node's JSON-RPC is: `http://127.0.0.1:8332`")]
+    chain: Annotated[
+        str,
+        Meta(
+            pattern="^(bitcoin-main|bitcoin-test|bitcoin-regtest|litecoin-main|litecoin-test|litecoin-regtest)$",
+            description="Which chain it is. A node of another one is not followed",
+        ),
+    ]
+    user: Annotated[str, Meta(description="The node's user for JSON-RPC, if it wants one")] = ""
+    password_file: Annotated[
+        str, Meta(description="File with that user's password, mode 0600; relative to the settings file")
+    ] = ""
+    taproot: Annotated[bool, Meta(description="Whether deposit addresses are taproot's (BIP-86); Bitcoin only")] = False
+    start_height: Annotated[
+        int, Meta(ge=-1, description="The first block that is looked at; -1: the newest one at the very first start")
+    ] = -1
+    fee_floor: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Least fee of our payments, in satoshi a virtual byte")
+    ] = 1
+    fee_cap: Annotated[
+        int,
+        Meta(ge=1, le=1_000_000, description="Highest fee of our payments, replacements too, in the same unit"),
+    ] = 300
+    batch: Annotated[int, Meta(ge=1, le=100, description="How many withdrawals at most share a transaction")] = 1
+    redraft_after_s: Annotated[
+        Positive, Meta(description="After so long in no block a payment is offered again for a higher fee, in s")
+    ] = 1_800
+
+
 class Fee(msgspec.Struct, frozen=True, kw_only=True):
     """A fee: max(minimum, amount x rate) + extra + extra_rate x amount, rounded up."""
 
@@ -187,6 +219,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     )
     rates: Annotated[Rates, Meta(description="Prices")] = Rates()
     simulation: Annotated[Simulation, Meta(description="The practice chains")] = Simulation()
+    signer_socket: Annotated[
+        str, Meta(description="Socket of a `strongroom signer`; empty: this process holds the seed and signs itself")
+    ] = ""
+    nodes: Annotated[
+        dict[str, Node],
+        Meta(description="Nodes by their network's id; other networks are simulated", extra={"keys": UPPER}),
+    ] = {}
     assets: Annotated[dict[str, Asset], Meta(description="Assets by code", extra={"keys": UPPER})] = {}
     networks: Annotated[dict[str, Network], Meta(description="Networks by id", extra={"keys": UPPER})] = {}
     offers: Annotated[

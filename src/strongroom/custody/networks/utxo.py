@@ -100,6 +100,7 @@ class UtxoChain:
         self._waiting: dict[str, tuple[Output, ...]] = {}
         self._seen: tuple[Any, ...] = ()
         self._change = 0
+        self._is_known = False
 
     @property
     def network(self) -> str:
@@ -128,14 +129,22 @@ class UtxoChain:
         if "txindex" not in record_of(await self._ask("getindexinfo", "txindex")):
             raise Unreachable("the node runs without an index of transactions (txindex=1)")
 
+    async def _identify(self) -> None:
+        """See once that the node is the one that is meant; another one later shows by its blocks."""
+        if not self._is_known:
+            await self.check_identity()
+            self._is_known = True
+
     # -- blocks
 
     async def tip(self) -> Block:
         """Return the newest block of the best chain."""
+        await self._identify()
         return block_of(await self._ask("getblockheader", await self._ask("getbestblockhash")))
 
     async def block_at(self, height: int) -> Block | None:
         """Return the best chain's block at `height`, or None above its tip."""
+        await self._identify()
         block_hash = await self._find("getblockhash", height)
         return None if block_hash is None else block_of(await self._ask("getblockheader", block_hash))
 

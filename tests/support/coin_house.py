@@ -1,0 +1,120 @@
+"""A whole server on a real node: customers over HTTP, strangers and miners on the node, and the books beside both."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+from strongroom.config.settings import Config, Node, Simulation
+from strongroom.records.chains import Holding
+from strongroom.records.coins import Coin
+from strongroom.records.withdrawals import Payment, PaymentState
+from strongroom.wallet.verification import verify
+from support.nodes import CoinNode
+from support.server import Member, Served, join, served, settings
+
+V3: Final = "/api/v3.2/user/"
+NETWORK: Final = 1
+ASSET: Final = 1
+WAIT_S: Final = 30
+
+
+def coin_settings(folder: Path, node: CoinNode, chain: str, **more: Any) -> Config:
+    """Return the settings of a small house whose one network is that of a node."""
+    declared = Node(url=node.url, chain=chain, start_height=0, **more)
+    return settings(folder, simulation=Simulation(), nodes={"BITCOIN": declared})
+
+
+class CoinHouse:
+    """A served house, and the node that its network is on."""
+
+    def __init__(self, house: Served, node: CoinNode) -> None:
+        self.house = house
+        self.node = node
+        self.store = house.application.store
+
+    async def customer(self, name: str) -> Member:
+        """Open a customer with every permission."""
+        return await join(self.house.application, name)
+
+    async def address(self, member: Member) -> str:
+        """Ask for a deposit address."""
+        answer = await self.house.post(member, f"{V3}wallet/address", {"currency": "BTC"})
+        assert answer.status_code == 200, answer.text
+        return answer.json()[0]["address"]
+
+    async def balance(self, member: Member) -> tuple[Decimal, Decimal]:
+        """Return a customer's total and available balance."""
+        rows = (await self.house.get(member, f"{V3}wallet")).json(parse_float=Decimal)
+        [row] = [row for row in rows if row["currency"] == "BTC"]
+        return Decimal(row["total"]), Decimal(row["available"])
+
+    async def history(self, member: Member) -> list[dict[str, Any]]:
+        """Return a customer's history, the newest first."""
+        return (await self.house.get(member, f"{V3}wallet_history")).json(parse_float=Decimal)
+
+    async def withdraw(self, member: Member, address: str, amount: str) -> str:
+        """Ask for a withdrawal, and return its reference."""
+        body = {"currency": "BTC-BITCOIN", "address": address, "amount": amount, "tag": ""}
+        answer = await self.house.post(member, f"{V3}wallet/withdraw", body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["withdrawId"]
+
+    async def statuses(self, member: Member) -> list[str]:
+        """Return what a customer's history says of each movement, the newest first."""
+        return [row["status"] for row in await self.history(member)]
+
+    async def until(self, holds: Callable[[], Any], what: str) -> None:
+        """Wait for the books to come to something: looked at after every commit, and when the clock says so."""
+        changed = asyncio.Event()
+        self.store.subscribe(lambda _: changed.set())
+        try:
+            async with asyncio.timeout(WAIT_S):
+                while not await holds():
+                    await changed.wait()
+                    changed.clear()
+        except TimeoutError:
+            raise AssertionError(f"never: {what}; {self.house.application.treasury.status(0)}") from None
+
+    async def until_status(self, member: Member, *wanted: str) -> None:
+        """Wait until a customer's history reads so, the newest first."""
+
+        async def reads_so() -> bool:
+            return tuple(await self.statuses(member)) == wanted
+
+        await self.until(reads_so, f"{wanted}")
+
+    async def mine_until_status(self, member: Member, *wanted: str) -> None:
+        """Mine a block whenever the books have worked through the last one, until a history reads so."""
+        async with asyncio.timeout(WAIT_S):
+            while tuple(await self.statuses(member)) != wanted:
+                _ = await self.node.mine(1)
+                await self.worked_through()
+
+    async def worked_through(self) -> None:
+        """Wait until the watcher has worked through all that the node shows."""
+        async with asyncio.timeout(WAIT_S):
+            await self.house.application.treasury.watchers["BITCOIN"].settled()
+
+    def check_books(self) -> None:
+        """See that the books are whole, and that the coins come to what they say the house owns."""
+        assert verify(self.store).findings == []
+        owned = int(self.store.row(Holding, NETWORK, ASSET).chain_units)
+        assert sum(coin.units for coin in self.store.each(Coin) if self._is_owned(coin)) == owned
+
+    def _is_owned(self, coin: Coin) -> bool:
+        spent = bool(coin.payment) and self.store.row(Payment, coin.payment).state == PaymentState.FINAL
+        return bool(coin.height) and not spent
+
+
+@asynccontextmanager
+async def coin_house(config: Config, node: CoinNode) -> AsyncIterator[CoinHouse]:
+    """Serve a house on a node while the block runs; its chain is looked at often."""
+    async with served(config) as house:
+        for watcher in house.application.treasury.watchers.values():
+            watcher._chain._poll_s = 0.05  # pyright: ignore[reportAttributeAccessIssue]
+        yield CoinHouse(house, node)
