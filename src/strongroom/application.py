@@ -177,7 +177,8 @@ class Application:
         self.metrics.collect_with(self._networks)
 
     def _networks(self) -> list[books.Metric]:
-        return books.networks(self.treasury.status(self.clock.now_ms()))
+        fares = books.networks(self.treasury.status(self.clock.now_ms()))
+        return [*fares, *books.unexplained(self.treasury.unexplained)]
 
 
 def _check_master_key(context: Context, box: SecretBox) -> None:

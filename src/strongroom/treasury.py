@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
+import structlog
+
 from strongroom.chains import RealChain, check_networks, real_chains
 from strongroom.config.settings import Config, ConfigError, Simulation
-from strongroom.custody.chain import Chain
+from strongroom.custody.chain import Chain, ChainError
 from strongroom.custody.derivation import Branch, account_xpubs, new_mnemonic, seed_of
 from strongroom.custody.families import NETWORKS, Network
 from strongroom.custody.networks.simulated import SimulatedNode
 from strongroom.custody.pool import AddressPools, Source
+from strongroom.custody.reconciliation import Reconciliation, reconcile
 from strongroom.custody.remote_signer import RemoteSigner
 from strongroom.custody.rpc import Node
 from strongroom.custody.sender import Sender
@@ -30,7 +34,12 @@ CHAINS_FILE: Final = "chains.sqlite"
 STALE_MS: Final = 120_000
 """A network whose latest successful round is older is shown as stale."""
 
+RECONCILE_EVERY_S: Final = 600.0
+"""So often the books are held against the chains."""
+
 _ENTROPY_BYTES: Final = 32
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("treasury")
 
 
 class Treasury:
@@ -53,6 +62,8 @@ class Treasury:
         self._signer: Signer | None = None
         self._real = real_chains(config.nodes)
         self._nodes: list[Node] = []
+        self._sources: dict[int, Source] = {}
+        self.unexplained: dict[tuple[str, str], int] = {}
         check_networks(snapshot.networks, config.nodes)
         served = _served(snapshot.networks, self._real, config.simulation)
         specs = {network.code: self._spec(network.code) for network in served}
@@ -74,7 +85,7 @@ class Treasury:
             pace = self._config.simulation.seconds_per_block or None
             path = self._config.folder / CHAINS_FILE
             self.node = SimulatedNode(path, simulated, self._context.clock, pace)
-        sources: dict[int, Source] = {}
+        sources = self._sources
         for network in served:
             chain = self._chain(network.code, keys[network.code])
             sources[network.number] = Source(Branch(specs[network.code], keys[network.code]), chain)
@@ -119,6 +130,7 @@ class Treasury:
             supervisor.start(f"watcher {code}", watcher.run)
         for code, sender in self.senders.items():
             supervisor.start(f"sender {code}", sender.run)
+        supervisor.start("reconciliation", self._reconcile_again_and_again)
         if self.node is not None:
             supervisor.start("miner", self.node.run)
 
@@ -128,6 +140,26 @@ class Treasury:
             self.node.close()
         for node in self._nodes:
             await node.close()
+
+    async def reconcile(self) -> list[Reconciliation]:
+        """Hold the books against every network's chain. Raises `Unreachable` where one cannot be asked."""
+        found: list[Reconciliation] = []
+        for number, source in self._sources.items():
+            found += await reconcile(self._context, source.chain, number)
+        self.unexplained = {(it.network, it.asset): it.unexplained_units for it in found}
+        return found
+
+    async def _reconcile_again_and_again(self) -> None:
+        while True:
+            await asyncio.sleep(RECONCILE_EVERY_S)
+            try:
+                found = await self.reconcile()
+            except ChainError as problem:
+                log.warning("not_reconciled", problem=str(problem))
+                continue
+            for it in found:
+                if it.unexplained_units:
+                    log.error("books_and_chain_differ", network=it.network, asset=it.asset, units=it.unexplained_units)
 
     def status(self, now_ms: int) -> dict[str, Any]:
         """Return how each network fares, for the operator."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -164,6 +165,15 @@ def test_a_price_that_is_set_is_answered_at_once(demo: Demo, alice: ApiClient) -
     query = {"baseCurrency": "LTC", "quoteCurrency": "USDT", "amount": "1"}
     rate = alice.get(f"{V1}assets/exchangeRate", query).json()["data"]["rate"]
     assert Decimal(rate) == Decimal("79.92")
+
+
+def test_books_and_chains_agree(demo: Demo) -> None:
+    """Every network of the demo is compared, and no difference is without its cause."""
+    ran = invoke("reconcile", "--data", demo.folder, "--json")
+    rows = json.loads(ran.out)
+    assert {row["network"] for row in rows} == {"BITCOIN", "LITECOIN", "ERC20", "RIPPLE"}
+    assert [row for row in rows if row["unexplained"] != "0"] == []
+    assert ran.code == 0
 
 
 def test_the_books_are_whole_beside_the_running_server(demo: Demo) -> None:

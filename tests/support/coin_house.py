@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from strongroom.config.settings import Config, Node, Simulation
+from strongroom.custody.reconciliation import Reconciliation
 from strongroom.records.chains import Holding
 from strongroom.records.coins import Coin
 from strongroom.records.withdrawals import Payment, PaymentState
@@ -99,6 +100,11 @@ class CoinHouse:
         """Wait until the watcher has worked through all that the node shows."""
         async with asyncio.timeout(WAIT_S):
             await self.house.application.treasury.watchers["BITCOIN"].settled()
+
+    async def reconciled(self) -> Reconciliation:
+        """Hold the books against the node, as `strongroom reconcile` does."""
+        [found] = await self.house.application.treasury.reconcile()
+        return found
 
     def check_books(self) -> None:
         """See that the books are whole, and that the coins come to what they say the house owns."""

@@ -89,6 +89,10 @@ class DistantChain:
         """Return what the hot wallet can spend."""
         return await self._through(lambda: self._chain.balance(asset_id))
 
+    async def unspent(self, outpoints: Sequence[str]) -> Collection[str]:
+        """Return those of the outputs that are unspent."""
+        return await self._through(lambda: self._chain.unspent(outpoints))
+
     @property
     def spends_coins(self) -> bool:
         """Tell whether payments spend coins."""

@@ -12,7 +12,7 @@ from strongroom.admin import protocol, views
 from strongroom.admin.prices import set_price
 from strongroom.admin.protocol import AdminError
 from strongroom.application import Application
-from strongroom.custody.chain import Unreachable
+from strongroom.custody.chain import ChainError, Unreachable
 from strongroom.custody.networks.simulated import MAX_BLOCKS_AT_ONCE, SimulatedNode
 from strongroom.engine.command import NOBODY, Command, Guard
 from strongroom.engine.settle import Outcome
@@ -250,6 +250,17 @@ async def _set_rate(house: Application, request: protocol.SetRate) -> views.Rate
     return views.rate_view(set_price(house, request.pair, request.price), house.clock.now_ms())
 
 
+# -- chains
+
+
+async def _reconcile(house: Application, _request: protocol.Reconcile) -> list[views.ReconciliationView]:
+    try:
+        found = await house.treasury.reconcile()
+    except ChainError as problem:
+        raise AdminError(f"not reconciled: {problem}") from None
+    return [views.reconciliation_view(it) for it in found]
+
+
 # -- simulated chains
 
 
@@ -304,6 +315,7 @@ _COMMANDS: Final[dict[type[protocol.Request], Callable[[Application, Any], Await
     protocol.RejectWithdrawal: _reject,
     protocol.ShowRates: _show_rates,
     protocol.SetRate: _set_rate,
+    protocol.Reconcile: _reconcile,
     protocol.MineBlocks: _mine,
     protocol.Reorganise: _reorganise,
     protocol.FailNext: _fail_next,

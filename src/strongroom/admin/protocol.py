@@ -118,6 +118,10 @@ class SetRate(Request, frozen=True, tag="rates set"):
     price: str
 
 
+class Reconcile(Request, frozen=True, tag="reconcile"):
+    """Hold the books against the chains, network by network."""
+
+
 class MineBlocks(Request, frozen=True, tag="chain mine"):
     """Mine blocks on a simulated chain."""
 
@@ -155,6 +159,7 @@ AnyRequest = (
     | RejectWithdrawal
     | ShowRates
     | SetRate
+    | Reconcile
     | MineBlocks
     | Reorganise
     | FailNext

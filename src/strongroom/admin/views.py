@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from strongroom.custody.reconciliation import Reconciliation
 from strongroom.engine.port import Reads
 from strongroom.money import format_amount
 from strongroom.rates.prices import Price
@@ -166,6 +167,31 @@ def withdrawal_view(reads: Reads, catalogue: Catalogue, withdrawal: Withdrawal) 
         WithdrawalState(withdrawal.state).name.lower(),
         moment(withdrawal.requested_ms),
         withdrawal.txid,
+    )
+
+
+class ReconciliationView(msgspec.Struct, frozen=True):
+    """Books and chain of an asset on a network, in the chain's smallest unit; `differences` are chain less books."""
+
+    network: str
+    asset: str
+    height: int
+    books: str
+    chain: str
+    unexplained: str
+    differences: list[str]
+
+
+def reconciliation_view(found: Reconciliation) -> ReconciliationView:
+    """Return a reconciliation as it is shown."""
+    return ReconciliationView(
+        found.network,
+        found.asset,
+        found.height,
+        str(found.books_units),
+        str(found.chain_units),
+        str(found.unexplained_units),
+        [f"{it.units:+}: {it.cause}{'' if it.explained else ' (UNEXPLAINED)'}" for it in found.differences],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -27,9 +28,11 @@ class House:
         self._place = place
         self._as_json = as_json
 
-    def ask(self, request: protocol.Request, alone: protocol.Request | None = None) -> None:
-        """Carry a request out, or `alone` where no server runs and it is given, and show the result."""
-        show(carry_out(self._place, request, alone), as_json=self._as_json)
+    def ask(self, request: protocol.Request, alone: protocol.Request | None = None) -> Any:
+        """Carry a request out, or `alone` where no server runs and it is given; show the result, and return it."""
+        result = carry_out(self._place, request, alone)
+        show(result, as_json=self._as_json)
+        return result
 
 
 def of_house(command: Callable[..., None]) -> Callable[..., None]:
@@ -216,6 +219,17 @@ def withdrawal_approve(house: House, ref: int) -> None:
 def withdrawal_reject(house: House, ref: int) -> None:
     """Turn a withdrawal down: the customer has the money again."""
     house.ask(protocol.RejectWithdrawal(ref))
+
+
+@root.command()
+@of_house
+def reconcile(house: House) -> None:
+    """Hold the books against the chains; exit with 0 only if every difference has its cause.
+
+    Amounts are in each chain's smallest unit.
+    """
+    rows = house.ask(protocol.Reconcile())
+    sys.exit(0 if all(row["unexplained"] == "0" for row in rows) else 1)
 
 
 @root.group()

@@ -151,6 +151,10 @@ class Chain(Protocol):
         """Return what the hot wallet can spend: received in blocks, less what its payments, pending too, take."""
         ...
 
+    async def unspent(self, outpoints: Sequence[str]) -> Collection[str]:
+        """Return those of the outputs (`txid:index`) that the best chain's blocks have and have not spent."""
+        ...
+
     @property
     def spends_coins(self) -> bool:
         """Tell whether payments spend coins, and not a nonce."""

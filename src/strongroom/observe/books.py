@@ -95,6 +95,16 @@ def networks(status: Mapping[str, Mapping[str, Any]]) -> list[Metric]:
     return [up, payments, unbooked]
 
 
+def unexplained(found: Mapping[tuple[str, str], int]) -> list[Metric]:
+    """Return what the newest reconciliation could not explain, by network and asset, in the chain's smallest unit."""
+    metric = gauge(
+        "strongroom_unexplained_units", "What books and chain differ by without a cause", ("network", "asset")
+    )
+    for (network, asset), units in found.items():
+        metric.add_metric([network, asset], units)
+    return [metric]
+
+
 def _shown(units: int, asset: AssetSettings) -> float:
     """Return units as whole coins for a chart; Prometheus knows floats only, and nothing is booked from them."""
     return units / 10**asset.scale

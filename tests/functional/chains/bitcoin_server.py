@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from strongroom.custody.chain import Funds, Payee
+from strongroom.records.coins import Coin
 from support.coin_house import CoinHouse, coin_house, coin_settings
 from support.nodes import FIRST_COINS, Bitcoind
 
@@ -62,6 +64,48 @@ async def test_withdrawals_are_paid_once_and_change_pays_the_next(house: CoinHou
         house.check_books()
     assert await paid_to(house.node, STRANGER) == Decimal("0.75")  # pyright: ignore[reportArgumentType]
     assert await house.balance(alice) == (Decimal("0.25"), Decimal("0.25"))
+
+
+async def test_books_and_chain_agree_at_every_step_of_a_withdrawal(tmp_path: Path, bitcoind: Bitcoind) -> None:
+    """What is mined and not yet final is told as the cause; before and after there is no difference at all."""
+    config = coin_settings(tmp_path, bitcoind, "bitcoin-regtest")
+    async with coin_house(config, bitcoind) as house:
+        alice = await house.customer("alice")
+        await bitcoind.pay(await house.address(alice), "1")
+        await house.until_status(alice, "PROCESSING")
+        await house.mine_until_status(alice, "COMPLETED")
+        found = await house.reconciled()
+        assert (found.books_units, found.chain_units, found.differences) == (100_000_000, 100_000_000, ())
+        await house.withdraw(alice, STRANGER, "0.25")
+        sender = house.house.application.treasury.senders["BITCOIN"]
+        while not await bitcoind.rpc("getrawmempool"):
+            _ = await sender.step()
+        _ = await bitcoind.mine(1)
+        [difference] = (await house.reconciled()).differences
+        assert (difference.units, difference.explained) == (-100_000_000, True)
+        assert "is mined and not final yet" in difference.cause
+        await house.mine_until_status(alice, "COMPLETED", "COMPLETED")
+        found = await house.reconciled()
+        assert (found.books_units, found.differences) == (found.chain_units, ())
+
+
+async def test_a_coin_that_somebody_else_spent_is_unexplained(tmp_path: Path, bitcoind: Bitcoind) -> None:
+    """A key used outside shows in the next comparison, by its outpoint and amount."""
+    config = coin_settings(tmp_path, bitcoind, "bitcoin-regtest")
+    async with coin_house(config, bitcoind) as house:
+        alice = await house.customer("alice")
+        await bitcoind.pay(await house.address(alice), "0.5")
+        await house.until_status(alice, "PROCESSING")
+        await house.mine_until_status(alice, "COMPLETED")
+        treasury = house.house.application.treasury
+        [coin] = house.store.each(Coin)
+        chain, scheme = treasury.watchers["BITCOIN"]._chain, treasury._signer._schemes["BITCOIN"]  # pyright: ignore
+        draft = await chain.draft([Payee(STRANGER, "", "", 10_000_000)], Funds(coins=(coin,)))
+        _ = await bitcoind.rpc("sendrawtransaction", scheme.sign(draft.body).hex())
+        _ = await bitcoind.mine(1)
+        found = await house.reconciled()
+        assert found.unexplained_units == coin.units
+        assert coin.outpoint in found.differences[0].cause
 
 
 async def test_a_deposit_that_the_chain_takes_back_is_credited_again_when_it_is_back(house: CoinHouse) -> None:

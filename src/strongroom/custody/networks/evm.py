@@ -236,6 +236,10 @@ class EvmChain:
         call = {"to": asset_id, "data": _BALANCE_OF + self._hot[2:].lower().rjust(64, "0")}
         return quantity(await self._ask("eth_call", call, "latest"))
 
+    async def unspent(self, outpoints: Sequence[str]) -> Collection[str]:
+        """Return none: a chain of accounts has no coins."""
+        return ()
+
     @property
     def spends_coins(self) -> bool:
         """Payments spend nonces."""

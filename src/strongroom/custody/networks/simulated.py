@@ -264,6 +264,10 @@ class SimulatedChain:
         self._reach()
         return self._spendable(asset_id)
 
+    async def unspent(self, outpoints: Sequence[str]) -> Collection[str]:
+        """Return none: a chain of accounts has no coins."""
+        return ()
+
     @property
     def spends_coins(self) -> bool:
         """Payments spend nonces, on every simulated chain."""

@@ -137,6 +137,19 @@ class UtxoChain:
 
     # -- blocks
 
+    async def unspent(self, outpoints: Sequence[str]) -> Collection[str]:
+        """Return those of the outputs that the best chain's blocks have and have not spent."""
+        found: list[str] = []
+        for first in range(0, len(outpoints), _BATCH):
+            part = outpoints[first : first + _BATCH]
+            questions = [[txid, int(index), False] for txid, _, index in (it.partition(":") for it in part)]
+            try:
+                answers = await self._node.call_all("gettxout", questions)
+            except RpcError as no:
+                raise Unreachable(f"gettxout: {no}") from None
+            found += [outpoint for outpoint, answer in zip(part, answers, strict=True) if answer is not None]
+        return frozenset(found)
+
     async def tip(self) -> Block:
         """Return the newest block of the best chain."""
         await self._identify()

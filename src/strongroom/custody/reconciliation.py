@@ -1,0 +1,154 @@
+"""Reconciliation: what the books say the house owns on a network, held against what the chain says, at one block.
+
+Every difference has a cause that is told, or is unexplained and somebody's work. A payment that the chain has mined and
+the books have not settled yet is a cause; so is, on a chain of accounts, a deposit that waits for its confirmations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Final
+
+import msgspec
+
+from strongroom.custody.chain import Block, Chain, Fate, Unreachable
+from strongroom.records.chains import Holding
+from strongroom.records.coins import Coin
+from strongroom.records.deposits import Deposit, DepositState
+from strongroom.records.settings import OfferSettings
+from strongroom.records.withdrawals import Payment, PaymentState
+from strongroom.wallet.context import Context
+from strongroom.wallet.payments import OPEN_PAYMENTS, outgoing, withdrawals_of
+
+MAX_OPEN: Final = 10_000
+MAX_TRIES: Final = 5
+"""A chain whose tip moves while it is asked is asked again so often."""
+
+_ON_CHAIN: Final = (Fate.MINED, Fate.REVERTED)
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """By how much the chain has more than the books (or less), in the chain's smallest unit, and why."""
+
+    units: int
+    cause: str
+    explained: bool
+
+
+class Reconciliation(msgspec.Struct, frozen=True):
+    """One asset on one network at a block: both totals in the chain's smallest unit, and all that lies between them."""
+
+    network: str
+    asset: str
+    height: int
+    block: str
+    books_units: int
+    chain_units: int
+    differences: tuple[Difference, ...]
+
+    @property
+    def unexplained_units(self) -> int:
+        """The sum of what is unexplained, without signs: 0 only if everything is explained."""
+        return sum(abs(difference.units) for difference in self.differences if not difference.explained)
+
+
+async def reconcile(context: Context, chain: Chain, network: int) -> list[Reconciliation]:
+    """Return a reconciliation for each asset that is offered on a network. Raises `Unreachable`."""
+    for _ in range(MAX_TRIES):
+        tip = await chain.tip()
+        found = [await _reconcile(context, chain, offer, tip) for offer in _offers(context, network)]
+        if (await chain.tip()).hash == tip.hash:
+            return found
+    raise Unreachable("the chain moved while it was compared with the books")
+
+
+def _offers(context: Context, network: int) -> list[OfferSettings]:
+    return [offer for offer in context.catalogue.snapshot.offers if offer.network == network]
+
+
+async def _reconcile(context: Context, chain: Chain, offer: OfferSettings, tip: Block) -> Reconciliation:
+    books = int(context.reads.row(Holding, offer.network, offer.asset).chain_units)
+    open_ones = await _open_payments(context, chain, offer)
+    if chain.spends_coins:
+        units, differences = await _by_coins(context, chain, offer.network, books, {it.ref for it in open_ones})
+    else:
+        units, differences = await _by_account(context, chain, offer, open_ones)
+    rest = units - books - sum(difference.units for difference in differences)
+    if rest:
+        differences.append(Difference(rest, "nothing in the books tells why", explained=False))
+    code, asset = context.catalogue.network(offer.network).code, context.catalogue.assets[offer.asset].code
+    return Reconciliation(code, asset, tip.height, tip.hash, books, units, tuple(differences))
+
+
+class _Underway(msgspec.Struct, frozen=True):
+    """A payment that the books have not settled, and the chain knows."""
+
+    ref: int
+    units: int
+    fee: int
+    reverted: bool
+
+
+async def _open_payments(context: Context, chain: Chain, offer: OfferSettings) -> list[_Underway]:
+    """Return the payments on a network that the books have not settled, as far as the chain has them."""
+    found: list[_Underway] = []
+    for state in OPEN_PAYMENTS:
+        for payment in context.reads.rows(Payment, {"network": offer.network, "state": state}, MAX_OPEN):
+            for txid in payment.candidates:
+                status = await chain.transaction(txid, payment.spends)
+                waiting = status.fate is Fate.MEMPOOL and not chain.spends_coins
+                if status.fate in _ON_CHAIN or waiting:
+                    paid = sum(outgoing(context.catalogue, it).chain_units for it in withdrawals_of(context, payment))
+                    own = payment.asset == offer.asset
+                    fee = 0 if offer.token else status.fee
+                    found.append(_Underway(payment.ref, paid if own else 0, fee, status.fate is Fate.REVERTED))
+    return found
+
+
+async def _by_coins(
+    context: Context, chain: Chain, network: int, books: int, underway: Collection[int]
+) -> tuple[int, list[Difference]]:
+    """Return what of our coins is unspent on the chain, and why some are not."""
+    coins = [coin for coin in context.reads.each(Coin) if coin.network == network and _is_owned(context, coin)]
+    unspent = await chain.unspent([coin.outpoint for coin in coins])
+    differences = [
+        Difference(-coin.units, _why(coin, underway), explained=coin.payment in underway)
+        for coin in coins
+        if coin.outpoint not in unspent
+    ]
+    total = sum(coin.units for coin in coins)
+    if total != books:
+        differences.append(Difference(total - books, "the coins do not come to the books", explained=False))
+    return sum(coin.units for coin in coins if coin.outpoint in unspent), differences
+
+
+def _is_owned(context: Context, coin: Coin) -> bool:
+    """Say whether the books still count a coin: it is in a block, and no final payment has spent it."""
+    spent = bool(coin.payment) and context.reads.row(Payment, coin.payment).state == PaymentState.FINAL
+    return bool(coin.height) and not spent
+
+
+def _why(coin: Coin, underway: Collection[int]) -> str:
+    if coin.payment in underway:
+        return f"payment {coin.payment} is mined and not final yet; it spends {coin.outpoint}"
+    return f"the chain has no unspent {coin.outpoint}"
+
+
+async def _by_account(
+    context: Context, chain: Chain, offer: OfferSettings, underway: Iterable[_Underway]
+) -> tuple[int, list[Difference]]:
+    """Return what the hot wallet has, and what of the difference is under way."""
+    differences = [
+        Difference(
+            -(it.fee if it.reverted else it.units + it.fee), f"payment {it.ref} is not final yet", explained=True
+        )
+        for it in underway
+        if it.units or it.fee
+    ]
+    equal = {"network": offer.network, "state": DepositState.CONFIRMING}
+    differences += [
+        Difference(int(deposit.chain_units), f"deposit {deposit.ref} waits for its confirmations", explained=True)
+        for deposit in context.reads.rows(Deposit, equal, MAX_OPEN)
+        if deposit.asset == offer.asset and deposit.block
+    ]
+    return await chain.balance(offer.token), differences
