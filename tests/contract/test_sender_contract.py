@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from strongroom.custody.chain import Payee
+from strongroom.custody.chain import Funds, Payee, Rejected
 from strongroom.custody.sender import PaymentTerms
 from strongroom.engine.command import NOBODY, Command
 from strongroom.errors import Refused
@@ -17,7 +17,7 @@ from strongroom.ledger.accounts import Purpose, house, omnibus
 from strongroom.records.chains import Holding, Tip
 from strongroom.records.withdrawals import Payment, PaymentState, Reserved, Spent, Withdrawal, WithdrawalState
 from strongroom.wallet.balances import balance_of
-from strongroom.wallet.payments import UnminePayment, next_nonce, outgoing, prepare_reservation, prepare_void
+from strongroom.wallet.payments import Draft, UnminePayment, next_nonce, outgoing, prepare_reservation, prepare_void
 from strongroom.wallet.settlements import prepare_finish
 from strongroom.wallet.withdrawals import withdrawal_confirmations
 from support.paying import COIN, RIPPLE, THEIRS, TODAY, XRP, Payouts, note_tip, paying, until
@@ -154,6 +154,27 @@ async def test_withdrawals_of_several_customers_share_a_transaction(payouts: Pay
     assert payouts.row(withdrawals[0].ref).txid == payouts.row(withdrawals[1].ref).txid != ""
     assert sorted(amount for _, _, amount in await payouts.paid_on()) == [99_999_500, 199_999_500, 299_999_500]
     assert await payouts.agrees_with_node(BITCOIN, BTC)
+    payouts.agree()
+
+
+async def test_one_that_cannot_be_paid_holds_up_no_other_of_its_batch(payouts: Payouts) -> None:
+    """What no transaction can pay is told by itself, and the others of its batch are paid all the same."""
+    await payouts.endow(payouts.bob, BTC, BITCOIN, 5 * COIN)
+    chain, right = payouts.chain(), payouts.chain().draft
+    large = await payouts.withdraw("9")
+
+    async def draft(payees: Sequence[Payee], funds: Funds) -> Draft:
+        if any(payee.amount > 5 * COIN for payee in payees):
+            raise Rejected("too much for one transaction")
+        return await right(payees, funds)
+
+    chain.draft = draft  # pyright: ignore[reportAttributeAccessIssue]
+    small = await payouts.withdraw("2", owner=payouts.bob)
+    sender = payouts.sender(terms=PaymentTerms(batch=3))
+    await payouts.pay(sender, small)
+    assert payouts.row(small.ref).state == WithdrawalState.SETTLED
+    assert payouts.row(large.ref).state == WithdrawalState.APPROVED
+    assert sender.status.stuck == {large.ref: "too much for one transaction"}
     payouts.agree()
 
 

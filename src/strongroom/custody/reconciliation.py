@@ -21,6 +21,7 @@ from strongroom.wallet.context import Context
 from strongroom.wallet.payments import OPEN_PAYMENTS, outgoing, withdrawals_of
 
 MAX_OPEN: Final = 10_000
+MAX_COINS: Final = 1_000_000
 MAX_TRIES: Final = 5
 """A chain whose tip moves while it is asked is asked again so often."""
 
@@ -109,7 +110,7 @@ async def _by_coins(
     context: Context, chain: Chain, network: int, books: int, underway: Collection[int]
 ) -> tuple[int, list[Difference]]:
     """Return what of our coins is unspent on the chain, and why some are not."""
-    coins = [coin for coin in context.reads.each(Coin) if coin.network == network and _is_owned(context, coin)]
+    coins = _owned(context, network)
     unspent = await chain.unspent([coin.outpoint for coin in coins])
     differences = [
         Difference(-coin.units, _why(coin, underway), explained=coin.payment in underway)
@@ -122,10 +123,17 @@ async def _by_coins(
     return sum(coin.units for coin in coins if coin.outpoint in unspent), differences
 
 
-def _is_owned(context: Context, coin: Coin) -> bool:
-    """Say whether the books still count a coin: it is in a block, and no final payment has spent it."""
-    spent = bool(coin.payment) and context.reads.row(Payment, coin.payment).state == PaymentState.FINAL
-    return bool(coin.height) and not spent
+def _owned(context: Context, network: int) -> list[Coin]:
+    """Return the coins that the books count: in a block, free or of a payment that is not final.
+
+    Those that final payments have spent, which become ever more, are not looked at.
+    """
+    reads = context.reads
+    coins = reads.rows(Coin, {"network": network, "payment": 0}, MAX_COINS)
+    for state in (*OPEN_PAYMENTS, PaymentState.VOIDED):
+        for payment in reads.rows(Payment, {"network": network, "state": state}, MAX_OPEN):
+            coins += [reads.row(Coin, network, outpoint) for outpoint in payment.spends]
+    return [coin for coin in coins if coin.height]
 
 
 def _why(coin: Coin, underway: Collection[int]) -> str:

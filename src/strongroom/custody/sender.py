@@ -214,10 +214,20 @@ class Sender:
         return batches
 
     async def _start(self, withdrawals: Sequence[Withdrawal], tip: Block) -> None:
-        """Reserve a payment for withdrawals and take it as far as it goes; one that may not be paid now waits."""
+        """Reserve a payment for withdrawals and take it as far as it goes; one that may not be paid now waits.
+
+        Where they cannot be paid together each is tried alone, so that none waits for another's sake.
+        """
         first, coins = withdrawals[0], self._chain.spends_coins
         payees = [self._payee(withdrawal) for withdrawal in withdrawals]
-        draft = await self._chain.draft(payees, self._funds())
+        try:
+            draft = await self._chain.draft(payees, self._funds())
+        except Rejected:
+            if len(withdrawals) == 1:
+                raise
+            for withdrawal in withdrawals:
+                await self._guarded(withdrawal.ref, self._start([withdrawal], tip))
+            return
         await self._commit("reserve", lambda: prepare_reservation(self._context, withdrawals, draft, coins=coins))
         ref = self._context.reads.row(Withdrawal, first.ref).payment
         if ref:

@@ -218,7 +218,7 @@ class Watcher:
         catalogue, house = self._context.catalogue, house_address(self._context.reads, self._network)
         commands: list[Command] = []
         for output in outputs:
-            if output.ours or self._context.reads.row(Sent, self._network, output.txid).payment:
+            if output.ours:
                 continue
             sighting = self._sighting(catalogue, output, block, shared=output.address == house.address)
             command = sighting and prepare_sighting(self._context, sighting)
@@ -227,10 +227,12 @@ class Watcher:
         await self._do(commands)
 
     def _sighting(self, catalogue: Catalogue, output: Output, block: Block | None, *, shared: bool) -> Sighting | None:
-        """Return what an output is to us; None, and told, for one that reached us and belongs to nobody."""
+        """Return what an output is to us; None for what we paid ourselves, and for what is nobody's, which is told."""
         address = self._context.reads.row(Address, self._network, output.address, output.tag)
         asset = asset_of_token(catalogue, self._network, output.asset_id)
         if not address.ours and not shared:
+            return None
+        if self._context.reads.row(Sent, self._network, output.txid).payment:
             return None
         if not address.given_ms:
             return self._tell("the address is given to nobody" if address.ours else "the tag is nobody's", output)

@@ -32,7 +32,7 @@ from strongroom.wallet.withdrawals import bar_needs, bar_to_paying, release, rel
 OPEN_PAYMENTS: Final = (PaymentState.RESERVED, PaymentState.SIGNED, PaymentState.MINED)
 """The states in which a payment has a step before it."""
 
-MAX_COINS: Final = 500
+MAX_COINS: Final = 5_000
 """So many free coins are looked at for one payment."""
 
 _HOT_WALLET: Final = "hot"
@@ -260,7 +260,7 @@ def next_nonce(context: Context, network: int) -> int:
 
 
 def free_coins(context: Context, network: int) -> list[Coin]:
-    """Return coins that no payment spends, oldest outpoints first, at most 500."""
+    """Return coins that no payment spends, oldest outpoints first, at most 5,000."""
     free = context.reads.rows(Coin, {"network": network, "payment": 0}, MAX_COINS)
     return [coin for coin in free if coin.height]
 
