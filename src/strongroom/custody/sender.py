@@ -122,7 +122,8 @@ class Sender:
         try:
             tip = await self._chain.tip()
             payments = self._open_payments()
-            for payment in payments:
+            # What is on its way is followed first: a signer that is away holds up nothing but what is to be signed.
+            for payment in sorted(payments, key=lambda payment: payment.state, reverse=True):
                 await self._guarded(payment.ref, self._advance(payment, tip))
             approved = self._approved(MAX_OPEN - len(payments))
             for batch in self._batches(approved):

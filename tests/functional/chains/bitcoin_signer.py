@@ -102,3 +102,22 @@ async def test_a_payment_waits_for_the_signer_and_its_cap_is_kept(house: CoinHou
         await house.mine_until_status(alice, "PROCESSING", "COMPLETED", "COMPLETED")
     assert await house.balance(alice) == (Decimal("0.75"), Decimal("0.25"))
     house.check_books()
+
+
+async def test_what_was_signed_is_settled_while_the_signer_is_away(house: CoinHouse, vault: Vault) -> None:
+    """A later withdrawal waits for its signature, and the earlier one gets its confirmations and is done."""
+    alice = await house.customer("alice")
+    address = await house.address(alice)
+    for _ in range(2):
+        await house.node.pay(address, "0.5")
+    await house.until_status(alice, "PROCESSING", "PROCESSING")
+    await house.mine_until_status(alice, "COMPLETED", "COMPLETED")
+    await house.withdraw(alice, STRANGER, "0.1")
+    sender = house.house.application.treasury.senders["BITCOIN"]
+    with vault.signing():
+        async with asyncio.timeout(10):
+            while not await house.node.rpc("getrawmempool"):
+                _ = await sender.step()
+    await house.withdraw(alice, STRANGER, "0.2")
+    await house.mine_until_status(alice, "PROCESSING", "COMPLETED", "COMPLETED", "COMPLETED")
+    house.check_books()
