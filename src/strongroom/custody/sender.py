@@ -324,8 +324,8 @@ class Sender:
 
     async def _mined(self, payment: Payment, txid: str, block: Block, fee: int, tip: Block) -> None:
         """Note the block, and settle once it is buried deep enough."""
-        if (payment.height, payment.txid) != (block.height, txid):
-            command = MinePayment(NOBODY, payment.ref, payment.withdrawals, txid, block.height, str(fee))
+        if (payment.block, payment.txid) != (block.hash, txid):
+            command = MinePayment(NOBODY, payment.ref, payment.withdrawals, txid, block.height, str(fee), block.hash)
             await self._commit("mine", lambda: command)
         if self._is_buried(block, tip):
             change = await self._change(txid, block) if self._chain.spends_coins else None
