@@ -14,7 +14,7 @@ import msgspec
 
 from strongroom.config.settings import Config, ConfigError
 from strongroom.config.settings import Node as NodeSettings
-from strongroom.custody.derivation import TAPROOT_PURPOSE, Branch
+from strongroom.custody.derivation import NO_FINGERPRINT, TAPROOT_PURPOSE, Branch
 from strongroom.custody.families import NATIVE, NETWORKS, Family, Network
 from strongroom.custody.networks.simulated_signing import SimulatedScheme
 from strongroom.custody.networks.utxo import FeePolicy, UtxoChain
@@ -51,16 +51,23 @@ class RealChain(msgspec.Struct, frozen=True):
         """How its payments are made."""
         return PaymentTerms(self.settings.batch, self.settings.redraft_after_s)
 
-    def open(self, xpub: str) -> tuple[Node, UtxoChain]:
+    def open(self, xpub: str, fingerprint: bytes = NO_FINGERPRINT) -> tuple[Node, UtxoChain]:
         """Return the way to its node, and the chain as the node tells it; `xpub` is the deposit account's.
 
-        Raises `ConfigError` for a password file that cannot be used, `ValueError` for what is no xpub.
+        `fingerprint` is the master key's, for signers elsewhere. Raises `ConfigError` for a password file that cannot
+        be used, `ValueError` for what is no xpub.
         """
         node, branch, fees = Node(_url(self.settings)), Branch(self.spec, xpub), self.settings
         fallback = min(max(_FALLBACK_PER_VB, fees.fee_floor), fees.fee_cap)
         policy = FeePolicy(fees.fee_floor * _PER_KVB, fallback * _PER_KVB, fees.fee_cap * _PER_KVB)
         chain = UtxoChain(
-            self.spec, CHAINS[fees.chain], node, lambda position: branch.address(position).address, fees=policy
+            self.spec,
+            CHAINS[fees.chain],
+            node,
+            lambda position: branch.address(position).address,
+            fees=policy,
+            keys=branch,
+            fingerprint=fingerprint,
         )
         return node, chain
 
