@@ -30,12 +30,13 @@ NATIVE_NAME: Final = "native"
 """What a file calls the network's own coin; any other asset has the chain's own name for it."""
 
 _PSBT: Final = b"psbt\xff"
+_MAX_BRACKETS: Final = 1_200
 
-Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
 """A word without anything that a terminal would take for a command."""
 
-Number = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,20}$")]
-Amount = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,80}(\.[0-9]{1,80})?$")]
+Number = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{1,20}\Z")]
+Amount = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{1,80}(\.[0-9]{1,80})?\Z")]
 _File = TypeVar("_File", "Unsigned", "Signed")
 
 
@@ -181,6 +182,9 @@ def _spelled(file: Unsigned | Signed) -> bytes:
 
 def _read(content: bytes, kind: type[_File], what: str) -> _File:
     """Read a file whose layout may be any, but whose fields are each there once and in their order."""
+    # A library that is loaded with us lifts Python's bound on recursion: nesting is bounded here.
+    if content.count(b"[") + content.count(b"{") > _MAX_BRACKETS:
+        raise OfflineError(f"not {what}: it has too many parts")
     try:
         _check_version(msgspec.json.decode(content), what)
         file = msgspec.json.decode(content, type=kind)

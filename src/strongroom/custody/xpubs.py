@@ -36,7 +36,7 @@ class PublicKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     version: int
     networks: dict[str, NetworkKeys]
-    fingerprint: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{8}$")] = NO_FINGERPRINT.hex()
+    fingerprint: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{8}\Z")] = NO_FINGERPRINT.hex()
 
     def hot(self, network: str) -> bytes:
         """Return the hot wallet's compressed public key (33 bytes). Raises `PublicKeysError`."""
