@@ -19,7 +19,7 @@ from coincurve import PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strongroom.custody.chain import Rejected
+from strongroom.custody.chain import Candidate, Rejected
 from strongroom.custody.derivation import BranchKeys, master_fingerprint
 from strongroom.custody.families import BITCOIN, LITECOIN, Network
 from strongroom.custody.networks import psbt
@@ -69,7 +69,7 @@ class Cold(NamedTuple):
         raw = transactions.encode(body or self.body)
         return UtxoScheme(SEED, self.network, self.parameters).sign(raw)
 
-    def taken(self, text: str) -> tuple[str, bytes]:
+    def taken(self, text: str) -> Candidate:
         return signed_psbt(self.raw, text, self.parameters.format)
 
     def refused(self, text: str, reason: str) -> None:
@@ -156,9 +156,7 @@ def test_a_signed_transaction_becomes_the_candidate(cold: Cold) -> None:
     signed = cold.signed()
     txid = Tx.parse(signed).id.hex()
     for text in (signed.hex(), signed.hex().upper(), f"\n {signed.hex()[:99]} {signed.hex()[99:]}\r\n"):
-        assert cold.taken(text) == signed_psbt(cold.raw, signed.hex(), cold.parameters.format)
-    candidate = signed_psbt(cold.raw, signed.hex(), cold.parameters.format)
-    assert (candidate.txid, candidate.blob) == (txid, signed)
+        assert cold.taken(text) == Candidate(txid, signed)
 
 
 @pytest.mark.parametrize("final", [False, True], ids=["signed", "finalised"])
@@ -167,7 +165,7 @@ def test_a_signed_psbt_becomes_the_same_candidate(cold: Cold, final: bool) -> No
     text = cold.filled(cold.psbt(), cold.stacks(), final=final)
     wrapped = "\n".join(text[at : at + 64] for at in range(0, len(text), 64))
     for each in (text, wrapped):
-        assert signed_psbt(cold.raw, each, cold.parameters.format).blob == cold.signed()
+        assert cold.taken(each).blob == cold.signed()
 
 
 def test_fields_of_other_wallets_are_passed_over(cold: Cold) -> None:
@@ -177,7 +175,7 @@ def test_fields_of_other_wallets_are_passed_over(cold: Cold) -> None:
     maps[1][b"\x00"] = b"a whole transaction"
     if not cold.is_taproot:
         maps[1][b"\x02" + cold.key(9).public_key.format()] = b"somebody else's"
-    assert signed_psbt(cold.raw, psbt.encode(maps), cold.parameters.format).blob == cold.signed()
+    assert cold.taken(psbt.encode(maps)).blob == cold.signed()
 
 
 def other_amount(body: Body) -> Body:
@@ -305,10 +303,8 @@ def test_a_taproot_signature_may_say_that_it_commits_to_all() -> None:
     cold = cold_of(TAPROOT, BITCOIN_CHAIN)
     stacks = [cold.signature(unsigned(cold), index, sig_hash.ALL) for index in range(3)]
     text = with_witnesses(unsigned(cold), stacks)
-    assert signed_psbt(cold.raw, text, cold.parameters.format).blob.hex() == text
-    assert (
-        signed_psbt(cold.raw, cold.filled(cold.psbt(), stacks, final=False), cold.parameters.format).blob.hex() == text
-    )
+    assert cold.taken(text).blob.hex() == text
+    assert cold.taken(cold.filled(cold.psbt(), stacks, final=False)).blob.hex() == text
     good = cold.stacks()
     for wrong in (good[0][0] + b"\x01", good[0][0] + b"\x00", good[0][0][:-1], b"", good[0][0] + b"\x01\x01"):
         with pytest.raises(Rejected, match="input 0"):
@@ -346,7 +342,7 @@ def test_a_coin_whose_amount_was_changed_is_refused(cold: Cold) -> None:
     maps[2][b"\x01"] = TxOut(coin.value - 1, coin.script_pub_key).serialize()
     cold.refused(psbt.encode(maps), "input 1 is said to be another coin")
     del maps[2][b"\x01"]
-    assert signed_psbt(cold.raw, psbt.encode(maps), cold.parameters.format).blob == cold.signed()
+    assert cold.taken(psbt.encode(maps)).blob == cold.signed()
 
 
 def test_a_signature_over_a_wrong_amount_is_refused() -> None:

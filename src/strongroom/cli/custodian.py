@@ -213,6 +213,8 @@ def vault_sign(file: Path, data: Path, config: Path | None, yes: bool, opening: 
         target = file.with_name(f"{file.name}.signed")
         if target.exists():
             fail(f"{target} is there already, and nothing is overwritten")
+        if config is None:
+            click.echo("without --config, all networks are taken for simulated ones", err=True)
         payment = offline.decode(_read_bytes(file, offline.MAX_FILE_BYTES))
         network, scheme = _signing_of(payment.network, data, _settings(config), opening)
         _show_payment(offline.checked(payment, network, scheme))
@@ -238,11 +240,8 @@ def _show_payment(payment: Unsigned) -> None:
     for paid in payment.pays:
         print(f"to       {paid.to}" + (f" with the tag {paid.tag}" if paid.tag else ""))
         print(f"amount   {paid.amount} {paid.asset}")
-    print(
-        f"fee      {payment.fee} native at most",
-        f"as the file says: payment {payment.payment} ({payment.kind})",
-        sep="\n",
-    )
+    print(f"fee      {payment.fee} native at most")
+    print(f"as the file says: payment {payment.payment} ({payment.kind})")
 
 
 @root.command()
