@@ -12,7 +12,14 @@ import structlog
 from strongroom.chains import RealChain, check_networks, real_chains
 from strongroom.config.settings import Config, ConfigError, Simulation
 from strongroom.custody.chain import Chain, ChainError
-from strongroom.custody.derivation import Branch, account_xpubs, new_mnemonic, seed_of
+from strongroom.custody.derivation import (
+    NO_FINGERPRINT,
+    Branch,
+    account_xpubs,
+    master_fingerprint,
+    new_mnemonic,
+    seed_of,
+)
 from strongroom.custody.families import NETWORKS, Network
 from strongroom.custody.keeper import Keeper
 from strongroom.custody.networks.simulated import SimulatedNode
@@ -65,6 +72,7 @@ class Treasury:
         self._signer: Signer | None = None
         self._real = real_chains(config)
         self._nodes: list[Node] = []
+        self._fingerprint = NO_FINGERPRINT
         self._sources: dict[int, Source] = {}
         self.unexplained: dict[tuple[str, str], int] = {}
         self._catalogue = Catalogue(snapshot)
@@ -103,8 +111,10 @@ class Treasury:
         if self._config.signer_socket:
             public = _public_keys(self._config.folder / XPUBS_FILE, specs)
             signer = RemoteSigner(Path(self._config.signer_socket), public)
+            self._fingerprint = bytes.fromhex(public.fingerprint)
             return {code: public.networks[code].xpub for code in specs}, signer
         seed = _seed(self._config.folder / SEED_FILE, master_key, self._context, served)
+        self._fingerprint = master_fingerprint(seed)
         schemes = {code: chain.scheme(seed) for code, chain in self._real.items()}
         return account_xpubs(seed, specs.values()), LocalSigner(seed, specs.values(), schemes)
 
@@ -113,7 +123,7 @@ class Treasury:
             return cast(SimulatedNode, self.node).chain(network.code)
         offers = self._catalogue.snapshot.offers
         tokens = [offer.token for offer in offers if offer.network == network.number and offer.token]
-        node, chain = self._real[network.code].open(xpub, tokens)
+        node, chain = self._real[network.code].open(xpub, tokens, self._fingerprint)
         self._nodes.append(node)
         return chain
 
