@@ -78,7 +78,7 @@ class Treasury:
         self._catalogue = Catalogue(snapshot)
         check_networks(snapshot.networks, config.nodes)
         served = _served(snapshot.networks, self._real, config.simulation)
-        specs = {network.code: self._spec(network.code) for network in served}
+        specs = {network.code: self.spec(network.code) for network in served}
         context.formats = {code: spec.format for code, spec in specs.items()}
         if served:
             self._open(master_key, served, specs)
@@ -87,7 +87,8 @@ class Treasury:
         """Say whether a network is simulated."""
         return self.node is not None and code not in self._real
 
-    def _spec(self, code: str) -> Network:
+    def spec(self, code: str) -> Network:
+        """Return how a network is spelled and derived."""
         return self._real[code].spec if code in self._real else NETWORKS[code]
 
     def _open(self, master_key: bytes, served: list[NetworkSettings], specs: dict[str, Network]) -> None:
