@@ -16,6 +16,7 @@ from strongroom.config.settings import Config, ConfigError
 from strongroom.config.settings import Node as NodeSettings
 from strongroom.custody.derivation import TAPROOT_PURPOSE, Branch
 from strongroom.custody.families import NATIVE, NETWORKS, Family, Network
+from strongroom.custody.freshness import FreshnessTerms
 from strongroom.custody.networks.simulated_signing import SimulatedScheme
 from strongroom.custody.networks.utxo import FeePolicy, UtxoChain
 from strongroom.custody.networks.utxo_parameters import CHAINS
@@ -51,12 +52,21 @@ class RealChain(msgspec.Struct, frozen=True):
         """How its payments are made."""
         return PaymentTerms(self.settings.batch, self.settings.redraft_after_s)
 
+    @property
+    def freshness(self) -> FreshnessTerms:
+        """When it is stale, and when no deposits are offered on it any more."""
+        return FreshnessTerms(self.settings.stale_after_s, self.settings.suspend_deposits_after_s)
+
     def open(self, xpub: str) -> tuple[Node, UtxoChain]:
         """Return the way to its node, and the chain as the node tells it; `xpub` is the deposit account's.
 
         Raises `ConfigError` for a password file that cannot be used, `ValueError` for what is no xpub.
         """
-        node, branch, fees = Node(_url(self.settings)), Branch(self.spec, xpub), self.settings
+        node, branch, fees = (
+            Node(_url(self.settings), self.settings.answer_within_s),
+            Branch(self.spec, xpub),
+            self.settings,
+        )
         fallback = min(max(_FALLBACK_PER_VB, fees.fee_floor), fees.fee_cap)
         policy = FeePolicy(fees.fee_floor * _PER_KVB, fallback * _PER_KVB, fees.fee_cap * _PER_KVB)
         chain = UtxoChain(
@@ -77,6 +87,8 @@ def real_chains(nodes: Mapping[str, NodeSettings]) -> dict[str, RealChain]:
                  if not node.url.startswith(("http://", "https://"))]  # fmt: skip
     problems += [f"setting 'nodes.{code}.taproot' is for Bitcoin only" for code, node in nodes.items()
                  if node.taproot and node.chain.startswith(_LITECOIN)]  # fmt: skip
+    problems += [f"setting 'nodes.{code}.suspend_deposits_after_s' is below its stale_after_s"
+                 for code, node in nodes.items() if node.suspend_deposits_after_s < node.stale_after_s]  # fmt: skip
     if problems:
         raise ConfigError(problems)
     return {code: RealChain(_spec(code, node), node) for code, node in nodes.items()}

@@ -26,7 +26,7 @@ WAIT_S: Final = 30
 
 def coin_settings(folder: Path, node: CoinNode, chain: str, **more: Any) -> Config:
     """Return the settings of a small house whose one network is that of a node."""
-    declared = Node(url=node.url, chain=chain, start_height=0, **more)
+    declared = Node(**{"url": node.url, "chain": chain, "start_height": 0, **more})
     return settings(folder, simulation=Simulation(), nodes={"BITCOIN": declared})
 
 
@@ -79,7 +79,7 @@ class CoinHouse:
                     await changed.wait()
                     changed.clear()
         except TimeoutError:
-            raise AssertionError(f"never: {what}; {self.house.application.treasury.status(0)}") from None
+            raise AssertionError(f"never: {what}; {self.house.application.treasury.status()}") from None
 
     async def until_status(self, member: Member, *wanted: str) -> None:
         """Wait until a customer's history reads so, the newest first."""

@@ -211,7 +211,11 @@ class CoinNode(Process):
     @property
     def url(self) -> str:
         """Return the node's address with user and password, which is that of no wallet."""
-        return f"http://{self.user}:{self.password}@{HOST}:{self.port}"
+        return self.url_at(self.port)
+
+    def url_at(self, port: int) -> str:
+        """Return the same address at another port, that of a line to the node."""
+        return f"http://{self.user}:{self.password}@{HOST}:{port}"
 
     @property
     def peer_address(self) -> str:
@@ -281,6 +285,12 @@ class CoinNode(Process):
     async def invalidate(self, block_hash: str) -> None:
         """Take a block and all above it off the chain; their transactions wait again. Mine one more to replace them."""
         await self.rpc("invalidateblock", block_hash)
+
+    async def copy_login(self, other: CoinNode) -> None:
+        """Take another node's user and password, so that this one can stand in for it; it is started anew."""
+        await self.stop()
+        self.user, self.password = other.user, other.password
+        await self.start()
 
     async def connect(self, other: CoinNode) -> None:
         """Connect to another node, and return once both know; the longer chain wins on both a moment later."""

@@ -47,10 +47,12 @@ from strongroom.wallet.tips import PassedBlock, passed_block, prepare_tip
 BLOCKS_AT_ONCE: Final = 50
 """So many blocks are worked through before the tip advances over them and deposits are credited."""
 
+IDLE_S: Final = 30.0
+"""Without any news there is a round so often, so that a network that is quiet is not taken for one that is away."""
+
 UNKNOWN_GRACE_MS: Final = 3_600_000
 """A deposit whose transaction the node does not know is dropped this long after it was first seen."""
 
-_IDLE_S: Final = 30.0
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 5.0
 _AT_ONCE: Final = 100
@@ -58,6 +60,10 @@ _MAX_OPEN: Final = 10_000
 _MAX_REPORTED: Final = 10_000
 
 log = structlog.get_logger("watcher")
+
+
+class NodeBehind(ChainError):
+    """The node has the books' chain, but not its newest blocks yet: nothing is taken back for that."""
 
 
 class OtherChain(ChainError):
@@ -96,14 +102,23 @@ class Watcher:
     """
 
     def __init__(
-        self, context: Context, chain: Chain, network: int, *, start: int | None = 0, report: Report = _no_report
+        self,
+        context: Context,
+        chain: Chain,
+        network: int,
+        *,
+        start: int | None = 0,
+        report: Report = _no_report,
+        idle_s: float = IDLE_S,
     ) -> None:
+        """Without any news there is a round every `idle_s` seconds."""
         self.status = NetworkStatus(chain.network)
         self._context = context
         self._chain = chain
         self._network = network
         self._start = start
         self._report = report
+        self._idle_s = idle_s
         self._reported: dict[tuple[str, int], None] = {}
         self._finished: int | None = None
         self._round_ended = asyncio.Event()
@@ -118,7 +133,7 @@ class Watcher:
                 self._round_ended.set()
                 self._round_ended = asyncio.Event()
                 pause_s = _FIRST_PAUSE_S
-                _ = await self._chain.wait_change(seen, _IDLE_S)
+                _ = await self._chain.wait_change(seen, self._idle_s)
             else:
                 await asyncio.sleep(_FIRST_PAUSE_S)
                 _ = await self._chain.wait_change(seen, pause_s)
@@ -146,6 +161,7 @@ class Watcher:
 
     async def go_round(self) -> None:
         """Make the books agree with the chain. Raises `ChainError`, `Refused` UNAVAILABLE, `InvariantBroken`."""
+        await self._chain.check_identity()
         await self._leave_orphans()
         while await self._pass_blocks():
             await self._credit()
@@ -161,6 +177,7 @@ class Watcher:
         tip = self._context.reads.row(Tip, self._network)
         if not tip.block:
             return
+        await self._check_not_behind(tip)
         orphans: list[str] = []
         height, ours = tip.height, tip.block
         while not await self._is_at(height, ours):
@@ -174,6 +191,19 @@ class Watcher:
             for orphan in orphans:
                 await self._take_back(orphan)
             await self._do([prepare_tip(self._network, tip.block, [PassedBlock(height, ours)])])
+
+    async def _check_not_behind(self, tip: Tip) -> None:
+        """Raise `NodeBehind` if the node's chain ends below the books' tip and on the way to it.
+
+        A node that was replaced, or has lost its newest blocks, looks like that until it has them (again). What is
+        another chain has another block somewhere.
+        """
+        newest = await self._chain.tip()
+        if newest.height >= tip.height:
+            return
+        passed = passed_block(self._context.reads, self._network, newest.height)
+        if passed == newest.hash or not passed:
+            raise NodeBehind(f"the node's newest block is {newest.height}, the books have worked through {tip.height}")
 
     async def _take_back(self, orphan: str) -> None:
         """Take every deposit out of a block."""

@@ -58,6 +58,9 @@ MAX_NEW: Final = 5_000
 POLL_S: Final = 0.5
 """The node is asked so often whether anything changed."""
 
+MAX_BEHIND: Final = 5
+"""A node may lack so many blocks whose headers it has: new blocks take a moment to arrive."""
+
 _BATCH: Final = 100
 _NOT_FOUND: Final = (-5, -8)
 _FEE_BLOCKS: Final = 6
@@ -119,6 +122,7 @@ class UtxoChain:
 
     async def check_identity(self) -> None:
         """Raise `Unreachable` unless the node follows this chain, is up to date and indexes transactions."""
+        self._is_known = False
         told = await self._ask("getblockchaininfo")
         name = field_of(told, "chain")
         first = await self._ask("getblockhash", 0)
@@ -126,14 +130,19 @@ class UtxoChain:
             raise Unreachable(f"the node follows another chain ({name}) than {self._parameters.name}")
         if field_of(told, "initialblockdownload") and not self._parameters.practice:
             raise Unreachable("the node is still loading the chain")
+        blocks, headers = whole_of(told, "blocks"), whole_of(told, "headers")
+        if headers - blocks > MAX_BEHIND:
+            raise Unreachable(f"the node is behind: it has {blocks} blocks of {headers}")
+        if field_of(told, "pruned"):
+            raise Unreachable("the node is pruned: it throws blocks away, and can have no index of transactions")
         if "txindex" not in record_of(await self._ask("getindexinfo", "txindex")):
             raise Unreachable("the node runs without an index of transactions (txindex=1)")
+        self._is_known = True
 
     async def _identify(self) -> None:
-        """See once that the node is the one that is meant; another one later shows by its blocks."""
+        """See that the node is the one that is meant, unless that is known."""
         if not self._is_known:
             await self.check_identity()
-            self._is_known = True
 
     # -- blocks
 
