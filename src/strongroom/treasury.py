@@ -15,6 +15,7 @@ from strongroom.custody.chain import Chain, ChainError
 from strongroom.custody.derivation import Branch, account_xpubs, new_mnemonic, seed_of
 from strongroom.custody.families import NETWORKS, Network
 from strongroom.custody.freshness import Freshness, FreshnessTerms
+from strongroom.custody.giving_up import give_up
 from strongroom.custody.networks.simulated import SimulatedNode
 from strongroom.custody.pool import AddressPools, Source
 from strongroom.custody.reconciliation import Reconciliation, reconcile
@@ -28,6 +29,7 @@ from strongroom.engine.supervisor import Supervisor
 from strongroom.files import write_new
 from strongroom.records.addresses import Branch as BranchRow
 from strongroom.records.settings import NetworkSettings, Snapshot
+from strongroom.records.withdrawals import Payment
 from strongroom.wallet.context import Context
 
 SEED_FILE: Final = "seed.sealed"
@@ -144,6 +146,10 @@ class Treasury:
         for node in self._nodes:
             await node.close()
 
+    async def give_up(self, payment: Payment) -> None:
+        """Fail a payment whose coin is gone for good. Raises `Refused` PARAMETER_INVALID, `Unreachable`."""
+        await give_up(self._context, self._sources[payment.network].chain, payment)
+
     async def reconcile(self) -> list[Reconciliation]:
         """Hold the books against every network's chain. Raises `Unreachable` where one cannot be asked."""
         found: list[Reconciliation] = []
@@ -180,6 +186,7 @@ class Treasury:
             "open_payments": sender.open_payments,
             "stuck_payments": len(sender.stuck),
             "unbooked": watcher.status.unbooked,
+            "reversed_deposits": watcher.status.reversed,
         }
 
 

@@ -11,8 +11,10 @@ from typing import Any, Final
 
 from strongroom.config.settings import Config, Node, Simulation
 from strongroom.custody.reconciliation import Reconciliation
+from strongroom.ledger.accounts import owed
 from strongroom.records.chains import Holding
 from strongroom.records.coins import Coin
+from strongroom.records.heads import Head
 from strongroom.records.withdrawals import Payment, PaymentState
 from strongroom.wallet.verification import verify
 from support.nodes import CoinNode
@@ -105,6 +107,10 @@ class CoinHouse:
         """Hold the books against the node, as `strongroom reconcile` does."""
         [found] = await self.house.application.treasury.reconcile()
         return found
+
+    def owes(self, owner: int) -> int:
+        """Return how many units a customer owes the house after reorganisations."""
+        return -self.store.row(Head, owed(owner, ASSET).pack()).after
 
     def check_books(self) -> None:
         """See that the books are whole, and that the coins come to what they say the house owns."""

@@ -278,6 +278,18 @@ class CoinNode(Process):
         """Let the stranger pay an amount such as "0.5", and return the txid; it waits to be mined."""
         return await self.stranger("sendtoaddress", address, amount_text)
 
+    async def rival_of(self, txid: str) -> str:
+        """Return a raw transaction that spends elsewhere what a transaction of the stranger's spends."""
+        spent: list[dict[str, Any]] = []
+        for source in (await self.rpc("getrawtransaction", txid, 1))["vin"]:
+            made = (await self.rpc("getrawtransaction", source["txid"], 1))["vout"][source["vout"]]
+            place = {"txid": source["txid"], "vout": source["vout"]}
+            spent.append({**place, "scriptPubKey": made["scriptPubKey"]["hex"], "amount": made["value"]})
+        amount = sum((it["amount"] for it in spent), Decimal(0)) - Decimal("0.0005")
+        inputs = [{"txid": it["txid"], "vout": it["vout"]} for it in spent]
+        raw = await self.rpc("createrawtransaction", inputs, {await self.stranger("getnewaddress"): amount})
+        return (await self.stranger("signrawtransactionwithwallet", raw, spent))["hex"]
+
     async def balance(self) -> Decimal:
         """Return what the stranger can spend."""
         return await self.stranger("getbalance")

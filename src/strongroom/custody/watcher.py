@@ -23,10 +23,12 @@ import structlog
 from strongroom.custody.chain import Block, Chain, ChainError, Fate, Output, TransactionStatus
 from strongroom.engine.command import Command
 from strongroom.errors import InvariantBroken, Refused
+from strongroom.ledger.accounts import owed
 from strongroom.records.addresses import Address
 from strongroom.records.chains import Tip
 from strongroom.records.coins import Sent
 from strongroom.records.deposits import Deposit, DepositState
+from strongroom.records.heads import Head
 from strongroom.wallet.addresses import house_address
 from strongroom.wallet.catalogue import Catalogue
 from strongroom.wallet.context import Context
@@ -77,7 +79,8 @@ class _Behind(Exception):
 class NetworkStatus(msgspec.Struct):
     """How a network's watcher fares: `error` is empty when its latest round succeeded; times in Unix milliseconds.
 
-    `unbooked` counts outputs that reached an address of ours and could not be booked for anybody.
+    `unbooked` counts outputs that reached an address of ours and could not be booked for anybody, `reversed` booked
+    deposits that the chain took back.
     """
 
     network: str
@@ -85,6 +88,7 @@ class NetworkStatus(msgspec.Struct):
     height: int = 0
     error: str = ""
     unbooked: int = 0
+    reversed: int = 0
 
 
 Report = Callable[[str, Output], None]
@@ -213,6 +217,19 @@ class Watcher:
             await self._do(
                 [prepare_reversal(it, coin=coin) if it.state in CREDITED else prepare_placing(it) for it in found]
             )
+            for deposit in found:
+                if deposit.state in CREDITED:
+                    self._tell_reversal(deposit)
+
+    def _tell_reversal(self, deposit: Deposit) -> None:
+        """Count and log a booked deposit that was taken back, and whether its owner owes the house now."""
+        self.status.reversed += 1
+        owes = -self._context.reads.row(Head, owed(deposit.owner, deposit.asset).pack()).after if deposit.owner else 0
+        told = {"network": self.status.network, "ref": deposit.ref, "owner": deposit.owner, "units": deposit.amount}
+        if owes:
+            log.error("deposit_reversed", **told, owes=owes)
+        else:
+            log.warning("deposit_reversed", **told)
 
     # -- blocks
 

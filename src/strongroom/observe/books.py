@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from prometheus_client.core import Metric
+from prometheus_client.core import CounterMetricFamily, Metric
 
 from strongroom.engine.port import Reads
 from strongroom.ledger.accounts import Account, Purpose
@@ -92,6 +92,9 @@ def networks(status: Mapping[str, Mapping[str, Any]]) -> list[Metric]:
         "strongroom_payments", "Payments under way, and those of them that are stuck", ("network", "state")
     )
     unbooked = gauge("strongroom_unbooked_outputs", "Arrivals that could not be booked for anybody", ("network",))
+    reversals = CounterMetricFamily(
+        "strongroom_deposits_reversed", "Booked deposits that a chain took back", labels=("network",)
+    )
     for network, told in status.items():
         up.add_metric([network], int(not told["stale"] and not told["watcher"]))
         stale.add_metric([network], int(told["stale"]))
@@ -100,7 +103,8 @@ def networks(status: Mapping[str, Mapping[str, Any]]) -> list[Metric]:
         payments.add_metric([network, "open"], told["open_payments"])
         payments.add_metric([network, "stuck"], told["stuck_payments"])
         unbooked.add_metric([network], told["unbooked"])
-    return [up, stale, suspended, age, payments, unbooked]
+        reversals.add_metric([network], told["reversed_deposits"])
+    return [up, stale, suspended, age, payments, unbooked, reversals]
 
 
 def unexplained(found: Mapping[tuple[str, str], int]) -> list[Metric]:

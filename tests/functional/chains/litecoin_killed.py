@@ -1,4 +1,4 @@
-"""Servers that are killed while they pay on a Litecoin node: each withdrawal is paid once, and books and chain agree."""
+"""Servers that are killed while they pay on a Litecoin node: each withdrawal is paid once, and the books are right."""
 
 from __future__ import annotations
 
