@@ -68,10 +68,10 @@ class CoinChaos:
         acts = [
             (6, self.pay),
             (6, self.withdraw),
-            (5, self.mine),
-            (3, self.catch_up),
+            (8, self.mine),
+            (4, self.catch_up),
             (2, self.reorganise),
-            (5, self.undo_a_payment),
+            (3, self.undo_a_payment),
             (1, self.change_branches),
             (1, self.kill),
         ]
@@ -89,7 +89,7 @@ class CoinChaos:
     async def pay(self) -> None:
         """Pay one address or several at once."""
         chosen = [self.chance.choice(list(self.addresses)) for _ in range(self.chance.randint(1, 3))]
-        outputs = {address: Decimal(self._amount(UNITS // 10)[0]) for address in chosen}
+        outputs = {address: Decimal(self._amount(UNITS // 4)[0]) for address in chosen}
         self._fresh.append(await self.node.stranger("sendmany", "", outputs))
         self.done["paid"] += 1
 
@@ -176,7 +176,7 @@ class CoinChaos:
     async def withdraw(self) -> None:
         """Ask for a withdrawal to an address that nobody else is paid at, until there is an answer."""
         member = self.chance.choice(list(self.addresses.values()))
-        text, units = self._amount(UNITS // 5)
+        text, units = self._amount(UNITS // 12)
         address = await self.node.stranger("getnewaddress", "", "bech32")
         self._asked += 1
         body = {"currency": "BTC", "address": address, "amount": text, "tag": ""}

@@ -58,6 +58,9 @@ UNKNOWN_GRACE_MS: Final = 3_600_000
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 5.0
 _AT_ONCE: Final = 100
+_LOOKED_AT_A_TURN: Final = 500
+"""After so many outputs requests are answered; that takes some milliseconds."""
+
 _MAX_OPEN: Final = 10_000
 _MAX_REPORTED: Final = 10_000
 
@@ -124,6 +127,7 @@ class Watcher:
         self._report = report
         self._idle_s = idle_s
         self._reported: dict[tuple[str, int], None] = {}
+        self._noted: set[str] = set()
         self._finished: int | None = None
         self._round_ended = asyncio.Event()
 
@@ -171,7 +175,8 @@ class Watcher:
             await self._credit()
         await self._credit()
         waiting = await self._chain.mempool()
-        await self._note(waiting, None)
+        await self._note([output for output in waiting if output.txid not in self._noted], None)
+        self._noted = {output.txid for output in waiting}
         await self._follow_open({output.txid for output in waiting})
 
     # -- orphans
@@ -264,7 +269,9 @@ class Watcher:
         """Note every output to an address of ours, of a block or of those that wait."""
         catalogue, house = self._context.catalogue, house_address(self._context.reads, self._network)
         commands: list[Command] = []
-        for output in outputs:
+        for nth, output in enumerate(outputs, 1):
+            if nth % _LOOKED_AT_A_TURN == 0:
+                await asyncio.sleep(0)
             if output.ours:
                 continue
             sighting = self._sighting(catalogue, output, block, shared=output.address == house.address)

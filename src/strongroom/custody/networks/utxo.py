@@ -8,7 +8,7 @@ transaction is that it has mined.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -32,6 +32,7 @@ from strongroom.custody.networks import utxo_transactions as transactions
 from strongroom.custody.networks.utxo_parameters import CoinChain
 from strongroom.custody.networks.utxo_reading import (
     block_of,
+    each_transaction,
     field_of,
     hash_of,
     is_coinbase,
@@ -40,7 +41,6 @@ from strongroom.custody.networks.utxo_reading import (
     outputs_of,
     record_of,
     records_of,
-    transactions_of,
     units_of,
     whole_of,
 )
@@ -54,6 +54,9 @@ MAX_WAITING: Final = 100_000
 
 MAX_NEW: Final = 5_000
 """So many transactions of the mempool are fetched at once; the rest follow at the next look."""
+
+TURN_S: Final = 0.005
+"""A block is read for so long at a time: requests are answered in between."""
 
 POLL_S: Final = 0.5
 """The node is asked so often whether anything changed."""
@@ -172,10 +175,18 @@ class UtxoChain:
 
     async def outputs_in(self, block_hash: str) -> Sequence[Output]:
         """Return every output of a block that pays an address, in order; none for a block the node does not know."""
-        block = await self._find("getblock", block_hash, 2)
+        block = await self._found(self._node.call_raw("getblock", block_hash, 2))
         if block is None:
             return []
-        return [output for transaction in transactions_of(block) for output in outputs_of(transaction)]
+        found: list[Output] = []
+        loop = asyncio.get_running_loop()
+        turn_ends_s = loop.time() + TURN_S
+        for transaction in each_transaction(block):
+            found += outputs_of(transaction)
+            if loop.time() >= turn_ends_s:
+                await asyncio.sleep(0)
+                turn_ends_s = loop.time() + TURN_S
+        return found
 
     # -- mempool
 
@@ -345,12 +356,16 @@ class UtxoChain:
 
     async def _find(self, method: str, *parameters: Any) -> Any:
         """Return the node's answer, None where it knows no such thing. Raises `Unreachable`."""
+        return await self._found(self._node.call(method, *parameters))
+
+    async def _found(self, answer: Awaitable[Any]) -> Any:
+        """Return an answer, None where the node knows no such thing. Raises `Unreachable`."""
         try:
-            return await self._node.call(method, *parameters)
+            return await answer
         except RpcError as no:
             # A node whose index is not complete, or that has none, cannot say that a transaction is not mined.
             if no.code not in _NOT_FOUND or "index" in no.reason:
-                raise Unreachable(f"{method}: {no}") from None
+                raise Unreachable(str(no)) from None
             return None
 
 
