@@ -11,8 +11,11 @@ from typing import Any, Final
 
 from strongroom.config.settings import Config, Node, Simulation
 from strongroom.custody.reconciliation import Reconciliation
+from strongroom.ledger.accounts import owed
 from strongroom.records.chains import Holding
 from strongroom.records.coins import Coin
+from strongroom.records.deposits import Deposit
+from strongroom.records.heads import Head
 from strongroom.records.withdrawals import Payment, PaymentState
 from strongroom.wallet.verification import verify
 from support.nodes import CoinNode
@@ -26,7 +29,7 @@ WAIT_S: Final = 30
 
 def coin_settings(folder: Path, node: CoinNode, chain: str, **more: Any) -> Config:
     """Return the settings of a small house whose one network is that of a node."""
-    declared = Node(url=node.url, chain=chain, start_height=0, **more)
+    declared = Node(**{"url": node.url, "chain": chain, "start_height": 0, **more})
     return settings(folder, simulation=Simulation(), nodes={"BITCOIN": declared})
 
 
@@ -83,7 +86,9 @@ class CoinHouse:
                     await changed.wait()
                     changed.clear()
         except TimeoutError:
-            raise AssertionError(f"never: {what}; {self.house.application.treasury.status(0)}") from None
+            deposits = [(it.state, it.height, it.block) for it in self.store.each(Deposit)]
+            told = f"{self.house.application.treasury.status()}, deposits {deposits}"
+            raise AssertionError(f"never: {what}; {told}") from None
 
     async def until_status(self, member: Member, *wanted: str) -> None:
         """Wait until a customer's history reads so, the newest first."""
@@ -109,6 +114,10 @@ class CoinHouse:
         """Hold the books against the node, as `strongroom reconcile` does."""
         [found] = await self.house.application.treasury.reconcile()
         return found
+
+    def owes(self, owner: int) -> int:
+        """Return how many units a customer owes the house after reorganisations."""
+        return -self.store.row(Head, owed(owner, ASSET).pack()).after
 
     def check_books(self) -> None:
         """See that the books are whole, and that the coins come to what they say the house owns."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from strongroom.admin import payments, protocol, views
+from strongroom.admin import arrivals, payments, protocol, views
 from strongroom.admin.prices import set_price
 from strongroom.admin.protocol import AdminError
 from strongroom.application import Application
@@ -23,7 +23,7 @@ from strongroom.records.history import LineType
 from strongroom.records.keys import ALL_PERMISSIONS, ApiKey, Permission
 from strongroom.records.settings import AssetSettings, OfferSettings
 from strongroom.records.users import Profile, User
-from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Withdrawal, WithdrawalState
+from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Payment, PaymentState, Withdrawal, WithdrawalState
 from strongroom.wallet.addresses import AddressRule, GivenAddress, give_address, listed_addresses
 from strongroom.wallet.amounts import read_amount
 from strongroom.wallet.approvals import prepare_approval, prepare_rejection
@@ -234,6 +234,14 @@ async def _reject(house: Application, request: protocol.RejectWithdrawal) -> vie
     return _withdrawal(house, request.ref)
 
 
+async def _give_up(house: Application, request: protocol.GiveUpWithdrawal) -> views.WithdrawalView:
+    payment = house.store.row(Payment, house.store.row(Withdrawal, request.ref).payment)
+    if payment.state != PaymentState.SIGNED:
+        raise AdminError("the withdrawal has no payment that waits for the chain")
+    await house.treasury.give_up(payment)
+    return _withdrawal(house, request.ref)
+
+
 def _withdrawal(house: Application, ref: int) -> views.WithdrawalView:
     return views.withdrawal_view(house.store, house.context.catalogue, house.store.row(Withdrawal, ref))
 
@@ -310,9 +318,12 @@ _COMMANDS: Final[dict[type[protocol.Request], Callable[[Application, Any], Await
     protocol.RevokeKey: _revoke_key,
     protocol.PayFromFaucet: _pay,
     protocol.ShowBalance: _show_balance,
+    protocol.ListDeposits: arrivals.list_deposits,
+    protocol.ListDebts: arrivals.list_debts,
     protocol.ListWithdrawals: _list_withdrawals,
     protocol.ApproveWithdrawal: _approve,
     protocol.RejectWithdrawal: _reject,
+    protocol.GiveUpWithdrawal: _give_up,
     protocol.ShowRates: _show_rates,
     protocol.SetRate: _set_rate,
     protocol.Reconcile: _reconcile,

@@ -89,6 +89,16 @@ class ShowBalance(Request, frozen=True, tag="balance"):
     user: str
 
 
+class ListDeposits(Request, frozen=True, tag="deposit list"):
+    """List deposits in a state, oldest first, at most 1,000; `open` stands for all that are still followed."""
+
+    state: str = "open"
+
+
+class ListDebts(Request, frozen=True, tag="debt list"):
+    """List the customers who owe the house after reorganisations, at most 1,000."""
+
+
 class ListWithdrawals(Request, frozen=True, tag="withdrawal list"):
     """List withdrawals in a state, oldest first, at most 1,000; `open` stands for all that are not at their end."""
 
@@ -103,6 +113,12 @@ class ApproveWithdrawal(Request, frozen=True, tag="withdrawal approve"):
 
 class RejectWithdrawal(Request, frozen=True, tag="withdrawal reject"):
     """Turn down a withdrawal that awaits approval."""
+
+    ref: int
+
+
+class GiveUpWithdrawal(Request, frozen=True, tag="withdrawal give-up"):
+    """Fail a withdrawal whose payment can never be mined, as a coin it spends is gone with its deposit."""
 
     ref: int
 
@@ -199,9 +215,12 @@ AnyRequest = (
     | RevokeKey
     | PayFromFaucet
     | ShowBalance
+    | ListDeposits
+    | ListDebts
     | ListWithdrawals
     | ApproveWithdrawal
     | RejectWithdrawal
+    | GiveUpWithdrawal
     | ShowRates
     | SetRate
     | Reconcile

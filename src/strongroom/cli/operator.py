@@ -197,6 +197,31 @@ def balance(house: House, user: str) -> None:
 
 
 @root.group()
+def deposit() -> None:
+    """What arrived for customers and the house."""
+
+
+@deposit.command("list")
+@click.option("--state", default="open", show_default=True, help="seen, confirming, credited, reversed, ..., open.")
+@of_house
+def deposit_list(house: House, state: str) -> None:
+    """List deposits, oldest first: those below the minimum are too_small, those that a chain took back reversed."""
+    house.ask(protocol.ListDeposits(state))
+
+
+@root.group()
+def debt() -> None:
+    """What customers owe, where a reorganisation took back what they had spent."""
+
+
+@debt.command("list")
+@of_house
+def debt_list(house: House) -> None:
+    """List the customers who owe. Their next credits repay it; until then nothing is paid out to them."""
+    house.ask(protocol.ListDebts())
+
+
+@root.group()
 def withdrawal() -> None:
     """Withdrawals that wait for your word."""
 
@@ -223,6 +248,17 @@ def withdrawal_approve(house: House, ref: int) -> None:
 def withdrawal_reject(house: House, ref: int) -> None:
     """Turn a withdrawal down: the customer has the money again."""
     house.ask(protocol.RejectWithdrawal(ref))
+
+
+@withdrawal.command("give-up")
+@click.argument("ref", type=int)
+@of_house
+def withdrawal_give_up(house: House, ref: int) -> None:
+    """Fail a withdrawal whose payment can never be mined: a coin that it spends is gone, and its deposit dropped.
+
+    All withdrawals of the same payment fail with it. Refused while the chain may mine it still.
+    """
+    house.ask(protocol.GiveUpWithdrawal(ref))
 
 
 @root.command()

@@ -132,6 +132,10 @@ class Chain(Protocol):
         """Return the network's id."""
         ...
 
+    async def check_identity(self) -> None:
+        """Raise `Unreachable` unless the node is of this chain, up to date, and can tell all that is needed."""
+        ...
+
     async def tip(self) -> Block:
         """Return the newest block of the best chain."""
         ...

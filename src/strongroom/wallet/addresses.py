@@ -201,7 +201,7 @@ def prepare_address(
     Raises `Refused` in the contract's order: INVALID_CURRENCY, INVALID_NETWORK, ADDRESS_UNUSED, PARAMETER_INVALID.
     """
     offer, _ = _find(context, asset, network)
-    if not offer.deposits:
+    if not context.suspensions.takes_deposits(offer):
         raise INVALID_NETWORK()
     book = context.reads.row(AddressBook, guard.owner, offer.asset, offer.network)
     unused = unused_position(book, rule)

@@ -224,6 +224,10 @@ class SimulatedChain:
         if self._store.waiting_count(self.network) >= MAX_WAITING:
             raise Unreachable("the mempool is full")
 
+    async def check_identity(self) -> None:
+        """Raise `Unreachable` while the node does not answer: it is of no other chain, and never behind."""
+        self._reach()
+
     async def tip(self) -> Block:
         """Return the newest block of the best chain."""
         self._reach()
