@@ -1,9 +1,9 @@
 """From a block to the credit, with few addresses and with many: a server process on bitcoind in regtest.
 
-    PYTHONPATH=src:tests .venv/bin/python bench/blocks.py [--addresses 1000,100000] [--blocks 40] [--foreign 0,5000]
+    PYTHONPATH=src:tests .venv/bin/python bench/blocks.py [--addresses 1000,100000] [--blocks 40] [--mixes 1+0,100+5000]
 
-Every block pays a hundred of our addresses, and as many strangers' as `--foreign` says. The time is taken from the
-moment that the node has the block until a signed request reads the new balance; the server asks its node twice a
+A mix says how many of our addresses a block pays, drawn at random, and how many of strangers. The time is taken from
+the moment that the node has the block until a signed request reads the new balance; the server asks its node twice a
 second. Beside it stands the server's CPU time for a block, with all that it was asked meanwhile.
 """
 
@@ -38,7 +38,6 @@ from support.utxo import BITCOIN, branch_of
 
 CHAIN = "bitcoin-regtest"
 EACH = 10
-PAID = 100
 AT_ONCE = 500
 MOST_OUTPUTS = 2_500
 """A transaction of more is not relayed."""
@@ -46,11 +45,18 @@ MOST_OUTPUTS = 2_500
 LOOK_S = 0.003
 
 
+class Mix(NamedTuple):
+    """How many addresses a block pays."""
+
+    ours: int
+    foreign: int
+
+
 class Row(NamedTuple):
     """What one line of the table says; times in ms, memory in MiB."""
 
     addresses: int
-    foreign: int
+    mix: Mix
     p50_ms: float
     p99_ms: float
     cpu_ms: float
@@ -107,17 +113,17 @@ async def until_credited(server: CoinProcess, member: Member, before: Decimal) -
 
 
 async def measure(
-    node: Bitcoind, server: CoinProcess, watched: tuple[Member, str], ours: list[str], blocks: int, foreign: int
+    node: Bitcoind, server: CoinProcess, watched: tuple[Member, str], ours: list[str], blocks: int, mix: Mix
 ) -> Row:
     """Return the line of one mix of outputs."""
     chance, branch = random.Random(1), branch_of(BITCOIN)
-    strangers = [it.address for it in await asyncio.to_thread(branch.addresses, 1_000_000, foreign)]
+    strangers = [it.address for it in await asyncio.to_thread(branch.addresses, 1_000_000, mix.foreign)]
     member, address = watched
     balance = await until_credited(server, member, Decimal(-1))
     times_ms: list[float] = []
     cpu_ms: list[float] = []
     for _ in range(blocks):
-        await pay(node, [*chance.sample(ours, PAID), address, *strangers])
+        await pay(node, [*chance.sample(ours, mix.ours - 1), address, *strangers])
         await asyncio.sleep(chance.uniform(1, 2))
         used_s = cpu_s(server.pid)
         _ = await node.mine(1)
@@ -129,7 +135,7 @@ async def measure(
     times_ms.sort()
     p99 = times_ms[min(len(times_ms) - 1, round(len(times_ms) * 0.99))]
     middle = statistics.median(times_ms)
-    return Row(len(ours), foreign, middle, p99, statistics.median(cpu_ms), memory_mib(server.pid)[0])
+    return Row(len(ours), mix, middle, p99, statistics.median(cpu_ms), memory_mib(server.pid)[0])
 
 
 def settings(folder: Path, node: Bitcoind) -> Config:
@@ -139,7 +145,7 @@ def settings(folder: Path, node: Bitcoind) -> Config:
     return msgspec.structs.replace(config, networks={"BITCOIN": network})
 
 
-async def run(folder: Path, addresses: int, blocks: int, mixes: Sequence[int]) -> list[Row]:
+async def run(folder: Path, addresses: int, blocks: int, mixes: Sequence[Mix]) -> list[Row]:
     """Return the lines of a house with so many addresses."""
     async with Bitcoind(folder / "node") as node:
         _ = await node.mine(FIRST_COINS + 20)
@@ -150,9 +156,9 @@ async def run(folder: Path, addresses: int, blocks: int, mixes: Sequence[int]) -
             ours = await give_out(house, addresses)
         async with CoinProcess(folder, node, CHAIN) as server:
             rows: list[Row] = []
-            for foreign in mixes:
-                say(f"{addresses} addresses, {foreign} foreign outputs a block")
-                rows.append(await measure(node, server, (member, address), ours, blocks, foreign))
+            for mix in mixes:
+                say(f"{addresses} addresses, {mix.ours} of them and {mix.foreign} others paid by a block")
+                rows.append(await measure(node, server, (member, address), ours, blocks, mix))
             return rows
 
 
@@ -160,20 +166,24 @@ def numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
+def mixes(text: str) -> list[Mix]:
+    return [Mix(int(ours), int(foreign)) for part in text.split(",") for ours, _, foreign in [part.partition("+")]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--addresses", type=numbers, default=[1_000, 100_000])
     parser.add_argument("--blocks", type=int, default=40)
-    parser.add_argument("--foreign", type=numbers, default=[0, 5_000])
+    parser.add_argument("--mixes", type=mixes, default=mixes("1+0,1+5000,100+0,100+5000"))
     options = parser.parse_args()
-    print("| addresses | foreign outputs | p50 ms | p99 ms | CPU ms a block | memory MiB |")
-    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| addresses | paid by a block | others paid | p50 ms | p99 ms | CPU ms a block | memory MiB |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for addresses in options.addresses:
         with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:  # a real disk, as bench/run.py has it
-            for row in asyncio.run(run(Path(folder), addresses, options.blocks, options.foreign)):
+            for row in asyncio.run(run(Path(folder), addresses, options.blocks, options.mixes)):
                 print(
-                    f"| {row.addresses:,} | {row.foreign:,} | {row.p50_ms:.0f} | {row.p99_ms:.0f} | {row.cpu_ms:.0f} "
-                    f"| {row.memory_mib:.0f} |",
+                    f"| {row.addresses:,} | {row.mix.ours} | {row.mix.foreign:,} | {row.p50_ms:.0f} | {row.p99_ms:.0f} "
+                    f"| {row.cpu_ms:.0f} | {row.memory_mib:.0f} |",
                     flush=True,
                 )
 

@@ -36,7 +36,7 @@ def test_our_rows_are_measured_in_a_second_each_without_a_failed_request(tmp_pat
 def test_blocks_are_measured_with_few_addresses(tmp_path: Path) -> None:
     """A short run of the bench of blocks prints its row: the time to the credit, and the server's CPU."""
     _ = need_node("bitcoind")
-    arguments = ["--addresses", "200", "--blocks", "1", "--foreign", "10"]
+    arguments = ["--addresses", "200", "--blocks", "1", "--mixes", "5+10"]
     environment = {**os.environ, "PYTHONPATH": f"{SOURCE}/src:{SOURCE}/tests", "TMPDIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, str(BENCH.with_name("blocks.py")), *arguments],
@@ -47,4 +47,4 @@ def test_blocks_are_measured_with_few_addresses(tmp_path: Path) -> None:
         env=environment,
     )
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^\| 200 \| 10 \| \d+ \| \d+ \| \d+ \| \d+ \|$", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^\| 200 \| 5 \| 10 \| \d+ \| \d+ \| \d+ \| \d+ \|$", done.stdout, re.MULTILINE), done.stdout

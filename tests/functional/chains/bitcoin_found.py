@@ -239,6 +239,7 @@ async def test_requests_are_answered_while_a_block_is_read(house: CoinHouse, mon
     others = asyncio.create_task(take_turns())
     raw = await chain._node.call_raw("getblock", block, 2)  # pyright: ignore[reportAttributeAccessIssue]
     monkeypatch.setattr(chain, "_node", Told(raw))
+    monkeypatch.setattr(chain, "_newest_read", ("", []))
     await asyncio.sleep(0)
     before = turns
     assert len({output.txid for output in await chain.outputs_in(block)}) == 21
