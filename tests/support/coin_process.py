@@ -48,6 +48,11 @@ class CoinProcess:
         self._settings.write_text(HOUSE.format(url=node.url, chain=chain))
         self.client = httpx.AsyncClient()
 
+    @property
+    def pid(self) -> int:
+        """Return the process id, 0 while it does not run."""
+        return self._process.pid if self._process else 0
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self

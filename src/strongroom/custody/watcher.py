@@ -179,7 +179,7 @@ class Watcher:
         waiting = await self._chain.mempool()
         await self._note([output for output in waiting if output.txid not in self._noted], None)
         self._noted = {output.txid for output in waiting}
-        await self._follow_open({output.txid for output in waiting})
+        await self._follow_open(self._noted)
 
     # -- orphans
 

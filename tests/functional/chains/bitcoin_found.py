@@ -14,10 +14,11 @@ from structlog.testing import capture_logs
 from strongroom.admin import protocol
 from strongroom.admin.commands import carry_out
 from strongroom.config.settings import Config
+from strongroom.custody.networks import utxo
 from strongroom.engine.command import Guard
 from strongroom.ledger.accounts import Purpose
 from strongroom.ledger.accounts import house as account_of
-from strongroom.records.addresses import Branch, Placed
+from strongroom.records.addresses import Address, Branch, Placed
 from strongroom.records.heads import Head
 from strongroom.wallet.addresses import AddressRule, GivenAddress, give_address, prepare_stock
 from strongroom.wallet.context import perform_own
@@ -206,3 +207,52 @@ async def test_what_came_while_node_and_server_were_down_is_found(tmp_path: Path
             await second.until_status(alice, "COMPLETED")
             assert await second.balance(alice) == (Decimal("0.5"), Decimal("0.5"))
             second.check_books()
+
+
+async def test_strangers_addresses_take_no_room_in_memory(house: CoinHouse) -> None:
+    """Every output of a block is looked up, and what is nobody's here is not remembered."""
+    away = [await house.node.stranger("getnewaddress") for _ in range(50)]
+    _ = await house.node.stranger("sendmany", "", dict.fromkeys(away, Decimal("0.001")))
+    _ = await house.node.mine(1)
+    await house.worked_through()
+    remembered = house.store._cache._by_kind[Address].values()
+    assert remembered
+    assert all(isinstance(row, Address) and row.ours for row in remembered)
+
+
+async def test_requests_are_answered_while_a_block_is_read(house: CoinHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block is read in turns, so that whoever waits for the server gets a turn as well."""
+    monkeypatch.setattr(utxo, "TURN_S", 0)
+    for _ in range(20):
+        _ = await house.node.pay(await house.node.stranger("getnewaddress"), "0.001")
+    [block] = await house.node.mine(1)
+    await house.worked_through()
+    chain = house.house.application.treasury.watchers["BITCOIN"]._chain
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    others = asyncio.create_task(take_turns())
+    raw = await chain._node.call_raw("getblock", block, 2)  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setattr(chain, "_node", Told(raw))
+    monkeypatch.setattr(chain, "_newest_read", ("", []))
+    await asyncio.sleep(0)
+    before = turns
+    assert len({output.txid for output in await chain.outputs_in(block)}) == 21
+    _ = others.cancel()
+    assert turns - before >= 20
+
+
+class Told:
+    """A node that has answered already."""
+
+    def __init__(self, answer: msgspec.Raw) -> None:
+        self._answer = answer
+
+    async def call_raw(self, *_: object) -> msgspec.Raw:
+        """Return the answer."""
+        return self._answer

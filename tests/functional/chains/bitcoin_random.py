@@ -17,7 +17,7 @@ from support.nodes import FIRST_COINS, Bitcoind
 CHAIN = "bitcoin-regtest"
 SHORT_STEPS = 40
 LONG_STEPS = 400
-SOAK_SEEDS = int(os.environ.get("STRONGROOM_CHAOS_SEEDS", "5"))
+SOAK_SEEDS = int(os.environ.get("CHAOS_SEEDS", "5"))
 
 
 async def play(folder: Path, seed: int, steps: int, monkeypatch: pytest.MonkeyPatch) -> CoinChaos:
@@ -51,6 +51,6 @@ async def test_a_world_at_random_loses_and_doubles_nothing(tmp_path: Path, monke
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("seed", range(100, 100 + SOAK_SEEDS))
 async def test_long_runs_at_random(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same for much longer, with other seeds each."""
+    """The same for much longer, with another seed each; `CHAOS_SEEDS` says how many."""
     chaos = await play(tmp_path, seed, LONG_STEPS, monkeypatch)
     assert {"paid", "withdrawn", "killed", "undone 2"} <= set(chaos.done), chaos.done

@@ -119,6 +119,7 @@ class UtxoChain:
         self._seen: tuple[Any, ...] = ()
         self._change = 0
         self._is_known = False
+        self._newest_read: tuple[str, list[Output]] = ("", [])
 
     @property
     def network(self) -> str:
@@ -192,7 +193,9 @@ class UtxoChain:
 
     async def outputs_in(self, block_hash: str) -> Sequence[Output]:
         """Return every output of a block that pays an address, in order; none for a block the node does not know."""
-        block = await self._found(self._node.call_raw("getblock", block_hash, 2))
+        if self._newest_read[0] == block_hash:
+            return self._newest_read[1]
+        block = await self._found("getblock", self._node.call_raw("getblock", block_hash, 2))
         if block is None:
             return []
         found: list[Output] = []
@@ -203,6 +206,8 @@ class UtxoChain:
             if loop.time() >= turn_ends_s:
                 await asyncio.sleep(0)
                 turn_ends_s = loop.time() + TURN_S
+        # Every payment that a block settles asks for its outputs again.
+        self._newest_read = (block_hash, found)
         return found
 
     # -- mempool
@@ -392,16 +397,16 @@ class UtxoChain:
 
     async def _find(self, method: str, *parameters: Any) -> Any:
         """Return the node's answer, None where it knows no such thing. Raises `Unreachable`."""
-        return await self._found(self._node.call(method, *parameters))
+        return await self._found(method, self._node.call(method, *parameters))
 
-    async def _found(self, answer: Awaitable[Any]) -> Any:
-        """Return an answer, None where the node knows no such thing. Raises `Unreachable`."""
+    async def _found(self, method: str, answer: Awaitable[Any]) -> Any:
+        """Return a method's answer, None where the node knows no such thing. Raises `Unreachable`."""
         try:
             return await answer
         except RpcError as no:
             # A node whose index is not complete, or that has none, cannot say that a transaction is not mined.
             if no.code not in _NOT_FOUND or "index" in no.reason:
-                raise Unreachable(str(no)) from None
+                raise Unreachable(f"{method}: {no}") from None
             return None
 
 
