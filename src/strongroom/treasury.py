@@ -172,6 +172,7 @@ class Treasury:
                 "open_payments": self.senders[code].status.open_payments,
                 "stuck_payments": len(self.senders[code].status.stuck),
                 "unbooked": watcher.status.unbooked,
+                "restored": watcher.restoration.reason,
             }
             for code, watcher in self.watchers.items()
         }
@@ -220,7 +221,7 @@ def _seed(path: Path, master_key: bytes, context: Context, served: list[NetworkS
     except SealError as error:
         raise ConfigError([f"{path}: {error}"]) from None
     except FileNotFoundError:
-        if any(context.reads.row(BranchRow, network.number).derived for network in served):
+        if any(context.reads.row(BranchRow, network.number, 0).derived for network in served):
             raise ConfigError([f"{path} is lost, but addresses were derived from it: restore it"]) from None
     seed = seed_of(new_mnemonic(context.ids.random_bytes(_ENTROPY_BYTES)))
     write_new(path, seal_seed(seed, master_key, context.ids))

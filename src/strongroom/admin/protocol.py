@@ -107,6 +107,24 @@ class RejectWithdrawal(Request, frozen=True, tag="withdrawal reject"):
     ref: int
 
 
+class AssignWithdrawal(Request, frozen=True, tag="withdrawal assign"):
+    """Name the user for whom the house has paid what a restored backup did not know."""
+
+    ref: int
+    user: str
+
+
+class ListDeposits(Request, frozen=True, tag="deposit list"):
+    """List the deposits that are withheld until somebody is named for them, oldest first, at most 1,000."""
+
+
+class AssignDeposit(Request, frozen=True, tag="deposit assign"):
+    """Name the user that a withheld deposit is for; its address is the user's from then on."""
+
+    ref: int
+    user: str
+
+
 class ShowRates(Request, frozen=True, tag="rates show"):
     """Show every price the house knows, with its source and age."""
 
@@ -120,6 +138,16 @@ class SetRate(Request, frozen=True, tag="rates set"):
 
 class Reconcile(Request, frozen=True, tag="reconcile"):
     """Hold the books against the chains, network by network."""
+
+
+class ListNetworks(Request, frozen=True, tag="network list"):
+    """List the networks, and why payments wait on them after a restore."""
+
+
+class ReleaseNetwork(Request, frozen=True, tag="network release"):
+    """Let a network's payments go on, though books and chain do not agree or payments are left that are nobody's."""
+
+    network: str
 
 
 class MineBlocks(Request, frozen=True, tag="chain mine"):
@@ -157,9 +185,14 @@ AnyRequest = (
     | ListWithdrawals
     | ApproveWithdrawal
     | RejectWithdrawal
+    | AssignWithdrawal
+    | ListDeposits
+    | AssignDeposit
     | ShowRates
     | SetRate
     | Reconcile
+    | ListNetworks
+    | ReleaseNetwork
     | MineBlocks
     | Reorganise
     | FailNext

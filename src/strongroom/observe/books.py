@@ -87,12 +87,14 @@ def networks(status: Mapping[str, Mapping[str, Any]]) -> list[Metric]:
         "strongroom_payments", "Payments under way, and those of them that are stuck", ("network", "state")
     )
     unbooked = gauge("strongroom_unbooked_outputs", "Arrivals that could not be booked for anybody", ("network",))
+    waiting = gauge("strongroom_network_waiting", "1 while payments wait after a restore", ("network",))
     for network, told in status.items():
+        waiting.add_metric([network], int(bool(told["restored"])))
         up.add_metric([network], int(not told["stale"] and not told["watcher"]))
         payments.add_metric([network, "open"], told["open_payments"])
         payments.add_metric([network, "stuck"], told["stuck_payments"])
         unbooked.add_metric([network], told["unbooked"])
-    return [up, payments, unbooked]
+    return [up, payments, unbooked, waiting]
 
 
 def unexplained(found: Mapping[tuple[str, str], int]) -> list[Metric]:

@@ -27,6 +27,7 @@ from strongroom.custody.chain import (
     Output,
     Payee,
     Rejected,
+    Spending,
     TransactionStatus,
     Unreachable,
 )
@@ -139,6 +140,17 @@ class EvmChain:
             return ()
         return outputs(block.transactions, receipts, self._hot)
 
+    async def spends_in(self, block_hash: str) -> Sequence[Spending]:
+        """Return the hot wallet's transactions of a block, in order; none for a block the node does not know."""
+        answer = await self._ask("eth_getBlockByHash", block_hash, True)
+        transactions = () if answer is None else read(answer, FullBlock).transactions
+        ours = [it for it in transactions if address_of(it.sender) == self._hot]
+        paid = await self.outputs_in(block_hash) if ours else ()
+        return [
+            Spending(it.hash, (nonce_text(quantity(it.nonce)),), tuple(out for out in paid if out.txid == it.hash))
+            for it in ours
+        ]
+
     async def _receipts(self, block_hash: str) -> list[Receipt] | None:
         """Return a block's receipts; None when the node, which gave the block up, has thrown them away."""
         answer = await self._ask("eth_getBlockReceipts", block_hash)
@@ -236,7 +248,7 @@ class EvmChain:
         call = {"to": asset_id, "data": _BALANCE_OF + self._hot[2:].lower().rjust(64, "0")}
         return quantity(await self._ask("eth_call", call, "latest"))
 
-    async def unspent(self, outpoints: Sequence[str]) -> Collection[str]:
+    async def unspent(self, outpoints: Sequence[str], *, waiting: bool = False) -> Collection[str]:
         """Return none: a chain of accounts has no coins."""
         return ()
 
