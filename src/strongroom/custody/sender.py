@@ -27,6 +27,7 @@ from strongroom.custody.signer import Signer
 from strongroom.engine.command import NOBODY, Command
 from strongroom.engine.state import State
 from strongroom.errors import PARAMETER_INVALID, InvariantBroken, Refused, check
+from strongroom.records.coins import Coin
 from strongroom.records.epochs import Reconciled
 from strongroom.records.settings import NetworkSettings
 from strongroom.records.withdrawals import Payment, PaymentState, Withdrawal, WithdrawalState
@@ -151,8 +152,9 @@ class Sender:
         return waits(self._context.reads, self._number)
 
     def _notice(self, state: State) -> None:
-        """Wake the loop when a commit changed a withdrawal, or lets payments go on."""
-        if any(key[0] is Withdrawal or key[0] is Reconciled for key in state.rows):
+        """Wake the loop when a commit changed a withdrawal, or what a payment after a restore waits for."""
+        kinds = (Withdrawal, Reconciled, Coin) if self._waits else (Withdrawal, Reconciled)
+        if any(key[0] in kinds for key in state.rows):
             self._asked.set()
 
     async def _news(self, seen: int, timeout_s: float) -> int:

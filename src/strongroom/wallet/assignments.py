@@ -1,7 +1,7 @@
 """Assignments: the operator says whose it was what a restored backup did not know, and the books follow.
 
-A payment that nobody was named for was the house's loss, a withheld deposit is owed to nobody known. Named, they are the
-customer's, with a line in the history, as they were before the backup had to be restored.
+A payment that nobody was named for was the house's loss, a withheld deposit is owed to nobody known. Named, they are
+the customer's, with a line in the history, as they were before the backup had to be restored.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class AssignWithdrawal(Command, frozen=True):
 
 
 class AssignDeposit(Command, frozen=True):
-    """Name the customer that a withheld deposit is for: it is credited, and the address is the customer's from now on."""
+    """Name the customer that a withheld deposit is for: it is credited, and the address is the customer's for ever."""
 
     deposit: Deposit
     owner: int
