@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
+import apsw
 import msgspec
 
 from strongroom.admin.auditing import audit_folder
@@ -100,7 +102,7 @@ def restore_here(folder: Path) -> RestoreView:
 
 def _begin(folder: Path) -> RestoreView:
     """Bring a ledger to this release's schema, prove it whole, and begin an epoch in it."""
-    with closing(SqliteStore(folder, Ids(Clock()))):
+    with _opened(folder, Ids(Clock())):
         pass
     report = audit_folder(folder)
     if not report.is_whole:
@@ -113,7 +115,7 @@ def _begin(folder: Path) -> RestoreView:
 async def _begin_epoch(folder: Path) -> int:
     clock = Clock()
     ids = Ids(clock)
-    with closing(SqliteStore(folder, ids)) as store:
+    with _opened(folder, ids) as store:
         clock.go_on_after(store.last()[1])
         writer = Writer(store, clock, _Quiet())
         running = asyncio.create_task(writer.run())
@@ -124,6 +126,17 @@ async def _begin_epoch(folder: Path) -> int:
             writer.close()
             await running
         return epoch_of(store)
+
+
+@contextmanager
+def _opened(folder: Path, ids: Ids) -> Generator[SqliteStore]:
+    """Open a folder's books. Raises `StoreError`, and `AdminError` for what is no ledger of this program."""
+    try:
+        store = SqliteStore(folder, ids)
+    except apsw.Error as error:
+        raise AdminError(f"the ledger of {folder} cannot be read: {error}") from None
+    with closing(store):
+        yield store
 
 
 class _Quiet:
