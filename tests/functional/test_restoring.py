@@ -47,6 +47,13 @@ def newest(database: Path) -> tuple[int, str]:
         return connection.execute("SELECT number, text FROM item ORDER BY number DESC LIMIT 1").fetchone()
 
 
+def transfers(database: Path) -> list[int]:
+    """Return the newest transfer's amount."""
+    sql = "SELECT text ->> '$.command.amount' FROM item WHERE text ->> '$.command.command' = 'Transfer'"
+    with closing(sqlite3.connect(database)) as connection:
+        return [amount for (amount,) in connection.execute(f"{sql} ORDER BY number DESC LIMIT 1")]
+
+
 def edited(backup: Path, *deeds: str) -> None:
     """Change a backup behind the ledger's back."""
     database = sqlite3.connect(backup)
@@ -179,5 +186,6 @@ def test_a_backup_beside_a_running_server_is_of_one_moment(tmp_path: Path) -> No
         assert "is in use by process" in ran.err
     restored = invoke_json("restore", tmp_path / "backup.sqlite", "--data", tmp_path / "second")
     assert (restored["items"], restored["root"]) == (made["items"], made["root"])
+    assert transfers(tmp_path / "backup.sqlite") == [100_000]
     number, text = newest(tmp_path / "second" / DATABASE)
     assert (number, json.loads(text)["command"]["command"]) == (made["items"] + 1, "BeginEpoch")

@@ -316,7 +316,7 @@ class Payouts:
         assert not any(sums.values())
         expected: dict[tuple[int, int], int] = {}
         for withdrawal in self.withdrawals():
-            if withdrawal.state in OPEN_WITHDRAWALS:
+            if withdrawal.owner and withdrawal.state in OPEN_WITHDRAWALS:
                 key = withdrawal.owner, withdrawal.asset
                 expected[key] = expected.get(key, 0) + withdrawal.held
         assert held_sums == expected

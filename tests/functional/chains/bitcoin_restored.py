@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from strongroom.admin import protocol
@@ -41,7 +43,7 @@ def config(tmp_path: Path, bitcoind: Bitcoind) -> Config:
     """A house whose operator looks at larger withdrawals."""
     offers = {"BTC": {"BITCOIN": Offer(decimals=8, default=True, approve_above="0.05")}}
     config = coin_settings(tmp_path, bitcoind, "bitcoin-regtest")
-    return type(config)(**{name: getattr(config, name) for name in config.__struct_fields__} | {"offers": offers})
+    return msgspec.structs.replace(config, offers=offers)
 
 
 async def command(*arguments: str | Path) -> Ran:
@@ -49,7 +51,7 @@ async def command(*arguments: str | Path) -> Ran:
     return await asyncio.to_thread(run, *arguments)
 
 
-async def ask(house: CoinHouse, request: protocol.Request) -> object:
+async def ask(house: CoinHouse, request: protocol.Request) -> Any:
     """Carry out a request of the operator's."""
     return await carry_out(house.house.application, request)
 
