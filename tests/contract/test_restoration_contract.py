@@ -141,9 +141,7 @@ async def test_one_transaction_for_known_and_unknown_withdrawals_is_shared_out(k
     """Those of the backup are paid by it, the rest is nobody's, and nobody gets anything twice."""
 
     async def ask(payouts: Payouts) -> None:
-        await payouts.endow(payouts.bob, BTC, BITCOIN, COIN)
-        _ = await payouts.node.mine("BITCOIN")
-        await House(payouts).follow()
+        await payouts.do(lambda: book(*_move(payouts, COIN)))
         _ = await payouts.withdraw("1.5")
 
     async def pay(payouts: Payouts) -> None:
