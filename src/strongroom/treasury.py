@@ -211,6 +211,7 @@ class Treasury:
             "stuck_payments": len(sender.stuck),
             "unbooked": watcher.status.unbooked,
             "reversed_deposits": watcher.status.reversed,
+            "restored": watcher.restoration.reason,
         }
 
 
@@ -257,7 +258,7 @@ def _seed(path: Path, master_key: bytes, context: Context, served: list[NetworkS
     except SealError as error:
         raise ConfigError([f"{path}: {error}"]) from None
     except FileNotFoundError:
-        if any(context.reads.row(BranchRow, network.number).derived for network in served):
+        if any(context.reads.row(BranchRow, network.number, 0).derived for network in served):
             raise ConfigError([f"{path} is lost, but addresses were derived from it: restore it"]) from None
     seed = seed_of(new_mnemonic(context.ids.random_bytes(_ENTROPY_BYTES)))
     write_new(path, seal_seed(seed, master_key, context.ids))

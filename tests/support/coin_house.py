@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from strongroom.records.coins import Coin
 from strongroom.records.deposits import Deposit
 from strongroom.records.heads import Head
 from strongroom.records.withdrawals import Payment, PaymentState
+from strongroom.store.sqlite.snapshot import SqliteSnapshot
 from strongroom.wallet.verification import verify
 from support.nodes import CoinNode
 from support.server import Member, Served, join, served, settings
@@ -120,14 +121,19 @@ class CoinHouse:
         return -self.store.row(Head, owed(owner, ASSET).pack()).after
 
     def check_books(self) -> None:
-        """See that the books are whole, and that the coins come to what they say the house owns."""
-        assert verify(self.store).findings == []
-        owned = int(self.store.row(Holding, NETWORK, ASSET).chain_units)
-        assert sum(coin.units for coin in self.store.each(Coin) if self._is_owned(coin)) == owned
+        """See that the books are whole, and that the coins come to what they say the house owns.
 
-    def _is_owned(self, coin: Coin) -> bool:
-        spent = bool(coin.payment) and self.store.row(Payment, coin.payment).state == PaymentState.FINAL
-        return bool(coin.height) and not spent
+        They are looked at as they are at one moment: the server may be writing meanwhile.
+        """
+        with closing(SqliteSnapshot(self.house.application.config.folder)) as books:
+            assert verify(books).findings == []
+            owned = int(books.row(Holding, NETWORK, ASSET).chain_units)
+            assert sum(coin.units for coin in books.each(Coin) if _is_owned(books, coin)) == owned
+
+
+def _is_owned(books: SqliteSnapshot, coin: Coin) -> bool:
+    spent = bool(coin.payment) and books.row(Payment, coin.payment).state == PaymentState.FINAL
+    return bool(coin.height) and not spent
 
 
 @asynccontextmanager

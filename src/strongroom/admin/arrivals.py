@@ -62,7 +62,7 @@ async def list_deposits(house: Application, request: protocol.ListDeposits) -> l
         for state in _states(request.state):
             found += house.store.rows(Deposit, {"network": network, "state": state}, MAX_LISTED)
     shown = sorted(found, key=lambda deposit: deposit.ref)[:MAX_LISTED]
-    return [_deposit_view(house.store, house.context.catalogue, deposit) for deposit in shown]
+    return [deposit_view(house.store, house.context.catalogue, deposit) for deposit in shown]
 
 
 def _states(name: str) -> Iterable[DepositState]:
@@ -74,7 +74,8 @@ def _states(name: str) -> Iterable[DepositState]:
     raise AdminError(f"there is no state {name}: the states are {known}, and open")
 
 
-def _deposit_view(reads: Reads, catalogue: Catalogue, deposit: Deposit) -> DepositView:
+def deposit_view(reads: Reads, catalogue: Catalogue, deposit: Deposit) -> DepositView:
+    """Return a deposit as it is shown."""
     asset = catalogue.assets[deposit.asset]
     return DepositView(
         str(deposit.ref),

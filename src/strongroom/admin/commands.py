@@ -27,9 +27,11 @@ from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Payment, PaymentSta
 from strongroom.wallet.addresses import AddressRule, GivenAddress, give_address, listed_addresses
 from strongroom.wallet.amounts import read_amount
 from strongroom.wallet.approvals import prepare_approval, prepare_rejection
+from strongroom.wallet.assignments import prepare_deposit_assignment, prepare_withdrawal_assignment
 from strongroom.wallet.balances import balance_of
 from strongroom.wallet.bookings import prepare_booking
 from strongroom.wallet.context import perform_own
+from strongroom.wallet.epochs import prepare_end
 from strongroom.wallet.holdings import chain_units, unit_of
 from strongroom.wallet.keys import KeyTerms, keys_of, prepare_key, prepare_revocation
 from strongroom.wallet.users import MarkUser, find_user, prepare_user, subaccounts_of
@@ -242,6 +244,18 @@ async def _give_up(house: Application, request: protocol.GiveUpWithdrawal) -> vi
     return _withdrawal(house, request.ref)
 
 
+async def _assign_withdrawal(house: Application, request: protocol.AssignWithdrawal) -> views.WithdrawalView:
+    uid = _user(house, request.user).uid
+    _ = await _do(house, lambda: prepare_withdrawal_assignment(house.context, NOBODY, request.ref, uid))
+    return _withdrawal(house, request.ref)
+
+
+async def _assign_deposit(house: Application, request: protocol.AssignDeposit) -> arrivals.DepositView:
+    uid = _user(house, request.user).uid
+    _ = await _do(house, lambda: prepare_deposit_assignment(house.context, NOBODY, request.ref, uid))
+    return arrivals.deposit_view(house.store, house.context.catalogue, house.store.row(Deposit, request.ref))
+
+
 def _withdrawal(house: Application, ref: int) -> views.WithdrawalView:
     return views.withdrawal_view(house.store, house.context.catalogue, house.store.row(Withdrawal, ref))
 
@@ -267,6 +281,23 @@ async def _reconcile(house: Application, _request: protocol.Reconcile) -> list[v
     except ChainError as problem:
         raise AdminError(f"not reconciled: {problem}") from None
     return [views.reconciliation_view(it) for it in found]
+
+
+async def _list_networks(house: Application, _request: protocol.ListNetworks) -> list[views.NetworkView]:
+    return [
+        views.network_view(house.store, network, house.treasury.watchers[network.code].restoration.reason)
+        for network in house.context.catalogue.networks.values()
+        if network.code in house.treasury.watchers
+    ]
+
+
+async def _release(house: Application, request: protocol.ReleaseNetwork) -> views.NetworkView:
+    network = house.context.catalogue.network_named(request.network)
+    watcher = house.treasury.watchers.get(network.code)
+    if watcher is not None and watcher.restoration.is_waiting and not watcher.restoration.has_read:
+        raise AdminError("the chain has not been read to its tip yet: what was paid since the backup is not known")
+    _ = await _do(house, lambda: prepare_end(house.context, network.number, by_hand=True))
+    return views.network_view(house.store, network, "")
 
 
 # -- simulated chains
@@ -324,9 +355,13 @@ _COMMANDS: Final[dict[type[protocol.Request], Callable[[Application, Any], Await
     protocol.ApproveWithdrawal: _approve,
     protocol.RejectWithdrawal: _reject,
     protocol.GiveUpWithdrawal: _give_up,
+    protocol.AssignWithdrawal: _assign_withdrawal,
+    protocol.AssignDeposit: _assign_deposit,
     protocol.ShowRates: _show_rates,
     protocol.SetRate: _set_rate,
     protocol.Reconcile: _reconcile,
+    protocol.ListNetworks: _list_networks,
+    protocol.ReleaseNetwork: _release,
     **payments.HANDLERS,
     protocol.MineBlocks: _mine,
     protocol.Reorganise: _reorganise,

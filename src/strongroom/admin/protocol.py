@@ -123,6 +123,20 @@ class GiveUpWithdrawal(Request, frozen=True, tag="withdrawal give-up"):
     ref: int
 
 
+class AssignWithdrawal(Request, frozen=True, tag="withdrawal assign"):
+    """Name the user for whom the house has paid what a restored backup did not know."""
+
+    ref: int
+    user: str
+
+
+class AssignDeposit(Request, frozen=True, tag="deposit assign"):
+    """Name the user that a withheld deposit is for; its address is the user's from then on."""
+
+    ref: int
+    user: str
+
+
 class ShowRates(Request, frozen=True, tag="rates show"):
     """Show every price the house knows, with its source and age."""
 
@@ -183,6 +197,16 @@ class ReturnedFromCold(Request, frozen=True, tag="cold returned"):
     fee: str = "0"
 
 
+class ListNetworks(Request, frozen=True, tag="network list"):
+    """List the networks, and why payments wait on them after a restore."""
+
+
+class ReleaseNetwork(Request, frozen=True, tag="network release"):
+    """Let a network's payments go on, though books and chain do not agree or payments are left that are nobody's."""
+
+    network: str
+
+
 class MineBlocks(Request, frozen=True, tag="chain mine"):
     """Mine blocks on a simulated chain."""
 
@@ -221,9 +245,13 @@ AnyRequest = (
     | ApproveWithdrawal
     | RejectWithdrawal
     | GiveUpWithdrawal
+    | AssignWithdrawal
+    | AssignDeposit
     | ShowRates
     | SetRate
     | Reconcile
+    | ListNetworks
+    | ReleaseNetwork
     | ListPayments
     | HurryPayment
     | ShowHotWallets

@@ -209,6 +209,15 @@ def deposit_list(house: House, state: str) -> None:
     house.ask(protocol.ListDeposits(state))
 
 
+@deposit.command("assign")
+@click.argument("ref", type=int)
+@click.argument("user")
+@of_house
+def deposit_assign(house: House, ref: int, user: str) -> None:
+    """Credit a withheld deposit to USER, who has its address from then on."""
+    house.ask(protocol.AssignDeposit(ref, user))
+
+
 @root.group()
 def debt() -> None:
     """What customers owe, where a reorganisation took back what they had spent."""
@@ -259,6 +268,35 @@ def withdrawal_give_up(house: House, ref: int) -> None:
     All withdrawals of the same payment fail with it. Refused while the chain may mine it still.
     """
     house.ask(protocol.GiveUpWithdrawal(ref))
+
+
+@withdrawal.command("assign")
+@click.argument("ref", type=int)
+@click.argument("user")
+@of_house
+def withdrawal_assign(house: House, ref: int, user: str) -> None:
+    """Name USER for a payment that was found after a restore: it comes out of the balance, the rest is owed."""
+    house.ask(protocol.AssignWithdrawal(ref, user))
+
+
+@root.group()
+def network() -> None:
+    """Networks, and whether their payments wait after a restore."""
+
+
+@network.command("list")
+@of_house
+def network_list(house: House) -> None:
+    """List the networks; `waits` says why payments do not go on."""
+    house.ask(protocol.ListNetworks())
+
+
+@network.command("release")
+@click.argument("network")
+@of_house
+def network_release(house: House, network: str) -> None:
+    """Let payments on NETWORK go on after a restore, though something is unexplained."""
+    house.ask(protocol.ReleaseNetwork(network))
 
 
 @root.command()

@@ -7,6 +7,9 @@ Each round makes the books agree with the chain as it is now, in this order:
     mempool     what waits to be mined is noted early
     open ones   deposits whose transaction is gone are dropped
 
+After a restore from a backup, until the network is reconciled, the payments in each block that the books do not know
+are adopted before its outputs are noted (`restoration`).
+
 Every step is one command, a compare-and-set. A step that a crash or another watcher has left half done is done
 again, and what was done already has no effect.
 """
@@ -21,6 +24,7 @@ import msgspec
 import structlog
 
 from strongroom.custody.chain import Block, Chain, ChainError, Fate, Output, TransactionStatus
+from strongroom.custody.restoration import Restoration
 from strongroom.engine.command import Command
 from strongroom.errors import InvariantBroken, Refused
 from strongroom.ledger.accounts import owed
@@ -30,7 +34,7 @@ from strongroom.records.coins import Sent
 from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.heads import Head
 from strongroom.records.withdrawals import Payment, PaymentState
-from strongroom.wallet.addresses import house_address
+from strongroom.wallet.addresses import house_address, is_retired
 from strongroom.wallet.catalogue import Catalogue
 from strongroom.wallet.context import Context
 from strongroom.wallet.deposits import (
@@ -44,6 +48,7 @@ from strongroom.wallet.deposits import (
     prepare_placing,
     prepare_sighting,
 )
+from strongroom.wallet.epochs import epoch_of
 from strongroom.wallet.reopenings import prepare_reopening
 from strongroom.wallet.reversals import prepare_reversal
 from strongroom.wallet.tips import PassedBlock, passed_block, prepare_tip
@@ -128,6 +133,7 @@ class Watcher:
         self._start = start
         self._report = report
         self._idle_s = idle_s
+        self.restoration = Restoration(context, chain, network)
         self._reported: dict[tuple[str, int], None] = {}
         self._noted: set[str] = set()
         self._finished: int | None = None
@@ -143,7 +149,8 @@ class Watcher:
                 self._round_ended.set()
                 self._round_ended = asyncio.Event()
                 pause_s = _FIRST_PAUSE_S
-                _ = await self._chain.wait_change(seen, self._idle_s)
+                idle_s = _LONGEST_PAUSE_S if self.restoration.is_waiting else self._idle_s
+                _ = await self._chain.wait_change(seen, idle_s)
             else:
                 await asyncio.sleep(_FIRST_PAUSE_S)
                 _ = await self._chain.wait_change(seen, pause_s)
@@ -172,14 +179,19 @@ class Watcher:
     async def go_round(self) -> None:
         """Make the books agree with the chain. Raises `ChainError`, `Refused` UNAVAILABLE, `InvariantBroken`."""
         await self._chain.check_identity()
+        if self.restoration.is_waiting and not self.restoration.is_prepared():
+            raise _Behind
         await self._leave_orphans()
         while await self._pass_blocks():
             await self._credit()
         await self._credit()
         waiting = await self._chain.mempool()
-        await self._note([output for output in waiting if output.txid not in self._noted], None)
-        self._noted = {output.txid for output in waiting}
-        await self._follow_open(self._noted)
+        early = self._told_early(waiting)
+        await self._note([output for output in early if output.txid not in self._noted], None)
+        self._noted = {output.txid for output in early}
+        await self._follow_open({output.txid for output in waiting})
+        if self.restoration.is_waiting and (end := await self.restoration.end()) is not None:
+            await self._do([end])
 
     # -- orphans
 
@@ -252,7 +264,13 @@ class Watcher:
         tip = self._context.reads.row(Tip, self._network)
         self.status.height = tip.height
         blocks = await self._next_blocks(tip)
+        adopting = bool(blocks) and self.restoration.is_waiting
+        if adopting:
+            await self.restoration.begin()
         for block in blocks:
+            if adopting:
+                async for command in self.restoration.adoptions(block):
+                    await self._do([command])
             await self._note(await self._chain.outputs_in(block.hash), block)
         if blocks:
             passed = [PassedBlock(block.height, block.hash) for block in blocks]
@@ -273,6 +291,13 @@ class Watcher:
             blocks.append(block)
             parent, height = block.hash, block.height
         return blocks
+
+    def _told_early(self, waiting: Sequence[Output]) -> Sequence[Output]:
+        """Return what is noted before it is mined: not what may be the change of a payment that is adopted later."""
+        if not self.restoration.is_waiting:
+            return waiting
+        home = house_address(self._context.reads, self._network).address
+        return [output for output in waiting if output.address != home]
 
     async def _note(self, outputs: Sequence[Output], block: Block | None) -> None:
         """Note every output to an address of ours, of a block or of those that wait."""
@@ -298,7 +323,9 @@ class Watcher:
         if self._context.reads.row(Sent, self._network, output.txid).payment:
             return None
         if not address.given_ms:
-            return self._tell("the address is given to nobody" if address.ours else "the tag is nobody's", output)
+            self._tell("the address is given to nobody" if address.ours else "the tag is nobody's", output)
+        if not address.given_ms and not is_retired(address, epoch_of(self._context.reads)):
+            return None
         if asset is None:
             return self._tell("the token is unknown", output)
         if not is_bookable(catalogue, self._network, asset, output.amount):

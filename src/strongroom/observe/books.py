@@ -103,7 +103,9 @@ def networks(status: Mapping[str, Mapping[str, Any]]) -> list[Metric]:
     reversals = CounterMetricFamily(
         "strongroom_deposits_reversed", "Booked deposits that a chain took back", labels=("network",)
     )
+    waiting = gauge("strongroom_network_waiting", "1 while payments wait after a restore", ("network",))
     for network, told in status.items():
+        waiting.add_metric([network], int(bool(told["restored"])))
         up.add_metric([network], int(not told["stale"] and not told["watcher"]))
         stale.add_metric([network], int(told["stale"]))
         suspended.add_metric([network], int(told["deposits_suspended"]))
@@ -112,7 +114,7 @@ def networks(status: Mapping[str, Mapping[str, Any]]) -> list[Metric]:
         payments.add_metric([network, "stuck"], told["stuck_payments"])
         unbooked.add_metric([network], told["unbooked"])
         reversals.add_metric([network], told["reversed_deposits"])
-    return [up, stale, suspended, age, payments, unbooked, reversals]
+    return [up, stale, suspended, age, payments, unbooked, reversals, waiting]
 
 
 def hot_wallets(found: Mapping[tuple[str, str], HotWallet]) -> list[Metric]:

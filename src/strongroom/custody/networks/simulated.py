@@ -27,6 +27,7 @@ from strongroom.custody.chain import (
     Output,
     Payee,
     Rejected,
+    Spending,
     TransactionStatus,
     Unreachable,
 )
@@ -243,6 +244,15 @@ class SimulatedChain:
         self._reach()
         return self._store.outputs_in(self.network, block_hash)
 
+    async def spends_in(self, block_hash: str) -> Sequence[Spending]:
+        """Return the hot wallet's transactions of a block, in order; also of an orphan, none if unknown."""
+        self._reach()
+        outputs = self._store.outputs_in(self.network, block_hash)
+        return [
+            Spending(txid, (nonce_text(nonce),), tuple(output for output in outputs if output.txid == txid))
+            for txid, nonce in self._store.payments_in(self.network, block_hash)
+        ]
+
     async def mempool(self) -> Sequence[Output]:
         """Return the outputs of the transactions that wait to be mined."""
         self._reach()
@@ -270,7 +280,7 @@ class SimulatedChain:
         self._reach()
         return self._spendable(asset_id)
 
-    async def unspent(self, outpoints: Sequence[str]) -> Collection[str]:
+    async def unspent(self, outpoints: Sequence[str], *, waiting: bool = False) -> Collection[str]:
         """Return none: a chain of accounts has no coins."""
         return ()
 

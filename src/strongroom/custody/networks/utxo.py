@@ -24,6 +24,7 @@ from strongroom.custody.chain import (
     Output,
     Payee,
     Rejected,
+    Spending,
     TransactionStatus,
     Unreachable,
 )
@@ -43,6 +44,7 @@ from strongroom.custody.networks.utxo_reading import (
     outputs_of,
     record_of,
     records_of,
+    transactions_of,
     units_of,
     whole_of,
 )
@@ -167,12 +169,15 @@ class UtxoChain:
 
     # -- blocks
 
-    async def unspent(self, outpoints: Sequence[str]) -> Collection[str]:
-        """Return those of the outputs that the best chain's blocks have and have not spent."""
+    async def unspent(self, outpoints: Sequence[str], *, waiting: bool = False) -> Collection[str]:
+        """Return those of the outputs that the best chain's blocks have and have not spent.
+
+        With `waiting` those that no transaction that waits to be mined spends either.
+        """
         found: list[str] = []
         for first in range(0, len(outpoints), _BATCH):
             part = outpoints[first : first + _BATCH]
-            questions = [[txid, int(index), False] for txid, _, index in (it.partition(":") for it in part)]
+            questions = [[txid, int(index), waiting] for txid, _, index in (it.partition(":") for it in part)]
             try:
                 answers = await self._node.call_all("gettxout", questions)
             except RpcError as no:
@@ -209,6 +214,20 @@ class UtxoChain:
         # Every payment that a block settles asks for its outputs again.
         self._newest_read = (block_hash, found)
         return found
+
+    async def spends_in(self, block_hash: str) -> Sequence[Spending]:
+        """Return every transaction of a block, in order; none for a block the node does not know."""
+        block = await self._find("getblock", block_hash, 2)
+        if block is None:
+            return []
+        return [
+            Spending(
+                hash_of(field_of(told, "txid")),
+                tuple(f"{txid}:{index}" for txid, index in outpoints_of(told)),
+                tuple(outputs_of(told)),
+            )
+            for told in transactions_of(block)
+        ]
 
     # -- mempool
 
