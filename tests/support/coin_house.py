@@ -38,7 +38,7 @@ class CoinHouse:
     """A served house, and the node that its network is on."""
 
     code = "BTC"
-    network = "BITCOIN"
+    watched = "BITCOIN"
 
     def __init__(self, house: Served, node: CoinNode) -> None:
         self.house = house
@@ -67,7 +67,7 @@ class CoinHouse:
 
     async def withdraw(self, member: Member, address: str, amount: str, code: str = "") -> str:
         """Ask for a withdrawal, and return its reference."""
-        currency = f"{code or self.code}-{self.network}"
+        currency = f"{code or self.code}-{self.watched}"
         body = {"currency": currency, "address": address, "amount": amount, "tag": ""}
         answer = await self.house.post(member, f"{V3}wallet/withdraw", body)
         assert answer.status_code == 200, answer.text
@@ -109,7 +109,7 @@ class CoinHouse:
     async def worked_through(self) -> None:
         """Wait until the watcher has worked through all that the node shows."""
         async with asyncio.timeout(WAIT_S):
-            await self.house.application.treasury.watchers[self.network].settled()
+            await self.house.application.treasury.watchers[self.watched].settled()
 
     async def reconciled(self) -> Reconciliation:
         """Hold the books against the node, as `strongroom reconcile` does."""

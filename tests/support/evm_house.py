@@ -51,7 +51,7 @@ class EvmHouse(CoinHouse):
     """A served house, the node that its network is on, and the token that it offers."""
 
     code = "ETH"
-    network = "ERC20"
+    watched = "ERC20"
 
     def __init__(self, house: Served, node: Anvil, token: str) -> None:
         super().__init__(house, node)  # pyright: ignore[reportArgumentType]
