@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from strongroom.application import Application
-from strongroom.custody.networks.simulated import SimulatedNode
+from strongroom.custody.outside import Outside
 from strongroom.demo.house import DemoUser
 from strongroom.engine.command import NOBODY, Command, Guard
 from strongroom.engine.settle import Outcome
@@ -38,12 +38,8 @@ class Actors:
     """The customers, the operator and the outside world of one house, by the customers' names."""
 
     def __init__(self, application: Application) -> None:
-        """Raise `InvariantBroken` for a house whose chains are not simulated."""
-        node = application.treasury.node
-        if node is None:
-            raise InvariantBroken("a demo's chains are simulated")
-        self.node: SimulatedNode = node
         self.context = application.context
+        self._house = application
         self._box = application.box
         self._treasury = application.treasury
         self._uids: dict[str, int] = {}
@@ -94,7 +90,13 @@ class Actors:
         asset, offer = self.offer(code)
         units = chain_units(parse_amount(amount, asset.scale), offer, asset)
         network = self.context.catalogue.network(offer.network).code
-        return await self.node.faucet(network, address, tag, offer.token, units)
+        return await self._outside(network).faucet(network, address, tag, offer.token, units)
+
+    async def lose(self, code: str, txid: str) -> None:
+        """Let a stranger take a payment back before it is in a block, and what took its place be buried."""
+        network = self.context.catalogue.network(self.offer(code)[1].network).code
+        await self._outside(network).void(network, txid)
+        await self.bury()
 
     def offer(self, code: str) -> tuple[AssetSettings, OfferSettings]:
         """Return an asset and its default network's offer."""
@@ -104,8 +106,18 @@ class Actors:
     async def bury(self) -> None:
         """Mine every network until what waits has its confirmations, and let the books follow."""
         for network in self.context.catalogue.snapshot.networks:
-            _ = await self.node.mine(network.code, network.confirmations)
+            _ = await self._outside(network.code).mine(network.code, network.confirmations)
         await self.follow()
+
+    def is_simulated(self, code: str) -> bool:
+        """Say whether an asset's default network is simulated."""
+        return self._treasury.is_simulated(self.context.catalogue.network(self.offer(code)[1].network).code)
+
+    def fail_next(self, network: str) -> None:
+        """Let the next payment on a simulated network fail for good."""
+        if self._treasury.node is None:
+            raise InvariantBroken("only what is simulated fails when told to")
+        self._treasury.node.fail_next(network)
 
     async def follow(self) -> None:
         """Wait until the books know all that the chains show."""
@@ -129,9 +141,16 @@ class Actors:
             if self.withdrawal(ref).state not in OPEN_WITHDRAWALS:
                 return
             await self._pause()
-            _ = await self.node.mine(network)
+            _ = await self._outside(network).mine(network)
             await self._treasury.watchers[network].settled()
         raise InvariantBroken(f"withdrawal {ref} does not end")
+
+    def _outside(self, network: str) -> Outside:
+        """Return who plays the world outside on a network. Raises `InvariantBroken` where nobody does."""
+        outside = self._house.outside(network)
+        if outside is None:
+            raise InvariantBroken("a demo's chains are for practice")
+        return outside
 
     async def _pause(self) -> None:
         """Let the sender take its next steps: until nothing has been committed for a moment."""
