@@ -26,7 +26,10 @@ class Outside(Protocol):
         ...
 
     async def reorg(self, network: str, depth: int) -> list[Block]:
-        """Replace the last `depth` blocks by `depth` + 1 new ones, which are returned, with the same transactions."""
+        """Replace the last `depth` blocks by `depth` + 1 new ones, which are returned.
+
+        The transactions of those that are gone are mined again in the newest one.
+        """
         ...
 
     async def void(self, network: str, txid: str) -> None:

@@ -147,20 +147,22 @@ class CoinNode:
         check(network == self.chain.network and count > 0, "the node mines its own chain")
         if self._clock is not None:
             _ = await self._ask("setmocktime", self._now_s(self._clock))
-        # A mark of its own each time, so that no block that was given up is ever made again.
-        nobody = f"raw(6a{_MARK_BYTES:02x}{self._ids.random_bytes(_MARK_BYTES).hex()})"
-        hashes: list[str] = await self._ask("generatetodescriptor", count, nobody)
+        hashes: list[str] = await self._ask("generatetodescriptor", count, self._nobody())
         self._unkept += count
         if self._unkept >= KEPT_EVERY:
             await self.keep()
-        return [block_of(await self._ask("getblockheader", mined)) for mined in hashes]
+        return await self._blocks(hashes)
 
     async def reorg(self, network: str, depth: int) -> list[Block]:
-        """Replace the last `depth` blocks by `depth` + 1 new ones, which are returned, with the same transactions."""
+        """Replace the last `depth` blocks by `depth` + 1 new ones, which are returned.
+
+        Their transactions are mined again in the newest one.
+        """
         height: int = await self._ask("getblockcount")
         check(1 <= depth <= height, "a reorganisation spares the first block")
         _ = await self._ask("invalidateblock", await self._ask("getblockhash", height - depth + 1))
-        return await self.mine(network, depth + 1)
+        empty: list[str] = [(await self._ask("generateblock", self._nobody(), []))["hash"] for _ in range(depth)]
+        return [*await self._blocks(empty), *await self.mine(network)]
 
     async def void(self, network: str, txid: str) -> None:
         """Let something else spend what a stranger's waiting transaction spends, for a fee that has it replaced."""
@@ -180,6 +182,13 @@ class CoinNode:
         """Have the node write its chain out, as it does before it counts all coins."""
         _ = await self._ask("gettxoutsetinfo", "none")
         self._unkept = 0
+
+    def _nobody(self) -> str:
+        """Return whom a block pays. It has a mark of its own, so that no block that was given up is ever made again."""
+        return f"raw(6a{_MARK_BYTES:02x}{self._ids.random_bytes(_MARK_BYTES).hex()})"
+
+    async def _blocks(self, hashes: list[str]) -> list[Block]:
+        return [block_of(await self._ask("getblockheader", mined)) for mined in hashes]
 
     async def _ask(self, method: str, *parameters: Any) -> Any:
         """Return the node's answer. Raises `ValueError` for a no, `Unreachable`."""

@@ -56,9 +56,9 @@ def _coins(nodes: Sequence[NodeView]) -> str:
     """Return what kind of money this is."""
     if not nodes:
         return "The coins are simulated, and everything here is worth nothing."
-    *first, last = [f"{node.title} runs on a node of its own" for node in nodes]
-    real = f"{', '.join(first)}, {last}" if first else last
-    return f"{real}; other coins are simulated, and everything here is worth nothing."
+    *first, last = [node.title for node in nodes]
+    real = f"{', '.join(first)} and {last} run on nodes of their own" if first else f"{last} runs on a node of its own"
+    return f"{real}, the other chains are simulated, and everything here is worth nothing."
 
 
 def _program() -> str:
