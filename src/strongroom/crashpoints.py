@@ -30,7 +30,10 @@ SENDER_POINTS: Final = tuple(
 )
 """On the way of a payment: before and after each of its commits, its signature and its broadcast."""
 
-POINTS: Final = (*BATCH_POINTS, *SENDER_POINTS)
+KEEPER_POINTS: Final = ("before commit move", "after commit move")
+"""On the way of a move of the house's own money: before and after it is reserved; then it is the sender's."""
+
+POINTS: Final = (*BATCH_POINTS, *SENDER_POINTS, *KEEPER_POINTS)
 """All there are."""
 
 _armed: Callable[[str], None] | None = None

@@ -14,6 +14,7 @@ from strongroom.config.settings import Config, ConfigError, Simulation
 from strongroom.custody.chain import Chain, ChainError
 from strongroom.custody.derivation import Branch, account_xpubs, new_mnemonic, seed_of
 from strongroom.custody.families import NETWORKS, Network
+from strongroom.custody.keeper import Keeper
 from strongroom.custody.networks.simulated import SimulatedNode
 from strongroom.custody.pool import AddressPools, Source
 from strongroom.custody.reconciliation import Reconciliation, reconcile
@@ -27,6 +28,7 @@ from strongroom.engine.supervisor import Supervisor
 from strongroom.files import write_new
 from strongroom.records.addresses import Branch as BranchRow
 from strongroom.records.settings import NetworkSettings, Snapshot
+from strongroom.wallet.catalogue import Catalogue
 from strongroom.wallet.context import Context
 
 SEED_FILE: Final = "seed.sealed"
@@ -59,11 +61,13 @@ class Treasury:
         self.pools = AddressPools(context, {})
         self.watchers: dict[str, Watcher] = {}
         self.senders: dict[str, Sender] = {}
+        self.keepers: dict[str, Keeper] = {}
         self._signer: Signer | None = None
-        self._real = real_chains(config.nodes)
+        self._real = real_chains(config)
         self._nodes: list[Node] = []
         self._sources: dict[int, Source] = {}
         self.unexplained: dict[tuple[str, str], int] = {}
+        self._catalogue = Catalogue(snapshot)
         check_networks(snapshot.networks, config.nodes)
         served = _served(snapshot.networks, self._real, config.simulation)
         specs = {network.code: self._spec(network.code) for network in served}
@@ -87,7 +91,7 @@ class Treasury:
             self.node = SimulatedNode(path, simulated, self._context.clock, pace)
         sources = self._sources
         for network in served:
-            chain = self._chain(network.code, keys[network.code])
+            chain = self._chain(network, keys[network.code])
             sources[network.number] = Source(Branch(specs[network.code], keys[network.code]), chain)
             self._follow(network, chain, self._signer)
         self.pools = AddressPools(self._context, sources)
@@ -104,10 +108,12 @@ class Treasury:
         schemes = {code: chain.scheme(seed) for code, chain in self._real.items()}
         return account_xpubs(seed, specs.values()), LocalSigner(seed, specs.values(), schemes)
 
-    def _chain(self, code: str, xpub: str) -> Chain:
-        if code not in self._real:
-            return cast(SimulatedNode, self.node).chain(code)
-        node, chain = self._real[code].open(xpub)
+    def _chain(self, network: NetworkSettings, xpub: str) -> Chain:
+        if network.code not in self._real:
+            return cast(SimulatedNode, self.node).chain(network.code)
+        offers = self._catalogue.snapshot.offers
+        tokens = [offer.token for offer in offers if offer.network == network.number and offer.token]
+        node, chain = self._real[network.code].open(xpub, tokens)
         self._nodes.append(node)
         return chain
 
@@ -115,7 +121,12 @@ class Treasury:
         code, context = network.code, self._context
         real = self._real.get(code)
         self.watchers[code] = Watcher(context, chain, network.number, start=real.start if real else 0)
-        self.senders[code] = Sender(context, chain, signer, network.number, terms=real.terms if real else None)
+        drafting = asyncio.Lock()
+        terms = real.terms if real else None
+        self.senders[code] = Sender(context, chain, signer, network.number, terms=terms, drafting=drafting)
+        if real:
+            keeping = real.keeping(self._catalogue, network.number)
+            self.keepers[code] = Keeper(context, chain, network.number, keeping, drafting)
 
     async def start(self, supervisor: Supervisor) -> None:
         """Register the hot wallets with the simulated node and start every loop."""
@@ -130,6 +141,8 @@ class Treasury:
             supervisor.start(f"watcher {code}", watcher.run)
         for code, sender in self.senders.items():
             supervisor.start(f"sender {code}", sender.run)
+        for code, keeper in self.keepers.items():
+            supervisor.start(f"keeper {code}", keeper.run)
         supervisor.start("reconciliation", self._reconcile_again_and_again)
         if self.node is not None:
             supervisor.start("miner", self.node.run)

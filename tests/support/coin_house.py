@@ -33,6 +33,9 @@ def coin_settings(folder: Path, node: CoinNode, chain: str, **more: Any) -> Conf
 class CoinHouse:
     """A served house, and the node that its network is on."""
 
+    code = "BTC"
+    network = "BITCOIN"
+
     def __init__(self, house: Served, node: CoinNode) -> None:
         self.house = house
         self.node = node
@@ -42,25 +45,26 @@ class CoinHouse:
         """Open a customer with every permission."""
         return await join(self.house.application, name)
 
-    async def address(self, member: Member) -> str:
+    async def address(self, member: Member, code: str = "") -> str:
         """Ask for a deposit address."""
-        answer = await self.house.post(member, f"{V3}wallet/address", {"currency": "BTC"})
+        answer = await self.house.post(member, f"{V3}wallet/address", {"currency": code or self.code})
         assert answer.status_code == 200, answer.text
         return answer.json()[0]["address"]
 
-    async def balance(self, member: Member) -> tuple[Decimal, Decimal]:
+    async def balance(self, member: Member, code: str = "") -> tuple[Decimal, Decimal]:
         """Return a customer's total and available balance."""
         rows = (await self.house.get(member, f"{V3}wallet")).json(parse_float=Decimal)
-        [row] = [row for row in rows if row["currency"] == "BTC"]
+        [row] = [row for row in rows if row["currency"] == (code or self.code)]
         return Decimal(row["total"]), Decimal(row["available"])
 
     async def history(self, member: Member) -> list[dict[str, Any]]:
         """Return a customer's history, the newest first."""
         return (await self.house.get(member, f"{V3}wallet_history")).json(parse_float=Decimal)
 
-    async def withdraw(self, member: Member, address: str, amount: str) -> str:
+    async def withdraw(self, member: Member, address: str, amount: str, code: str = "") -> str:
         """Ask for a withdrawal, and return its reference."""
-        body = {"currency": "BTC-BITCOIN", "address": address, "amount": amount, "tag": ""}
+        currency = f"{code or self.code}-{self.network}"
+        body = {"currency": currency, "address": address, "amount": amount, "tag": ""}
         answer = await self.house.post(member, f"{V3}wallet/withdraw", body)
         assert answer.status_code == 200, answer.text
         return answer.json()["withdrawId"]
@@ -99,7 +103,7 @@ class CoinHouse:
     async def worked_through(self) -> None:
         """Wait until the watcher has worked through all that the node shows."""
         async with asyncio.timeout(WAIT_S):
-            await self.house.application.treasury.watchers["BITCOIN"].settled()
+            await self.house.application.treasury.watchers[self.network].settled()
 
     async def reconciled(self) -> Reconciliation:
         """Hold the books against the node, as `strongroom reconcile` does."""

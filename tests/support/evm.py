@@ -15,7 +15,7 @@ from strongroom.custody.chain import Candidate, Payee
 from strongroom.custody.derivation import Branch, account_xpubs
 from strongroom.custody.formats import EVM
 from strongroom.custody.networks.evm import EvmChain
-from strongroom.custody.networks.evm_signing import EvmScheme, hot_address
+from strongroom.custody.networks.evm_signing import EvmScheme
 from strongroom.custody.networks.evm_transactions import network_of
 from strongroom.custody.rpc import Node
 from strongroom.wallet.payments import Draft
@@ -25,13 +25,18 @@ SEED: Final = bytes(range(64))
 ETHER: Final = 10**18
 CONTRACTS: Final = Path(__file__).parents[1] / "data" / "evm"
 PLAIN: Final = network_of("ETHEREUM", {})
-HOT: Final = hot_address(SEED, PLAIN)
 _BRANCH: Final = Branch(PLAIN, account_xpubs(SEED, [PLAIN])["ETHEREUM"])
-OURS: Final = _BRANCH.address(0).address
-"""A customer's deposit address."""
+HOT: Final = _BRANCH.address(0).address
+OURS: Final = _BRANCH.address(1).address
+"""A customer's deposit address, at position 1."""
 
 THEIRS: Final = "0x00000000000000000000000000000000DeaDBeef"
 """Somebody else's address."""
+
+
+def address_at(position: int) -> str:
+    """Return our address of a position."""
+    return _BRANCH.address(position).address
 
 
 class EvmWorld:
@@ -42,7 +47,7 @@ class EvmWorld:
         self.token = token
         self.payer = payer
         network = network_of("ETHEREUM", {token: 6})
-        self.chain = EvmChain(network, anvil.chain_id, HOT, [token], node, poll_s=0.02)
+        self.chain = EvmChain(network, anvil.chain_id, address_at, [token], node, poll_s=0.02)
         self.scheme = EvmScheme(SEED, network, anvil.chain_id)
 
     async def call(self, to: str, signature: str, *values: Any, wei: int = 0, gas: int = 200_000) -> str:

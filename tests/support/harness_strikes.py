@@ -33,8 +33,8 @@ DISK_PLACES: Final = tuple(
 """Inside COMMIT, which goes to the log, and inside the copying of the log into the database. Of a write that is torn
 the first part is there."""
 
-PLACES: Final = (*crashpoints.POINTS, *DISK_PLACES)
-"""Everywhere a server can be made to die."""
+PLACES: Final = (*crashpoints.BATCH_POINTS, *crashpoints.SENDER_POINTS, *DISK_PLACES)
+"""Everywhere a server of simulated chains can be made to die; moves of the house's own money are made on real ones."""
 
 _CHECKPOINT_AT_PAGES: Final = 200
 _MOMENT_S: Final = 0.01

@@ -99,6 +99,11 @@ class DistantChain:
         return self._chain.spends_coins
 
     @property
+    def needs_sweeps(self) -> bool:
+        """Tell whether deposits must be swept."""
+        return self._chain.needs_sweeps
+
+    @property
     def payees_at_once(self) -> int:
         """Return how many payees one transaction may have."""
         return self._chain.payees_at_once

@@ -49,7 +49,8 @@ def _answer(question: dict[str, Any], answers: dict[str, Any]) -> dict[str, Any]
 
 @asynccontextmanager
 async def node_that_says(answers: dict[str, Any]) -> AsyncIterator[EvmChain]:
-    """Give the chain of a node that has an answer, or a function for it, to each method."""
+    """Give the chain of a node that has an answer, or a function for it, to each method; it is on chain 1."""
+    answers = {"eth_chainId": "0x1", "eth_syncing": False, **answers}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -62,7 +63,7 @@ async def node_that_says(answers: dict[str, Any]) -> AsyncIterator[EvmChain]:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     node = Node(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
     try:
-        yield EvmChain(network_of("ETHEREUM", {}), 1, HOT, [], node, poll_s=0.02)
+        yield EvmChain(network_of("ETHEREUM", {}), 1, lambda _: HOT, [], node, poll_s=0.02)
     finally:
         await node.close()
         server.close()

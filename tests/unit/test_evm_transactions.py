@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from web3 import Web3
 
 from strongroom.custody.chain import Payee, Rejected
-from strongroom.custody.derivation import hot_key
+from strongroom.custody.derivation import Branch, BranchKeys, account_xpubs
 from strongroom.custody.formats import EVM
 from strongroom.custody.networks import evm_transactions as transactions
-from strongroom.custody.networks.evm_signing import EvmScheme, hot_address
+from strongroom.custody.networks.evm_signing import EvmScheme
 from strongroom.custody.networks.evm_transactions import EvmPayment, network_of
 from strongroom.custody.signer import Explained, LocalSigner
 from strongroom.wallet.payments import nonce_text
@@ -27,6 +27,10 @@ THEIRS = "0x00000000000000000000000000000000DeaDBeef"
 NETWORK = network_of("ETHEREUM", {TOKEN: 6})
 CHAIN_ID = 31337
 SCHEME = EvmScheme(SEED, NETWORK, CHAIN_ID)
+HOT_KEY = BranchKeys(SEED, NETWORK).private_key(0)
+BRANCH = Branch(NETWORK, account_xpubs(SEED, [NETWORK])["ETHEREUM"])
+HOT = BRANCH.address(0).address
+OURS = BRANCH.address(7).address
 GWEI = 10**9
 
 addresses = st.binary(min_size=20, max_size=20).map(lambda raw: EVM.normalise("0x" + raw.hex()))
@@ -38,7 +42,7 @@ def payment_to(payee: Payee, nonce: int = 5, **changes: Any) -> EvmPayment:
     to, value, data = transactions.target_of(payee)
     payment = EvmPayment(
         chain_id=CHAIN_ID,
-        sender=SCHEME.address,
+        sender=HOT,
         nonce=nonce,
         to=to,
         value=str(value),
@@ -84,17 +88,40 @@ def test_bytes_that_are_no_payment_are_refused(body: bytes) -> None:
             _ = transactions.open_raw(raw)
 
 
+def test_what_stays_ours_is_no_payee() -> None:
+    """A sweep and gas for a deposit address pay nobody; they spend a nonce of the address that pays."""
+    sweep = payment_to(Payee(HOT, "", TOKEN, 5), nonce=3, sender=OURS, source=7, target=0)
+    gas = payment_to(Payee(OURS, "", "", 10**15), target=7)
+    for payment, spends in ((sweep, nonce_text(3, 7)), (gas, nonce_text(5))):
+        body = transactions.encode_payment(payment)
+        explained = SCHEME.explain(body)
+        assert (explained.payees, explained.spends) == ((), (spends,))
+        candidate = transactions.assemble(body, SCHEME.sign(body))
+        assert Account.recover_transaction(candidate.blob) == payment.sender
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [({"target": 8}, "not the address of ours"), ({"source": 8}, "another wallet"), ({"target": -2}, "position")],
+)
+def test_a_position_that_is_another_addresss_is_not_signed_for(change: dict[str, Any], reason: str) -> None:
+    """Neither the sender nor the receiver is believed to be ours because a body says so."""
+    sweep = payment_to(Payee(HOT, "", TOKEN, 5), sender=OURS, source=7, target=0)
+    with pytest.raises(Rejected, match=reason):
+        _ = SCHEME.sign(transactions.encode_payment(msgspec.structs.replace(sweep, **change)))
+
+
 @pytest.mark.parametrize("payment", [ETHER, TOKENS])
 def test_what_is_signed_is_what_others_sign(payment: EvmPayment) -> None:
     """The signed transaction is the other library's, byte for byte, each time, and its sender is the hot wallet."""
     raw = SCHEME.sign(transactions.encode_payment(payment))
-    account = Account.from_key(hot_key(SEED, NETWORK))
+    account = Account.from_key(HOT_KEY)
     theirs = Web3().eth.account.sign_transaction(transactions.transaction_of(payment), account.key)
     assert raw == SCHEME.sign(transactions.encode_payment(payment)) == bytes(theirs.raw_transaction)
     candidate = transactions.assemble(transactions.encode_payment(payment), raw)
     assert candidate.blob == raw
     assert candidate.txid == "0x" + bytes(theirs.hash).hex()
-    assert Account.recover_transaction(raw) == SCHEME.address == hot_address(SEED, NETWORK)
+    assert Account.recover_transaction(raw) == HOT
     assert transactions.open_raw(raw) == payment
 
 
@@ -110,7 +137,6 @@ REFUSALS = {
     "another chain": Refusal(msgspec.structs.replace(ETHER, chain_id=1), "another chain"),
     "another sender": Refusal(msgspec.structs.replace(ETHER, sender=THEIRS), "another wallet"),
     "a new contract": Refusal(msgspec.structs.replace(ETHER, to=""), "no payment"),
-    "a token that is not paid": Refusal(payment_to(Payee(THEIRS, "", THEIRS, 1)), "not paid here"),
     "another call": Refusal(msgspec.structs.replace(TOKENS, data="0x095ea7b3" + TOKENS.data[10:]), "no token transfer"),
     "a longer call": Refusal(msgspec.structs.replace(TOKENS, data=TOKENS.data + "00"), "no token transfer"),
     "an address with more": Refusal(
@@ -164,7 +190,7 @@ def test_another_spelling_of_a_body_is_refused() -> None:
 def test_another_transaction_is_not_put_in_a_payments_place(change: dict[str, Any]) -> None:
     """A signed transaction that differs from the body in any field is no candidate of it."""
     transaction = transactions.transaction_of(msgspec.structs.replace(ETHER, **change))
-    raw = bytes(Account.sign_transaction(transaction, hot_key(SEED, NETWORK)).raw_transaction)
+    raw = bytes(Account.sign_transaction(transaction, HOT_KEY).raw_transaction)
     with pytest.raises(Rejected, match="not the payment's"):
         _ = transactions.assemble(transactions.encode_payment(ETHER), raw)
 
@@ -188,7 +214,7 @@ def test_no_bit_of_a_signed_transaction_can_be_turned(at: int, bit: int) -> None
 
 def test_other_kinds_of_transactions_are_refused() -> None:
     """Old transactions, new contracts and access lists are none of ours."""
-    key, plain = hot_key(SEED, NETWORK), transactions.transaction_of(ETHER)
+    key, plain = HOT_KEY, transactions.transaction_of(ETHER)
     entry = {"address": TOKEN, "storageKeys": []}
     old = {name: plain[name] for name in ("chainId", "nonce", "to", "value", "gas")} | {"gasPrice": GWEI}
     for other in (old, plain | {"to": ""}, plain | {"accessList": [entry]}):

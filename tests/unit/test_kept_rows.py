@@ -21,6 +21,7 @@ def test_a_row_that_was_never_written_says_nothing(kind: Any) -> None:
     row = kind.absent((kind, *range(1, kind.KEY + 1)))
     assert row.key() == (kind, *range(1, kind.KEY + 1))
     beside = {name: getattr(row, name) for name in kind.__struct_fields__[kind.KEY :]}
-    nothing = {"spine", "snapshot", "chain_fee_units", "chain_units"}
+    nothing = {"spine", "snapshot", "chain_fee_units", "chain_units", "units"}
     assert all(not value for name, value in beside.items() if name not in nothing), beside
-    assert all(int(beside[name]) == 0 for name in ("chain_fee_units", "chain_units") if name in beside)
+    amounts = ("chain_fee_units", "chain_units", "units")
+    assert all(int(beside[name]) == 0 for name in amounts if name in beside)

@@ -40,6 +40,7 @@ NUMBERS = {
     "DUST": 22,
     "CHAIN_FEE": 23,
     "EQUITY": 24,
+    "COLD": 25,
 }
 
 
@@ -49,10 +50,10 @@ def test_the_numbers_of_the_purposes_stay_as_they_are() -> None:
 
 
 def test_what_is_owed_to_somebody_has_a_floor_and_what_the_house_owns_a_ceiling() -> None:
-    """Customers' money, fees, spread and suspense stay above; coins, bank money and debts below."""
+    """Customers' money, fees, spread and suspense stay above; coins, cold or not, bank money and debts below."""
     floors = {"AVAILABLE", "HELD", "STAKED", "FEES", "SPREAD", "SUSPENSE"}
     assert {Purpose(purpose).name for purpose in NEVER_NEGATIVE} == floors
-    assert {Purpose(purpose).name for purpose in NEVER_POSITIVE} == {"OWED", "OMNIBUS", "BANK"}
+    assert {Purpose(purpose).name for purpose in NEVER_POSITIVE} == {"OWED", "OMNIBUS", "BANK", "COLD"}
     assert [purpose.name for purpose in CUSTOMER_PURPOSES] == ["AVAILABLE", "HELD", "STAKED"]
 
 
@@ -92,8 +93,8 @@ def test_the_layout_of_a_packed_account_is_that_of_the_files() -> None:
         (Account(1, 2**16, 1), False),
         (Account(1, 1, 0), False),
         (Account(1, 1, 5), False),
-        (Account(1, 1, 25), False),
-        (Account(1, 1, 24), True),
+        (Account(1, 1, 26), False),
+        (Account(1, 1, 25), True),
     ],
 )
 def test_an_account_out_of_range_is_none(account: Account, fits: bool) -> None:

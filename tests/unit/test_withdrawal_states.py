@@ -226,7 +226,7 @@ async def test_a_block_is_noted_on_payment_and_withdrawal_and_taken_off_both(pay
     await keep(payouts, withdrawal, payment)
     await told(payouts, MinePayment(NOBODY, PAYMENT, (REF,), "one", 9, "1100"))
     assert payouts.row(REF) == msgspec.structs.replace(withdrawal, txid="one", height=9)
-    mined = msgspec.structs.replace(payment, state=MINED, height=9, chain_fee_units="1100")
+    mined = msgspec.structs.replace(payment, state=MINED, txid="one", height=9, chain_fee_units="1100")
     assert payouts.reads.row(Payment, PAYMENT) == mined
     await told(payouts, UnminePayment(NOBODY, PAYMENT, (REF,)))
     assert payouts.row(REF) == withdrawal

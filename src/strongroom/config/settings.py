@@ -93,6 +93,19 @@ class Simulation(msgspec.Struct, frozen=True, kw_only=True):
     ] = 0
 
 
+class Hot(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of an asset the hot wallet of a network should have; amounts are texts in the asset, 0: no such mark."""
+
+    low: Annotated[DecimalText, Meta(description="With less than this the operator is told")] = "0"
+    high: Annotated[
+        DecimalText, Meta(description="With more than this the rest is to go to the network's `cold_address`")
+    ] = "0"
+    keep: Annotated[DecimalText, Meta(description="How much stays when the rest goes to the cold address")] = "0"
+    sweep_above: Annotated[
+        DecimalText, Meta(description="A deposit address with less than this is not swept; EVM networks only")
+    ] = "0"
+
+
 class Node(msgspec.Struct, frozen=True, kw_only=True):
     """The node of a network that is not simulated, and how payments on it are made."""
 
@@ -100,10 +113,11 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     chain: Annotated[
         str,
         Meta(
-            pattern="^(bitcoin-main|bitcoin-test|bitcoin-regtest|litecoin-main|litecoin-test|litecoin-regtest)$",
-            description="Which chain it is. A node of another one is not followed",
+            pattern="^(bitcoin-main|bitcoin-test|bitcoin-regtest|litecoin-main|litecoin-test|litecoin-regtest|evm)$",
+            description="Which chain it is, for `evm` together with `chain_id`. A node of another one is not followed",
         ),
     ]
+    chain_id: Annotated[int, Meta(ge=0, description="The chain's number (EIP-155), of an EVM network only")] = 0
     user: Annotated[str, Meta(description="The node's user for JSON-RPC, if it wants one")] = ""
     password_file: Annotated[
         str, Meta(description="File with that user's password, mode 0600; relative to the settings file")
@@ -113,7 +127,13 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=-1, description="The first block that is looked at; -1: the newest one at the very first start")
     ] = -1
     fee_floor: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="Least fee of our payments, in satoshi a virtual byte")
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Least fee of our payments, in satoshi a virtual byte; on EVM networks the least priority fee, "
+            "in gwei a unit of gas",
+        ),
     ] = 1
     fee_cap: Annotated[
         int,
@@ -123,6 +143,19 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     redraft_after_s: Annotated[
         Positive, Meta(description="After so long in no block a payment is offered again for a higher fee, in s")
     ] = 1_800
+    hot: Annotated[dict[str, Hot], Meta(description="The hot wallet's marks by asset", extra={"keys": UPPER})] = {}
+    cold_address: Annotated[
+        str, Meta(max_length=128, description="Where to goes what the hot wallet has too much of; its key is elsewhere")
+    ] = ""
+    consolidate_above: Annotated[
+        int,
+        Meta(
+            ge=0, le=5_000, description="With more free coins than this the smallest become one; 0: never. Not on EVM"
+        ),
+    ] = 200
+    consolidate_fee: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="The highest fee at which that is done, in satoshi a virtual byte")
+    ] = 5
 
 
 class Fee(msgspec.Struct, frozen=True, kw_only=True):

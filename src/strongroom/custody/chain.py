@@ -4,6 +4,7 @@
       Unreachable              no answer, or none that settles it: what was asked for may have happened or not
       Rejected                 a no: the node will not take this transaction as it is
         InsufficientFunds      a no that money changes: the same transaction may be taken once funds have arrived
+        NeedsGas               an address cannot pay for its own sweep
 
 A payment reserves something that can be spent once: coins (outputs that our keys can spend) on a chain of inputs and
 outputs, a nonce on a chain of accounts. A payment may have several candidate transactions (a higher fee, say), which
@@ -40,6 +41,14 @@ class Rejected(ChainError):
 
 class InsufficientFunds(Rejected):
     """The hot wallet cannot pay this now; the same transaction may be taken once funds have arrived."""
+
+
+class NeedsGas(Rejected):
+    """An address has too little of the native coin to pay for its sweep: `units` more are needed, in the chain's."""
+
+    def __init__(self, units: int) -> None:
+        super().__init__(f"the address needs {units} more units of the native coin for its sweep")
+        self.units = units
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -158,6 +167,11 @@ class Chain(Protocol):
     @property
     def spends_coins(self) -> bool:
         """Tell whether payments spend coins, and not a nonce."""
+        ...
+
+    @property
+    def needs_sweeps(self) -> bool:
+        """Tell whether what arrives at a deposit address must be swept before payments can spend it."""
         ...
 
     @property

@@ -24,7 +24,7 @@ from strongroom.custody.signer import Explained, Scheme
 from strongroom.engine.command import Row
 from strongroom.errors import Refused
 from strongroom.records.settings import NetworkSettings, Settings
-from strongroom.records.withdrawals import Payment, PaymentState, Withdrawal, WithdrawalState
+from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState, Withdrawal, WithdrawalState
 from strongroom.wallet.catalogue import Catalogue, catalogue_of
 from strongroom.wallet.payments import outgoing
 
@@ -209,8 +209,12 @@ def _explained(books: Snapshot, payment: Payment, network: str, scheme: Scheme) 
 
 
 def _expected(books: Snapshot, payment: Payment, catalogue: Catalogue) -> tuple[Payee, ...]:
-    """Return whom the withdrawals of a payment want paid."""
+    """Return whom the withdrawals of a payment want paid; nobody for a move of the house's own money."""
     refs = payment.withdrawals
+    if payment.purpose == PaymentPurpose.COLD:
+        raise Rejected("what goes to the cold address is signed elsewhere")
+    if payment.purpose != PaymentPurpose.WITHDRAWALS and not refs:
+        return ()  # a move pays nobody: what it moves stays with keys of ours
     if not 1 <= len(refs) <= MAX_WITHDRAWALS or len(set(refs)) != len(refs):
         raise Rejected(f"a payment carries out 1 to {MAX_WITHDRAWALS} withdrawals, each once")
     payees: list[Payee] = []

@@ -6,22 +6,30 @@ the books have not settled yet is a cause; so is, on a chain of accounts, a depo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
 from strongroom.custody.chain import Block, Chain, Fate, Unreachable
+from strongroom.custody.keeper import Sweepable
+from strongroom.records.addresses import Address, Placed
 from strongroom.records.chains import Holding
 from strongroom.records.coins import Coin
 from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.settings import OfferSettings
-from strongroom.records.withdrawals import Payment, PaymentState
+from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState
+from strongroom.wallet.addresses import HOUSE_POSITION
 from strongroom.wallet.context import Context
 from strongroom.wallet.payments import OPEN_PAYMENTS, outgoing, withdrawals_of
+from strongroom.wallet.pots import filled_pots
 
 MAX_OPEN: Final = 10_000
 MAX_COINS: Final = 1_000_000
+MAX_ADDRESSES: Final = 10_000
+"""So many of the newest deposit addresses are looked at, whatever the books know of them, on a chain of accounts."""
+
 MAX_TRIES: Final = 5
 """A chain whose tip moves while it is asked is asked again so often."""
 
@@ -84,10 +92,15 @@ async def _reconcile(context: Context, chain: Chain, offer: OfferSettings, tip: 
 class _Underway(msgspec.Struct, frozen=True):
     """A payment that the books have not settled, and the chain knows."""
 
-    ref: int
+    payment: Payment
     units: int
     fee: int
     reverted: bool
+
+    @property
+    def ref(self) -> int:
+        """The payment's reference."""
+        return self.payment.ref
 
 
 async def _open_payments(context: Context, chain: Chain, offer: OfferSettings) -> list[_Underway]:
@@ -97,13 +110,20 @@ async def _open_payments(context: Context, chain: Chain, offer: OfferSettings) -
         for payment in context.reads.rows(Payment, {"network": offer.network, "state": state}, MAX_OPEN):
             for txid in payment.candidates:
                 status = await chain.transaction(txid, payment.spends)
-                waiting = status.fate is Fate.MEMPOOL and not chain.spends_coins
+                waiting = status.fate is Fate.MEMPOOL and not chain.spends_coins and not chain.needs_sweeps
                 if status.fate in _ON_CHAIN or waiting:
-                    paid = sum(outgoing(context.catalogue, it).chain_units for it in withdrawals_of(context, payment))
+                    paid = _paid(context, payment)
                     own = payment.asset == offer.asset
                     fee = 0 if offer.token else status.fee
-                    found.append(_Underway(payment.ref, paid if own else 0, fee, status.fate is Fate.REVERTED))
+                    found.append(_Underway(payment, paid if own else 0, fee, status.fate is Fate.REVERTED))
     return found
+
+
+def _paid(context: Context, payment: Payment) -> int:
+    """Return what of a payment's asset leaves what the house's keys can spend, beside the fee."""
+    if payment.purpose == PaymentPurpose.COLD:
+        return int(payment.units)
+    return sum(outgoing(context.catalogue, it).chain_units for it in withdrawals_of(context, payment))
 
 
 async def _by_coins(
@@ -159,4 +179,47 @@ async def _by_account(
         for deposit in context.reads.rows(Deposit, equal, MAX_OPEN)
         if deposit.asset == offer.asset and deposit.block
     ]
-    return await chain.balance(offer.token), differences
+    if not chain.needs_sweeps:
+        return await chain.balance(offer.token), differences
+    units, found = await _by_address(context, cast(Sweepable, chain), offer, underway)
+    return units, differences + found
+
+
+async def _by_address(
+    context: Context, chain: Sweepable, offer: OfferSettings, underway: Iterable[_Underway]
+) -> tuple[int, list[Difference]]:
+    """Return what lies on the hot wallet and on all deposit addresses, and where it is another amount than known."""
+    expected = _expected(context, offer, underway)
+    newest = context.reads.rows(Placed, {"network": offer.network}, MAX_ADDRESSES, newest_first=True)
+    positions = sorted({HOUSE_POSITION, *expected, *(place.position for place in newest)})
+    held = dict(zip(positions, await chain.held(positions, offer.token), strict=True))
+    differences = [
+        Difference(units - expected.get(position, 0), _where(context, offer.network, position), explained=False)
+        for position, units in held.items()
+        if position != HOUSE_POSITION and units != expected.get(position, 0)
+    ]
+    return sum(held.values()), differences
+
+
+def _expected(context: Context, offer: OfferSettings, underway: Iterable[_Underway]) -> Counter[int]:
+    """Return what should lie on each deposit address by its position, with what is under way."""
+    expected: Counter[int] = Counter()
+    for pot in filled_pots(context.reads, offer.network, MAX_COINS):
+        if pot.asset == offer.asset:
+            expected[pot.position] += int(pot.chain_units)
+    equal = {"network": offer.network, "state": DepositState.CONFIRMING}
+    for deposit in context.reads.rows(Deposit, equal, MAX_OPEN):
+        if deposit.asset == offer.asset and deposit.block:
+            address = context.reads.row(Address, deposit.network, deposit.address, deposit.tag)
+            expected[address.position] += int(deposit.chain_units)
+    for it in underway:
+        moved = int(it.payment.units) if it.payment.asset == offer.asset and not it.reverted else 0
+        if it.payment.purpose in (PaymentPurpose.SWEEP, PaymentPurpose.GAS):
+            expected[it.payment.source] -= moved + it.fee
+            expected[it.payment.target] += moved
+    return expected
+
+
+def _where(context: Context, network: int, position: int) -> str:
+    address = context.reads.row(Placed, network, position).address
+    return f"{address} has another amount than its deposits and sweeps come to; a contract may have paid it ether"

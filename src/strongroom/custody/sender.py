@@ -25,9 +25,10 @@ from strongroom.engine.command import NOBODY, Command
 from strongroom.engine.state import State
 from strongroom.errors import PARAMETER_INVALID, InvariantBroken, Refused, check
 from strongroom.records.settings import NetworkSettings
-from strongroom.records.withdrawals import Payment, PaymentState, Withdrawal, WithdrawalState
+from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState, Withdrawal, WithdrawalState
 from strongroom.wallet.addresses import house_address
 from strongroom.wallet.context import Context, perform_own
+from strongroom.wallet.moves import prepare_move_finish, prepare_move_revert
 from strongroom.wallet.payments import (
     OPEN_PAYMENTS,
     Draft,
@@ -96,13 +97,16 @@ class Sender:
         crash_points: Callable[[str], None] = reach,
         *,
         terms: PaymentTerms | None = None,
+        drafting: asyncio.Lock | None = None,
     ) -> None:
+        """Make it; `drafting` is held while a payment is drafted and reserved, which the keeper does as well."""
         self._context = context
         self._chain = chain
         self._signer = signer
         self._number = network
         self._at = crash_points
         self._terms = terms or PaymentTerms()
+        self._drafting = drafting or asyncio.Lock()
         self._handed: set[int] = set()
         self._asked = asyncio.Event()
         self.status = SenderStatus(chain.network)
@@ -222,14 +226,17 @@ class Sender:
         first, coins = withdrawals[0], self._chain.spends_coins
         payees = [self._payee(withdrawal) for withdrawal in withdrawals]
         try:
-            draft = await self._chain.draft(payees, self._funds())
+            async with self._drafting:
+                draft = await self._chain.draft(payees, self._funds())
+                await self._commit(
+                    "reserve", lambda: prepare_reservation(self._context, withdrawals, draft, coins=coins)
+                )
         except Rejected:
             if len(withdrawals) == 1:
                 raise
             for withdrawal in withdrawals:
                 await self._guarded(withdrawal.ref, self._start([withdrawal], tip))
             return
-        await self._commit("reserve", lambda: prepare_reservation(self._context, withdrawals, draft, coins=coins))
         ref = self._context.reads.row(Withdrawal, first.ref).payment
         if ref:
             await self._guarded(ref, self._advance(self._context.reads.row(Payment, ref), tip))
@@ -246,6 +253,8 @@ class Sender:
         if self._is_due(payment):
             payment = await self._redraft(payment)
         if payment.state == PaymentState.RESERVED:
+            if payment.purpose == PaymentPurpose.COLD:
+                return  # it is signed elsewhere, and brought back
             payment = await self._sign(payment)
         refusal: Rejected | None = None
         if payment.state == PaymentState.SIGNED and payment.ref not in self._handed:
@@ -260,7 +269,8 @@ class Sender:
     def _is_due(self, payment: Payment) -> bool:
         """Say whether a payment has waited so long that a higher fee may help."""
         waited_ms = self._context.clock.now_ms() - payment.signed_ms
-        return payment.state == PaymentState.SIGNED and waited_ms >= self._terms.redraft_after_s * 1_000
+        is_ours = payment.purpose != PaymentPurpose.COLD
+        return is_ours and payment.state == PaymentState.SIGNED and waited_ms >= self._terms.redraft_after_s * 1_000
 
     async def _redraft(self, payment: Payment) -> Payment:
         """Draft a payment again for a higher fee, where the chain finds one that helps and may be paid."""
@@ -314,13 +324,13 @@ class Sender:
 
     async def _mined(self, payment: Payment, txid: str, block: Block, fee: int, tip: Block) -> None:
         """Note the block, and settle once it is buried deep enough."""
-        withdrawal = self._context.reads.row(Withdrawal, payment.withdrawals[0])
-        if (payment.height, withdrawal.txid) != (block.height, txid):
+        if (payment.height, payment.txid) != (block.height, txid):
             command = MinePayment(NOBODY, payment.ref, payment.withdrawals, txid, block.height, str(fee))
             await self._commit("mine", lambda: command)
         if self._is_buried(block, tip):
             change = await self._change(txid, block) if self._chain.spends_coins else None
-            await self._commit("finish", lambda: prepare_finish(self._context, payment, tip.height, change))
+            finish = prepare_finish if payment.withdrawals else prepare_move_finish
+            await self._commit("finish", lambda: finish(self._context, payment, tip.height, change))
             for ref in payment.withdrawals:
                 log.info("withdrawal settled", network=self._chain.network, ref=ref, txid=txid)
 
@@ -334,7 +344,8 @@ class Sender:
         """Give a payment up whose transaction the chain has undone, once that is buried."""
         if self._is_buried(block, tip):
             height = block.height
-            await self._commit("revert", lambda: prepare_revert(self._context, payment, height, fee, tip.height))
+            revert = prepare_revert if payment.withdrawals else prepare_move_revert
+            await self._commit("revert", lambda: revert(self._context, payment, height, fee, tip.height))
             log.warning("payment reverted", network=self._chain.network, ref=payment.ref)
 
     async def _void(self, payment: Payment) -> None:

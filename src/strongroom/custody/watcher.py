@@ -182,7 +182,10 @@ class Watcher:
         while found := self._context.reads.rows(Deposit, where, _AT_ONCE):
             coin = self._chain.spends_coins
             await self._do(
-                [prepare_reversal(it, coin=coin) if it.state in CREDITED else prepare_placing(it) for it in found]
+                [
+                    prepare_reversal(it, self._lies_at(it), coin=coin) if it.state in CREDITED else prepare_placing(it)
+                    for it in found
+                ]
             )
 
     # -- blocks
@@ -269,13 +272,13 @@ class Watcher:
             if depth > 0 and not await self._is_passed(deposit):
                 commands.append(prepare_placing(deposit))
             elif depth >= confirmations_needed(network, deposit):
-                commands.append(prepare_credit(deposit, self._coin_at(deposit)))
+                commands.append(prepare_credit(deposit, self._lies_at(deposit), coin=self._chain.spends_coins))
         await self._do(commands)
 
-    def _coin_at(self, deposit: Deposit) -> int | None:
-        """Return the position of a deposit's address, by which its key is found; None where payments spend no coins."""
-        if not self._chain.spends_coins:
-            return None
+    def _lies_at(self, deposit: Deposit) -> int:
+        """Return the position of a deposit's address, by which its key is found; 0 where no address has money apart."""
+        if not self._chain.spends_coins and not self._chain.needs_sweeps:
+            return 0
         return self._context.reads.row(Address, deposit.network, deposit.address, deposit.tag).position
 
     async def _is_passed(self, deposit: Deposit) -> bool:

@@ -31,6 +31,7 @@ class Purpose(IntEnum):
     DUST = 22
     CHAIN_FEE = 23
     EQUITY = 24
+    COLD = 25
 
 
 NEVER_NEGATIVE: Final = frozenset(
@@ -38,7 +39,7 @@ NEVER_NEGATIVE: Final = frozenset(
 )
 """Purposes whose balance has the floor 0: what is owed to somebody."""
 
-NEVER_POSITIVE: Final = frozenset({Purpose.OWED, Purpose.OMNIBUS, Purpose.BANK})
+NEVER_POSITIVE: Final = frozenset({Purpose.OWED, Purpose.OMNIBUS, Purpose.BANK, Purpose.COLD})
 """Purposes whose balance has the ceiling 0: what the house owns (coins, bank money, a customer's debt)."""
 
 CUSTOMER_PURPOSES: Final = (Purpose.AVAILABLE, Purpose.HELD, Purpose.STAKED)

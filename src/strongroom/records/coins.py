@@ -1,4 +1,4 @@
-"""Coins: unspent outputs that the house owns on a chain of inputs and outputs, and which transactions are its own."""
+"""What lies where on a chain: coins on one of inputs and outputs, pots on one of accounts, and our own transactions."""
 
 from __future__ import annotations
 
@@ -31,3 +31,19 @@ class Sent(Kept, frozen=True, gc=False):
     network: int
     txid: str
     payment: int = 0
+
+
+class Pot(Kept, frozen=True, gc=False):
+    """What lies on a deposit address of a chain of accounts, in the chain's unit, as text: it waits to be swept.
+
+    `position` is the address's on the network's branch; what is at position 0 is the hot wallet's and has no pot. It
+    may be below zero while a reorganisation has taken the deposit and not yet the sweep. `filled` unless it is zero.
+    """
+
+    KEY = 3
+
+    network: int
+    position: int
+    asset: int
+    chain_units: str = "0"
+    filled: bool = False

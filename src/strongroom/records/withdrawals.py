@@ -68,11 +68,27 @@ class PaymentState(IntEnum):
     VOIDED = 5
 
 
-class Payment(Kept, frozen=True, gc=False):
-    """A transaction of the house that carries out withdrawals, by its own reference.
+class PaymentPurpose(IntEnum):
+    """What a payment is for: customers' withdrawals, or a move of the house's own money between its addresses.
 
-    `spends` names the reserved coins, or the (hot wallet, nonce). `body` is the transaction to be signed. `candidates`
-    are the txids of all signed versions, all spending the same; `blob` is the newest one, signed at `signed_ms`.
+    A sweep brings what lies on a deposit address to the hot wallet, gas is what such an address needs to pay for one, a
+    consolidation makes few coins of many, and what goes to the cold address is signed elsewhere.
+    """
+
+    WITHDRAWALS = 0
+    SWEEP = 1
+    GAS = 2
+    CONSOLIDATION = 3
+    COLD = 4
+
+
+class Payment(Kept, frozen=True, gc=False):
+    """A transaction of the house, by its own reference.
+
+    `spends` names the reserved coins, or the (wallet, nonce). `body` is the transaction to be signed. `candidates` are
+    the txids of all signed versions, all spending the same; `blob` is the newest one, signed at `signed_ms`; `txid` is
+    the one in the block at `height`. A move has no withdrawals: it brings `units` of its asset, in the chain's unit,
+    from the address at position `source` to `address`, which is ours at position `target` unless it is the cold one.
     """
 
     ref: int
@@ -88,10 +104,16 @@ class Payment(Kept, frozen=True, gc=False):
     height: int = 0
     created_ms: int = 0
     signed_ms: int = 0
+    txid: str = ""
+    purpose: int = 0
+    source: int = 0
+    target: int = 0
+    address: str = ""
+    units: str = "0"
 
 
 class Reserved(Kept, frozen=True, gc=False):
-    """What a payment spends can be reserved once: the input, or the hot wallet's nonce."""
+    """What a payment spends can be reserved once: the input, or the nonce of one of our addresses."""
 
     KEY = 2
 

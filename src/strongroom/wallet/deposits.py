@@ -22,7 +22,7 @@ from strongroom.ledger.entries import Posting
 from strongroom.money import MAX_UNITS
 from strongroom.records.addresses import Address
 from strongroom.records.chains import REMEMBERED_BLOCKS, Passed, Tip
-from strongroom.records.coins import Coin
+from strongroom.records.coins import Coin, Pot
 from strongroom.records.deposits import Deposit, DepositState, Outpoint
 from strongroom.records.heads import head_of
 from strongroom.records.history import Entry, LineType, Note, threads_of
@@ -34,6 +34,7 @@ from strongroom.wallet.confirmations import Confirmations, confirmations_of
 from strongroom.wallet.context import Context
 from strongroom.wallet.credits import credit, credit_needs
 from strongroom.wallet.holdings import holding_change, holding_needs, ledger_units
+from strongroom.wallet.pots import pot_change
 
 UNBOOKED: Final = frozenset({DepositState.SEEN, DepositState.CONFIRMING, DepositState.DROPPED, DepositState.REVERSED})
 """The states in which the books hold nothing of a deposit."""
@@ -185,7 +186,10 @@ class DropDeposit(Command, frozen=True):
 
 
 class CreditDeposit(Command, frozen=True):
-    """Book a deposit that is deep enough in the chain; with an `outpoint` it is a coin, at its address's `position`."""
+    """Book a deposit that is deep enough in the chain.
+
+    With an `outpoint` it is a coin, at its address's `position`; with a position alone it lies in that address's pot.
+    """
 
     ref: int
     owner: int
@@ -199,8 +203,8 @@ class CreditDeposit(Command, frozen=True):
     def needs(self) -> list[Key]:
         """The settings, what is known of the chain, the deposit, its coin, and all accounts it may be booked to."""
         chain = [Tip.at(self.network), Passed.at(self.network, self.height % REMEMBERED_BLOCKS)]
-        coin = [Coin.at(self.network, self.outpoint)] if self.outpoint else []
-        rows = [SETTINGS_KEY, Deposit.at(self.ref), *chain, *coin]
+        lies = lying_needs(self.network, self.asset, self.outpoint, self.position)
+        rows = [SETTINGS_KEY, Deposit.at(self.ref), *chain, *lies]
         return [*rows, *booking_needs(self.network, self.asset, self.owner)]
 
     def decide(self, view: View, now_ms: int) -> Decision:
@@ -221,12 +225,14 @@ class CreditDeposit(Command, frozen=True):
         ]
         state = DepositState.CREDITED if deposit.net or not deposit.owner else DepositState.TOO_SMALL
         booked = msgspec.structs.replace(deposit, state=state)
-        return Decision(postings=postings, rows=[*rows, booked, *self._coin(view, deposit)])
+        return Decision(postings=postings, rows=[*rows, booked, *self._lying(view, deposit)])
 
-    def _coin(self, view: View, deposit: Deposit) -> list[Kept]:
-        """Return the coin that the deposit is, also where a payment that a reorganisation undid spends it again."""
+    def _lying(self, view: View, deposit: Deposit) -> list[Kept]:
+        """Return the coin that the deposit is, also where a payment that a reorganisation undid spends it again, or the
+        pot that it is in."""
         if not self.outpoint:
-            return []
+            units = int(deposit.chain_units)
+            return [pot_change(view, self.network, self.position, self.asset, units)] if self.position else []
         check(self.outpoint == outpoint_of(deposit), "a deposit is the coin of its own output")
         known = view.get(Coin, self.network, self.outpoint)
         units = int(deposit.chain_units)
@@ -236,6 +242,13 @@ class CreditDeposit(Command, frozen=True):
         """Say whether the deposit's block is the one at its height, as far back as blocks are remembered."""
         passed = view.get(Passed, self.network, self.height % REMEMBERED_BLOCKS)
         return passed.height > self.height or (passed.height, passed.block) == (self.height, self.block)
+
+
+def lying_needs(network: int, asset: int, outpoint: str, position: int) -> list[Key]:
+    """Return the coin or the pot that a deposit lies in; neither for what has no `outpoint` and no `position`."""
+    if outpoint:
+        return [Coin.at(network, outpoint)]
+    return [Pot.at(network, position, asset)] if position else []
 
 
 def booking_needs(network: int, asset: int, owner: int) -> list[Key]:
@@ -340,15 +353,13 @@ def prepare_sighting(context: Context, sighting: Sighting) -> SeeDeposit | Place
     )
 
 
-def prepare_credit(deposit: Deposit, coin_at: int | None = None) -> CreditDeposit:
+def prepare_credit(deposit: Deposit, position: int = 0, *, coin: bool = False) -> CreditDeposit:
     """Return the command that credits a confirming deposit in the block it is known to be in.
 
-    On a chain whose payments spend coins it becomes one, `coin_at` being the position of its address.
+    `position` is that of its address. The deposit is a `coin` there, or else in the address's pot, but at position 0.
     """
     booked = (deposit.ref, deposit.owner, deposit.asset, deposit.network, deposit.height, deposit.block)
-    if coin_at is None:
-        return CreditDeposit(NOBODY, *booked)
-    return CreditDeposit(NOBODY, *booked, outpoint_of(deposit), coin_at)
+    return CreditDeposit(NOBODY, *booked, outpoint_of(deposit) if coin else "", position)
 
 
 def confirmations_needed(network: NetworkSettings, deposit: Deposit) -> int:

@@ -64,9 +64,8 @@ class ReservePayment(Command, frozen=True):
 
     def needs(self) -> list[Key]:
         """The withdrawals with their customers, the new payment, and what it spends."""
-        rows = [Payment.at(self.payment), *map(Withdrawal.at, self.withdrawals)]
-        rows += [Reserved.at(self.network, spends) for spends in self.draft.spends]
-        rows += [Coin.at(self.network, spends) for spends in self.draft.spends if self.coins]
+        reserved = reservation_needs(self.payment, self.network, self.draft.spends, coins=self.coins)
+        rows = [*reserved, *map(Withdrawal.at, self.withdrawals)]
         return [*rows, *(key for owner in self.owners for key in bar_needs(owner, self.assets))]
 
     def decide(self, view: View, now_ms: int) -> Decision:
@@ -91,23 +90,30 @@ class ReservePayment(Command, frozen=True):
             created_ms=now_ms,
         )
         paying = [msgspec.structs.replace(it, state=WithdrawalState.PAYING, payment=self.payment) for it in withdrawals]
-        return Decision(rows=[*paying, payment, *self._reserved(view)])
+        return Decision(rows=[*paying, payment, *reservation(view, payment, coins=self.coins)])
 
-    def _reserved(self, view: View) -> list[Kept]:
-        """Return the rows that reserve what the payment spends. Raises `Stale` where something is taken."""
-        if view.get(Payment, self.payment).state:
+
+def reservation_needs(payment: int, network: int, spends: Sequence[str], *, coins: bool) -> list[Key]:
+    """Return what `reservation` reads and changes."""
+    rows = [Payment.at(payment), *(Reserved.at(network, it) for it in spends)]
+    return [*rows, *(Coin.at(network, it) for it in spends if coins)]
+
+
+def reservation(view: View, payment: Payment, *, coins: bool) -> list[Kept]:
+    """Return the rows that reserve what a new payment spends. Raises `Stale` where something of it is taken."""
+    if view.get(Payment, payment.ref).state:
+        raise Stale
+    rows: list[Kept] = []
+    for spends in payment.spends:
+        if view.get(Reserved, payment.network, spends).payment:
             raise Stale
-        rows: list[Kept] = []
-        for spends in self.draft.spends:
-            if view.get(Reserved, self.network, spends).payment:
+        rows.append(Reserved(payment.network, spends, payment.ref))
+        if coins:
+            coin = view.get(Coin, payment.network, spends)
+            if not coin.height or coin.payment:
                 raise Stale
-            rows.append(Reserved(self.network, spends, self.payment))
-            if self.coins:
-                coin = view.get(Coin, self.network, spends)
-                if not coin.height or coin.payment:
-                    raise Stale
-                rows.append(msgspec.structs.replace(coin, payment=self.payment))
-        return rows
+            rows.append(msgspec.structs.replace(coin, payment=payment.ref))
+    return rows
 
 
 class RedraftPayment(Command, frozen=True):
@@ -181,7 +187,7 @@ class MinePayment(Command, frozen=True):
         payment = in_state(view, self.payment, PaymentState.SIGNED, PaymentState.MINED)
         check(self.txid in payment.candidates, "only a candidate of the payment carries it out")
         mined = msgspec.structs.replace(
-            payment, state=PaymentState.MINED, height=self.height, chain_fee_units=self.fee_units
+            payment, state=PaymentState.MINED, txid=self.txid, height=self.height, chain_fee_units=self.fee_units
         )
         return Decision(rows=[mined, *_located(view, self.withdrawals, self.txid, self.height)])
 
@@ -199,7 +205,7 @@ class UnminePayment(Command, frozen=True):
     def decide(self, view: View, now_ms: int) -> Decision:
         """Note it on all of them."""
         payment = in_state(view, self.payment, PaymentState.MINED)
-        waiting = msgspec.structs.replace(payment, state=PaymentState.SIGNED, height=0)
+        waiting = msgspec.structs.replace(payment, state=PaymentState.SIGNED, txid="", height=0)
         return Decision(rows=[waiting, *_located(view, self.withdrawals, "", 0)])
 
 
@@ -243,20 +249,29 @@ class Outgoing(NamedTuple):
     chain_units: int
 
 
-def nonce_text(nonce: int) -> str:
-    """Return a nonce of the hot wallet as what a payment spends; texts sort as the numbers do."""
-    return f"{_HOT_WALLET}/{nonce:020d}"
+def nonce_text(nonce: int, position: int = 0) -> str:
+    """Return a nonce of the address at a position as what a payment spends; 0 is the hot wallet's.
+
+    Texts of one address sort as its nonces do, and those of the hot wallet after all others.
+    """
+    return f"{f'{position:020d}' if position else _HOT_WALLET}/{nonce:020d}"
 
 
 def nonce_of(spends: str) -> int:
-    """Return the hot wallet's nonce that a text names."""
-    return int(spends.removeprefix(f"{_HOT_WALLET}/"))
+    """Return the nonce that a text names."""
+    return int(spends.rpartition("/")[2])
+
+
+def position_of(spends: str) -> int:
+    """Return the position of the address whose nonce a text names."""
+    wallet = spends.partition("/")[0]
+    return 0 if wallet == _HOT_WALLET else int(wallet)
 
 
 def next_nonce(context: Context, network: int) -> int:
-    """Return the lowest nonce above all that our payments have reserved."""
+    """Return the lowest nonce of the hot wallet above all that our payments have reserved."""
     newest = context.reads.rows(Reserved, {"network": network}, 1, newest_first=True)
-    return nonce_of(newest[0].spends) + 1 if newest else 0
+    return nonce_of(newest[0].spends) + 1 if newest and not position_of(newest[0].spends) else 0
 
 
 def free_coins(context: Context, network: int) -> list[Coin]:

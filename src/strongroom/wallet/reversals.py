@@ -17,8 +17,9 @@ from strongroom.records.heads import Head
 from strongroom.records.kept import Key
 from strongroom.records.settings import SETTINGS_KEY, Settings
 from strongroom.wallet.catalogue import catalogue_of
-from strongroom.wallet.deposits import CREDITED, booking_needs, offered, outpoint_of
+from strongroom.wallet.deposits import CREDITED, booking_needs, lying_needs, offered, outpoint_of
 from strongroom.wallet.holdings import holding_change
+from strongroom.wallet.pots import pot_change
 
 
 class ReverseDeposit(Command, frozen=True):
@@ -30,11 +31,12 @@ class ReverseDeposit(Command, frozen=True):
     network: int
     block: str
     outpoint: str = ""
+    position: int = 0
 
     def needs(self) -> list[Key]:
-        """The settings, the deposit, its coin, and all accounts it may have been booked to."""
-        coin = [Coin.at(self.network, self.outpoint)] if self.outpoint else []
-        return [SETTINGS_KEY, Deposit.at(self.ref), *coin, *booking_needs(self.network, self.asset, self.owner)]
+        """The settings, the deposit, its coin or pot, and all accounts it may have been booked to."""
+        lies = lying_needs(self.network, self.asset, self.outpoint, self.position)
+        return [SETTINGS_KEY, Deposit.at(self.ref), *lies, *booking_needs(self.network, self.asset, self.owner)]
 
     def decide(self, view: View, now_ms: int) -> Decision:
         """Take it back, while it is booked by that block."""
@@ -52,6 +54,8 @@ class ReverseDeposit(Command, frozen=True):
         if self.outpoint:
             check(self.outpoint == outpoint_of(deposit), "a deposit is the coin of its own output")
             rows.append(msgspec.structs.replace(view.get(Coin, self.network, self.outpoint), height=0))
+        elif self.position:
+            rows.append(pot_change(view, self.network, self.position, self.asset, -int(deposit.chain_units)))
         return Decision(postings=postings, rows=[*rows, reversed_])
 
 
@@ -81,8 +85,10 @@ def _balance(view: View, account: Account) -> int:
     return view.get(Head, account.pack()).after
 
 
-def prepare_reversal(deposit: Deposit, *, coin: bool = False) -> ReverseDeposit:
-    """Return the command that takes back a booked deposit of the block it is known to be in, and its coin with it."""
-    outpoint = outpoint_of(deposit) if coin else ""
+def prepare_reversal(deposit: Deposit, position: int = 0, *, coin: bool = False) -> ReverseDeposit:
+    """Return the command that takes back a booked deposit of the block it is known to be in.
+
+    `position` is that of its address: its coin, or what it put into the address's pot, goes with it.
+    """
     booked = (deposit.ref, deposit.owner, deposit.asset, deposit.network, deposit.block)
-    return ReverseDeposit(NOBODY, *booked, outpoint)
+    return ReverseDeposit(NOBODY, *booked, outpoint_of(deposit) if coin else "", position)

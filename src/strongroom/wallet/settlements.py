@@ -67,23 +67,12 @@ class FinishPayment(Command, frozen=True):
         payment = in_state(view, self.payment, PaymentState.MINED)
         withdrawals = [view.get(Withdrawal, ref) for ref in payment.withdrawals]
         catalogue = catalogue_of(view.get(Settings, 0).snapshot)
-        if self.tip - payment.height + 1 < catalogue.network(self.network).confirmations:
-            raise PARAMETER_INVALID("payment is not confirmed")
+        check_buried(catalogue, self.network, payment.height, self.tip)
         postings, holdings, left = _settlement(view, catalogue, withdrawals, payment, self.fee_asset)
         settled = [msgspec.structs.replace(it, state=WithdrawalState.SETTLED) for it in withdrawals]
         final = msgspec.structs.replace(payment, state=PaymentState.FINAL)
-        return Decision(postings, [final, *settled, *holdings, *self._change(view, payment, left)])
-
-    def _change(self, view: View, payment: Payment, left: int) -> list[Kept]:
-        """Return the coins that came back; with what has left the house they are all that was spent."""
-        if not self.spends:
-            return []
-        check(self.spends == payment.spends, "a payment spends what it has reserved")
-        spent = [view.get(Coin, self.network, outpoint) for outpoint in self.spends]
-        check(all(coin.payment == payment.ref for coin in spent), "a payment's coins are its own")
-        back = sum(change.units for change in self.change)
-        check(sum(coin.units for coin in spent) == left + back, "what a payment spends is paid, taken as fee or back")
-        return [Coin(self.network, it.outpoint, 0, it.units, payment.height) for it in self.change]
+        coins = coins_back(view, payment, self.spends, self.change, left)
+        return Decision(postings, [final, *settled, *holdings, *coins])
 
 
 class RevertPayment(Command, frozen=True):
@@ -111,11 +100,10 @@ class RevertPayment(Command, frozen=True):
         """Book what the chain took, and release the customers' money."""
         payment = in_state(view, self.payment, PaymentState.SIGNED, PaymentState.MINED)
         catalogue = catalogue_of(view.get(Settings, 0).snapshot)
-        if self.tip - self.height + 1 < catalogue.network(self.network).confirmations:
-            raise PARAMETER_INVALID("payment is not confirmed")
+        check_buried(catalogue, self.network, self.height, self.tip)
         fees: list[Posting] = []
-        leaving = _chain_fee(catalogue, self.network, self.fee_asset, int(self.fee_units), fees)
-        holdings = _leave(view, catalogue, self.network, leaving, fees)
+        leaving = chain_fee(catalogue, self.network, self.fee_asset, int(self.fee_units), fees)
+        holdings = leave(view, catalogue, self.network, leaving, fees)
         postings, rows = releases(view, payment, self.withdrawals)
         voided = msgspec.structs.replace(
             payment, state=PaymentState.VOIDED, height=self.height, chain_fee_units=self.fee_units
@@ -138,7 +126,7 @@ def prepare_finish(
         owners=tuple(it.owner for it in withdrawals_of(context, payment)),
         asset=payment.asset,
         network=network.number,
-        fee_asset=_fee_asset(context.catalogue, network),
+        fee_asset=fee_asset_of(context.catalogue, network),
         tip=tip,
         spends=() if change is None else payment.spends,
         change=tuple(change or ()),
@@ -153,14 +141,14 @@ def prepare_revert(context: Context, payment: Payment, height: int, fee_units: i
         payment=payment.ref,
         withdrawals=tuple(withdrawals_of(context, payment)),
         network=network.number,
-        fee_asset=_fee_asset(context.catalogue, network),
+        fee_asset=fee_asset_of(context.catalogue, network),
         fee_units=str(fee_units),
         height=height,
         tip=tip,
     )
 
 
-def _fee_asset(catalogue: Catalogue, network: NetworkSettings) -> int:
+def fee_asset_of(catalogue: Catalogue, network: NetworkSettings) -> int:
     """Return the asset in which a chain takes its fees: the declared one, else the one that is its native coin."""
     if network.fee_asset:
         return network.fee_asset
@@ -168,6 +156,26 @@ def _fee_asset(catalogue: Catalogue, network: NetworkSettings) -> int:
     if not native:
         raise PARAMETER_INVALID("network has no asset for its fees")
     return native[0]
+
+
+def check_buried(catalogue: Catalogue, network: int, height: int, tip: int) -> None:
+    """Raise `Refused` PARAMETER_INVALID unless the block at `height` has its confirmations with that newest block."""
+    if tip - height + 1 < catalogue.network(network).confirmations:
+        raise PARAMETER_INVALID("payment is not confirmed")
+
+
+def coins_back(
+    view: View, payment: Payment, spends: tuple[str, ...], change: Sequence[Change], left: int
+) -> list[Kept]:
+    """Return the coins that came back; with what has left the house they are all that was spent, none in accounts."""
+    if not spends:
+        return []
+    check(spends == payment.spends, "a payment spends what it has reserved")
+    spent = [view.get(Coin, payment.network, outpoint) for outpoint in spends]
+    check(all(coin.payment == payment.ref for coin in spent), "a payment's coins are its own")
+    back = sum(it.units for it in change)
+    check(sum(coin.units for coin in spent) == left + back, "what a payment spends is paid, taken as fee or back")
+    return [Coin(payment.network, it.outpoint, 0, it.units, payment.height) for it in change]
 
 
 def _settlement(
@@ -179,11 +187,11 @@ def _settlement(
     postings = [Posting(held(it.owner, asset), -it.held) for it in withdrawals]
     postings.append(Posting(house(Purpose.FEES, asset), sum(it.fee for it in withdrawals)))
     leaving = Counter({asset: sum(outgoing(catalogue, it).chain_units for it in withdrawals)})
-    leaving += _chain_fee(catalogue, payment.network, fee_asset, int(payment.chain_fee_units), postings)
-    return postings, _leave(view, catalogue, payment.network, leaving, postings), leaving[asset]
+    leaving += chain_fee(catalogue, payment.network, fee_asset, int(payment.chain_fee_units), postings)
+    return postings, leave(view, catalogue, payment.network, leaving, postings), leaving[asset]
 
 
-def _chain_fee(
+def chain_fee(
     catalogue: Catalogue, network: int, fee_asset: int, fee_units: int, postings: list[Posting]
 ) -> Counter[int]:
     """Add what the house pays the chain to an entry's postings, and return it by its asset in chain units."""
@@ -194,7 +202,7 @@ def _chain_fee(
     return Counter({fee_asset: fee_units})
 
 
-def _leave(
+def leave(
     view: View, catalogue: Catalogue, network: int, leaving: Mapping[int, int], postings: list[Posting]
 ) -> list[Kept]:
     """Book what leaves the chain's holdings (chain units by asset), add the odd units to the dust; return the rows."""

@@ -115,6 +115,6 @@ async def test_another_chain_is_refused(world: EvmWorld) -> None:
     """A node on another chain than the one that was named is not used."""
     await world.chain.check_identity()
     async with asking(world.anvil.url) as node:
-        other = EvmChain(network_of("POLYGON", {}), 137, OURS, [], node)
+        other = EvmChain(network_of("POLYGON", {}), 137, lambda _: OURS, [], node)
         with pytest.raises(Unreachable, match="chain 31337, not 137"):
             await other.check_identity()

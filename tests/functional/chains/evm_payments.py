@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from strongroom.custody.chain import Fate, Funds, InsufficientFunds, Payee, Rejected
-from strongroom.custody.derivation import hot_key
+from strongroom.custody.derivation import BranchKeys
 from strongroom.custody.networks import evm_transactions as transactions
 from strongroom.custody.networks.evm_transactions import network_of
 from strongroom.wallet.payments import Draft, nonce_text
@@ -181,7 +181,8 @@ async def test_another_wallets_transaction_is_not_taken_for_ours(world: EvmWorld
     """What somebody else signed, or another payment of ours, is no candidate of a payment."""
     draft = await world.chain.draft([world.ether_to(ETHER)], Funds())
     other = await world.chain.draft([world.ether_to(2 * ETHER)], Funds())
-    assert hot_key(SEED, network_of("OTHER", {})) == hot_key(SEED, network_of("ETHEREUM", {}))
+    keys = [BranchKeys(SEED, network_of(name, {})) for name in ("OTHER", "ETHEREUM")]
+    assert keys[0].private_key(0) == keys[1].private_key(0)
     with pytest.raises(Rejected):
         _ = world.chain.assemble(draft.body, world.scheme.sign(other.body))
 

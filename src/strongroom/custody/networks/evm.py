@@ -1,6 +1,6 @@
 """The chain port on an EVM network's node, by JSON-RPC: the native coin, and tokens of the ERC-20 kind.
 
-One hot wallet pays, one nonce a payment. What a deposit is:
+One hot wallet pays, one nonce a payment; what lies on deposit addresses is swept to it first. What a deposit is:
 
     native coin    the value of a transaction that succeeded, index 0; the coin that a contract forwards inside a
                    transaction is in no block and no log, only in a trace of the execution, and is not seen
@@ -12,7 +12,7 @@ Amounts and fees are in wei, or the token's smallest unit.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -24,6 +24,7 @@ from strongroom.custody.chain import (
     Fate,
     Funds,
     InsufficientFunds,
+    NeedsGas,
     Output,
     Payee,
     Rejected,
@@ -32,7 +33,7 @@ from strongroom.custody.chain import (
 )
 from strongroom.custody.families import NATIVE, Network
 from strongroom.custody.networks import evm_transactions as transactions
-from strongroom.custody.networks.evm_fees import Fees, FeeTerms, fees_from, gas_limit, raised
+from strongroom.custody.networks.evm_fees import PLAIN_GAS, Fees, FeeTerms, fees_from, gas_limit, raised
 from strongroom.custody.networks.evm_reading import (
     FullBlock,
     Header,
@@ -47,14 +48,21 @@ from strongroom.custody.networks.evm_reading import (
 from strongroom.custody.networks.evm_transactions import EvmPayment
 from strongroom.custody.rpc import Node, RpcError
 from strongroom.errors import check
-from strongroom.wallet.payments import Draft, nonce_of, nonce_text
+from strongroom.wallet.moves import Move
+from strongroom.wallet.payments import Draft, nonce_of, position_of
 
 RIVAL_BLOCKS: Final = 128
 """How far back the rival that spent a nonce is looked for: nodes keep the state of so many blocks."""
 
+HOT: Final = 0
+"""The position of the hot wallet's address."""
+
 POLL_S: Final = 0.5
 """How often the node is asked whether anything changed."""
 
+_BATCH: Final = 100
+_SWEEP_ROOM: Final = 2
+_SWEEP_WORTH: Final = 10
 _BALANCE_OF: Final = "0x70a08231"  # first four bytes of the hash of balanceOf(address)
 _REASONS_FOR_NO: Final = (
     "underpriced",
@@ -73,23 +81,28 @@ _REASONS_FOR_NO: Final = (
 
 
 class EvmChain:
-    """One EVM network as its node tells it; `tokens` are the contracts, in EIP-55, in which it pays."""
+    """One EVM network as its node tells it; `tokens` are the contracts, in EIP-55, in which it pays.
+
+    `address_at` gives our address of a position; that of 0 is the hot wallet.
+    """
 
     def __init__(
         self,
         network: Network,
         chain_id: int,
-        hot_address: str,
+        address_at: Callable[[int], str],
         tokens: Collection[str],
         node: Node,
         *,
         terms: FeeTerms | None = None,
         poll_s: float = POLL_S,
     ) -> None:
+        hot_address = address_at(HOT)
         check(all(formats.EVM.normalise(it) == it for it in (hot_address, *tokens)), "addresses are in EIP-55")
         check(poll_s > 0, "some time passes between two polls")
         self._spec = network
         self._chain_id = chain_id
+        self._address_at = address_at
         self._hot = hot_address
         self._assets = frozenset((NATIVE, *tokens))
         self._node = node
@@ -97,6 +110,7 @@ class EvmChain:
         self._poll_s = poll_s
         self._change = 0
         self._shown: tuple[Any, ...] | None = None
+        self._is_known = False
 
     @property
     def network(self) -> str:
@@ -111,14 +125,22 @@ class EvmChain:
         if await self._ask("eth_syncing") is not False:
             raise Unreachable("the node is still catching up with its chain")
 
+    async def _identify(self) -> None:
+        """See once that the node is the one that is meant; another one later shows by its blocks."""
+        if not self._is_known:
+            await self.check_identity()
+            self._is_known = True
+
     # -- blocks
 
     async def tip(self) -> Block:
         """Return the newest block of the best chain."""
+        await self._identify()
         return read(await self._ask("eth_getBlockByNumber", "latest", False), Header).block()
 
     async def block_at(self, height: int) -> Block | None:
         """Return the best chain's block at `height`, or None above its tip."""
+        await self._identify()
         if height < 0:
             return None
         answer = await self._ask("eth_getBlockByNumber", hex(height), False)
@@ -174,7 +196,7 @@ class EvmChain:
         """
         if (mined := await self._mined(txid)) is not None:
             return mined
-        if spends and (rival := await self._rival(nonce_of(spends[0]))) is not None:
+        if spends and (rival := await self._rival(self._address_at(position_of(spends[0])), nonce_of(spends[0]))):
             block, winner = rival
             if winner != txid:
                 return TransactionStatus(Fate.CONFLICTED, block)
@@ -194,47 +216,57 @@ class EvmChain:
             return None
         return TransactionStatus(Fate.MINED if receipt.succeeded else Fate.REVERTED, block, receipt.fee)
 
-    async def _rival(self, nonce: int) -> tuple[Block, str] | None:
-        """Return the block in which the hot wallet's nonce was spent, and by which txid; None if it is not found."""
-        if await self._count("latest") <= nonce:
+    async def _rival(self, sender: str, nonce: int) -> tuple[Block, str] | None:
+        """Return the block in which an address's nonce was spent, and by which txid; None if it is not found."""
+        if await self._count(sender, "latest") <= nonce:
             return None
         height = (await self.tip()).height
         oldest = max(0, height - RIVAL_BLOCKS + 1)
-        if oldest and await self._count(hex(oldest - 1)) > nonce:
+        if oldest and await self._count(sender, hex(oldest - 1)) > nonce:
             return None
         low = oldest
         while low < height:
             middle = (low + height) // 2
-            low, height = (low, middle) if await self._count(hex(middle)) > nonce else (middle + 1, height)
+            low, height = (low, middle) if await self._count(sender, hex(middle)) > nonce else (middle + 1, height)
         answer = await self._ask("eth_getBlockByNumber", hex(low), True)
         if answer is None:
             return None
         block = read(answer, FullBlock)
         for transaction in block.transactions:
-            if quantity(transaction.nonce) == nonce and address_of(transaction.sender) == self._hot:
+            if quantity(transaction.nonce) == nonce and address_of(transaction.sender) == sender:
                 return block.block(), transaction.hash
         return None
 
-    async def _count(self, block: str) -> int:
-        """Return how many nonces the hot wallet has spent, as of a block."""
-        return quantity(await self._ask("eth_getTransactionCount", self._hot, block))
+    async def _count(self, sender: str, block: str) -> int:
+        """Return how many nonces an address has spent, as of a block."""
+        return quantity(await self._ask("eth_getTransactionCount", sender, block))
 
     # -- payments
 
     async def watch(self, addresses: Collection[str]) -> None:
-        """Do nothing: the watcher looks at every block whole, and what a deposit address holds is not spent from."""
+        """Do nothing: the watcher looks at every block whole."""
 
     async def balance(self, asset_id: str) -> int:
         """Return what the hot wallet holds in blocks, less what its waiting transactions take at most."""
-        held = await self._held(asset_id)
+        held = await self._held(self._hot, asset_id)
         ours = [it for it in await self._waiting() if address_of(it.sender) == self._hot]
         return max(0, held - sum(_taken(transaction, asset_id) for transaction in ours))
 
-    async def _held(self, asset_id: str) -> int:
-        if asset_id == NATIVE:
-            return quantity(await self._ask("eth_getBalance", self._hot, "latest"))
-        call = {"to": asset_id, "data": _BALANCE_OF + self._hot[2:].lower().rjust(64, "0")}
-        return quantity(await self._ask("eth_call", call, "latest"))
+    async def _held(self, address: str, asset_id: str) -> int:
+        method, *parameters = _question(address, asset_id)
+        return quantity(await self._ask(method, *parameters))
+
+    async def held(self, positions: Sequence[int], asset_id: str) -> Sequence[int]:
+        """Return what lies on each of our addresses, in blocks, by their positions."""
+        found: list[int] = []
+        for first in range(0, len(positions), _BATCH):
+            questions = [_question(self._address_at(it), asset_id) for it in positions[first : first + _BATCH]]
+            try:
+                answers = await self._node.call_all(questions[0][0], [question[1:] for question in questions])
+            except RpcError as error:
+                raise Unreachable(f"{questions[0][0]}: {error}") from None
+            found += [quantity(answer) for answer in answers]
+        return found
 
     async def unspent(self, outpoints: Sequence[str]) -> Collection[str]:
         """Return none: a chain of accounts has no coins."""
@@ -244,6 +276,11 @@ class EvmChain:
     def spends_coins(self) -> bool:
         """Payments spend nonces."""
         return False
+
+    @property
+    def needs_sweeps(self) -> bool:
+        """Payments are made by the hot wallet, from what it has itself."""
+        return True
 
     @property
     def payees_at_once(self) -> int:
@@ -257,28 +294,59 @@ class EvmChain:
         payee = payees[0]
         if payee.asset_id not in self._assets:
             raise Rejected(f"{self.network} does not pay {payee.asset_id}")
-        to, value, data = transactions.target_of(payee)
         if payee.amount > await self.balance(payee.asset_id):
             raise InsufficientFunds(f"the hot wallet has too little {payee.asset_id or 'native coin'}")
-        gas = await self._estimate(to, value, data)
+        payment = await self._payment(payee, HOT, funds.nonce)
+        if int(payment.value) + payment.fee > await self.balance(NATIVE):
+            raise InsufficientFunds("the hot wallet has too little native coin for the fee")
+        return _draft(payment)
+
+    async def gas(self, position: int, units: int, funds: Funds) -> Move:
+        """Return a move of so much of the native coin from the hot wallet to an address of ours. Raises as `draft`."""
+        address = self._address_at(position)
+        draft = await self.draft([Payee(address, "", NATIVE, units)], funds)
+        return Move(_to_ours(draft, position), units, address, HOT, position)
+
+    async def sweep(self, position: int, asset_id: str, units: int) -> Move:
+        """Return a move to the hot wallet of `units` that lie on a deposit address.
+
+        Of the native coin twice the fee stays behind, so that a dearer replacement can be paid. Raises `NeedsGas` for a
+        token whose address cannot pay the fee, `Rejected` where what lies there is not ten times the fee.
+        """
+        sender = self._address_at(position)
+        gas = PLAIN_GAS if asset_id == NATIVE else None
+        payment = await self._payment(Payee(self._hot, "", asset_id, units), position, 0, gas)
+        coin = await self._held(sender, NATIVE)
+        if asset_id == NATIVE:
+            units = min(units, coin) - _SWEEP_ROOM * payment.fee
+            if units < _SWEEP_WORTH * payment.fee:
+                raise Rejected(f"less lies there than {_SWEEP_WORTH} times what its sweep would cost")
+            payment = msgspec.structs.replace(payment, value=str(units))
+        elif coin < payment.fee:
+            raise NeedsGas(_SWEEP_ROOM * payment.fee - coin)
+        return Move(_to_ours(_draft(payment), HOT), units, self._hot, position, HOT)
+
+    async def _payment(self, payee: Payee, source: int, nonce: int, gas: int | None = None) -> EvmPayment:
+        """Return a payment of one of our addresses, with the lowest free nonce from `nonce` on; gas is estimated."""
+        to, value, data = transactions.target_of(payee)
+        sender = self._address_at(source)
+        gas = gas or await self._estimate(sender, to, value, data)
         fees = await self._fees()
-        payment = EvmPayment(
+        return EvmPayment(
             chain_id=self._chain_id,
-            sender=self._hot,
-            nonce=max(funds.nonce, await self._count("latest")),
+            sender=sender,
+            nonce=max(nonce, await self._count(sender, "latest")),
             to=to,
             value=str(value),
             data="0x" + data.hex(),
             gas_limit=gas,
             max_fee_per_gas=str(fees.highest),
             priority_fee_per_gas=str(fees.priority),
+            source=source,
         )
-        if value + payment.fee > await self.balance(NATIVE):
-            raise InsufficientFunds("the hot wallet has too little native coin for the fee")
-        return _draft(payment)
 
-    async def _estimate(self, to: str, value: int, data: bytes) -> int:
-        call = {"from": self._hot, "to": to, "value": hex(value), "data": "0x" + data.hex()}
+    async def _estimate(self, sender: str, to: str, value: int, data: bytes) -> int:
+        call = {"from": sender, "to": to, "value": hex(value), "data": "0x" + data.hex()}
         try:
             return gas_limit(quantity(await self._node.call("eth_estimateGas", call)), self._terms)
         except RpcError as error:
@@ -350,7 +418,21 @@ class EvmChain:
 
 
 def _draft(payment: EvmPayment) -> Draft:
-    return Draft((nonce_text(payment.nonce),), transactions.encode_payment(payment), payment.fee)
+    return Draft(payment.spends, transactions.encode_payment(payment), payment.fee)
+
+
+def _to_ours(draft: Draft, target: int) -> Draft:
+    """Return a draft that says at which position its receiver's key is."""
+    payment = msgspec.structs.replace(transactions.decode_payment(draft.body), target=target)
+    return _draft(payment)
+
+
+def _question(address: str, asset_id: str) -> tuple[Any, ...]:
+    """Return the method and the parameters that ask what an address holds."""
+    if asset_id == NATIVE:
+        return ("eth_getBalance", address, "latest")
+    call = {"to": asset_id, "data": _BALANCE_OF + address[2:].lower().rjust(64, "0")}
+    return ("eth_call", call, "latest")
 
 
 def _taken(transaction: Transaction, asset_id: str) -> int:

@@ -38,7 +38,11 @@ _HALF_ORDER: Final = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F466
 
 
 class EvmPayment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An unsigned transaction of the hot wallet: amounts and fees in wei as decimal text, `data` in hex with 0x."""
+    """An unsigned transaction of one of our addresses: amounts and fees in wei as decimal text, `data` in hex with 0x.
+
+    `source` is the position of the sender's key, 0 the hot wallet's; `target` that of the receiver's, -1 for one that
+    is not ours.
+    """
 
     chain_id: int
     sender: str
@@ -49,6 +53,13 @@ class EvmPayment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gas_limit: int
     max_fee_per_gas: str
     priority_fee_per_gas: str
+    source: int = 0
+    target: int = -1
+
+    @property
+    def spends(self) -> tuple[str, ...]:
+        """Return the nonce that it spends, by the text that the books know it by."""
+        return (nonce_text(self.nonce, self.source),)
 
     @property
     def fee(self) -> int:
@@ -121,6 +132,8 @@ def decode_payment(body: bytes) -> EvmPayment:
     canonical = tuple(str(amount) for amount in amounts) == texts and payment.data == "0x" + data.hex()
     if not spelled or not canonical or encode_payment(payment) != body:
         raise Rejected("the body is not in its canonical encoding")
+    if not 0 <= payment.source < _MAX_COUNT or not -1 <= payment.target < _MAX_COUNT:
+        raise Rejected("a position that no address has")
     counts = (payment.chain_id, payment.nonce, payment.gas_limit)
     if not all(0 <= count < _MAX_COUNT for count in counts) or not all(0 <= it < _MAX_UNITS for it in amounts):
         raise Rejected("a number of the body is out of range")
@@ -132,7 +145,7 @@ def decode_payment(body: bytes) -> EvmPayment:
 def explain(body: bytes) -> Explained:
     """Return whom a body pays, its highest fee in wei and the nonce it spends. Raises `Rejected`. Pure."""
     payment = decode_payment(body)
-    return Explained((payee_of(payment),), payment.fee, (nonce_text(payment.nonce),))
+    return Explained((payee_of(payment),), payment.fee, payment.spends)
 
 
 def payee_of(payment: EvmPayment) -> Payee:
@@ -170,7 +183,10 @@ def txid_of(raw: bytes) -> str:
 
 
 def open_raw(raw: bytes) -> EvmPayment:
-    """Return the fields of a raw signed EIP-1559 transaction with the sender its signature names; raises `Rejected`."""
+    """Return the fields of a raw signed EIP-1559 transaction with the sender its signature names; raises `Rejected`.
+
+    What it does not tell, the positions of keys, is as for a payment of the hot wallet to somebody else.
+    """
     if not raw or len(raw) > MAX_RAW_BYTES or raw[0] != _TYPE:
         raise Rejected("not an EIP-1559 transaction")
     try:
@@ -193,8 +209,9 @@ def open_raw(raw: bytes) -> EvmPayment:
 
 def assemble(body: bytes, raw: bytes) -> Candidate:
     """Return the candidate of a body and its signed form; raises `Rejected` unless one is the other, signed by the
-    hot wallet that the body names."""
-    if open_raw(raw) != decode_payment(body):
+    address that the body names."""
+    wanted = msgspec.structs.replace(decode_payment(body), source=0, target=-1)
+    if open_raw(raw) != wanted:
         raise Rejected("the signed transaction is not the payment's")
     return Candidate(txid_of(raw), raw)
 

@@ -274,6 +274,11 @@ class SimulatedChain:
         return False
 
     @property
+    def needs_sweeps(self) -> bool:
+        """The simulated hot wallet spends what lies on every watched address."""
+        return False
+
+    @property
     def payees_at_once(self) -> int:
         """As many as a transaction takes where the family's has outputs, else one."""
         return transactions.MAX_PAYEES if self.spec.family is Family.BITCOIN else 1

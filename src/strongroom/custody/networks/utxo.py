@@ -47,6 +47,8 @@ from strongroom.custody.networks.utxo_reading import (
 from strongroom.custody.networks.utxo_rivals import RivalSearch
 from strongroom.custody.rpc import Node, RpcError
 from strongroom.errors import check
+from strongroom.records.coins import Coin
+from strongroom.wallet.moves import Move
 from strongroom.wallet.payments import Draft
 
 MAX_WAITING: Final = 100_000
@@ -68,11 +70,12 @@ _KNOWN: Final = ("txn-already-known", "txn-already-in-mempool")
 
 class FeePolicy(msgspec.Struct, frozen=True):
     """What a payment offers, in the smallest unit for 1,000 virtual bytes: the node's estimate for six blocks between
-    `floor` and `cap`, or `fallback` where the node has none."""
+    `floor` and `cap`, or `fallback` where the node has none. Coins are consolidated at a rate of `quiet` at most."""
 
     floor: int = 1_000
     fallback: int = 10_000
     cap: int = 500_000
+    quiet: int = 5_000
 
 
 class UtxoChain:
@@ -111,6 +114,11 @@ class UtxoChain:
     def spends_coins(self) -> bool:
         """Payments spend coins."""
         return True
+
+    @property
+    def needs_sweeps(self) -> bool:
+        """A coin is spent from wherever it lies."""
+        return False
 
     @property
     def payees_at_once(self) -> int:
@@ -247,6 +255,16 @@ class UtxoChain:
         """Return a payment of the free coins, at the fee to pay now. Raises `InsufficientFunds`, `Rejected`."""
         rate = await self._rate()
         return transactions.select(payees, funds, rate, self._parameters, self._address_at).draft
+
+    async def consolidation(self, coins: Sequence[Coin]) -> Move:
+        """Return a move that makes one coin at the house's own address of many. Raises `Rejected` while the fee to pay
+        now is above the quiet one, and for coins that are not worth it."""
+        rate = await self._rate()
+        if rate > self._fees.quiet:
+            raise Rejected(f"a fee of {rate} for 1,000 virtual bytes is too high to consolidate coins")
+        body = transactions.consolidate(coins, rate, self._parameters, self._address_at)
+        check(body.change is not None, "a consolidation gives everything back")
+        return Move(body.draft, sum(paid.units for paid in body.paid), self._address_at(0))
 
     async def redraft(self, draft: Draft) -> Draft | None:
         """Return a draft that spends and pays the same for a quarter more, or the node's estimate if that is higher.

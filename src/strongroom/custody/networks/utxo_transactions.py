@@ -24,6 +24,7 @@ from strongroom.custody.formats import BitcoinFormat
 from strongroom.custody.networks.utxo_parameters import CoinChain
 from strongroom.custody.signer import Explained
 from strongroom.errors import check
+from strongroom.records.coins import Coin
 from strongroom.wallet.payments import Draft
 
 MAX_INPUTS: Final = 200
@@ -115,7 +116,7 @@ def decode(raw: bytes) -> Body:
 
 
 def _check_body(body: Body) -> None:
-    if not 1 <= len(body.inputs) <= MAX_INPUTS or not 1 <= len(body.outputs) <= MAX_PAYEES:
+    if not 1 <= len(body.inputs) <= MAX_INPUTS or not body.paid or len(body.outputs) > MAX_PAYEES:
         raise Rejected("a payment of no or too many inputs or outputs")
     if len(set(body.spends)) != len(body.inputs):
         raise Rejected("a payment spends a coin twice")
@@ -239,6 +240,24 @@ def select(
         return Body(inputs, outputs, change, total - wanted - (change.units if change else 0))
     more = f", {MAX_INPUTS} of them at once," if len(funds.coins) > MAX_INPUTS else ""
     raise InsufficientFunds(f"the free coins{more} do not pay this and its fee")
+
+
+def consolidate(
+    coins: Sequence[Coin], rate_per_kvb: int, parameters: CoinChain, address_at: Callable[[int], str]
+) -> Body:
+    """Return a body that pays nobody: all that the coins come to, less the fee, returns as change.
+
+    Raises `Rejected` where that would be dust.
+    """
+    check(1 <= len(coins) <= MAX_INPUTS, "a payment spends one to two hundred coins")
+    home = address_at(0)
+    script = script_of(parameters.format, home)
+    fee = fee_of(Sizes([], script).of(len(coins), change=True), rate_per_kvb)
+    left = sum(coin.units for coin in coins) - fee
+    if left < dust_limit(script, parameters):
+        raise Rejected("the coins are not worth the fee that their consolidation costs")
+    inputs = tuple(Spent(it.outpoint, it.units, it.position, address_at(it.position)) for it in coins)
+    return Body(inputs, (), Paid(home, left), fee)
 
 
 def _payee_script(payee: Payee, parameters: CoinChain) -> bytes:

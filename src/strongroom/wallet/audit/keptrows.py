@@ -13,7 +13,7 @@ from strongroom.engine.port import Reads
 from strongroom.ledger.accounts import Purpose, held, omnibus
 from strongroom.records.addresses import Address, AddressBook, Branch, Placed
 from strongroom.records.chains import Holding
-from strongroom.records.coins import Coin, Sent
+from strongroom.records.coins import Coin, Pot, Sent
 from strongroom.records.deposits import Deposit, Outpoint
 from strongroom.records.kept import Kept, Key
 from strongroom.records.settings import Settings
@@ -27,7 +27,7 @@ from strongroom.wallet.holdings import owned_units
 
 _COMPARED: Final[tuple[type[Kept], ...]] = (
     Settings, User, Address, AddressBook, Placed, Branch, Deposit, Outpoint, Withdrawal, Payment, Reserved, Spent,
-    Holding, Coin, Sent,
+    Holding, Coin, Pot, Sent,
 )  # fmt: skip
 """The kinds whose every change stands in the journal; what is known of a chain's blocks is not worth an item."""
 

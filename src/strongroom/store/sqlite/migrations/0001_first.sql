@@ -231,7 +231,13 @@ CREATE TABLE payment (
     chain_fee_units TEXT NOT NULL,
     height          INTEGER NOT NULL,
     created_ms      INTEGER NOT NULL,
-    signed_ms       INTEGER NOT NULL
+    signed_ms       INTEGER NOT NULL,
+    txid            TEXT NOT NULL,
+    purpose         INTEGER NOT NULL,
+    source          INTEGER NOT NULL,
+    target          INTEGER NOT NULL,
+    address         TEXT NOT NULL,
+    units           TEXT NOT NULL
 ) STRICT;
 CREATE INDEX payment_by_state ON payment (network, state);
 
@@ -252,6 +258,16 @@ CREATE TABLE coin (
     PRIMARY KEY (network, outpoint)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX coin_by_payment ON coin (network, payment);
+
+CREATE TABLE pot (
+    network     INTEGER NOT NULL,
+    position    INTEGER NOT NULL,
+    asset       INTEGER NOT NULL,
+    chain_units TEXT NOT NULL,
+    filled      INTEGER NOT NULL,
+    PRIMARY KEY (network, position, asset)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX pot_by_filled ON pot (network, filled);
 
 CREATE TABLE sent (
     network INTEGER NOT NULL,

@@ -1,0 +1,99 @@
+"""A whole server on an EVM node: deposits, sweeps with gas, withdrawals, and books that agree with the chain."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from strongroom.records.withdrawals import PaymentPurpose, PaymentState
+from support.evm_house import ETH, ETHER, OUTSIDE, USDT, EvmHouse, evm_house
+from support.nodes import Anvil
+
+
+@pytest.fixture
+async def anvil(tmp_path: Path) -> AsyncIterator[Anvil]:
+    """A node of a chain of its own."""
+    async with Anvil(tmp_path / "node") as node:
+        yield node
+
+
+@pytest.fixture
+async def house(tmp_path: Path, anvil: Anvil) -> AsyncIterator[EvmHouse]:
+    """A server on that node, with ether of its own."""
+    async with evm_house(tmp_path, anvil) as it:
+        await it.stock()
+        yield it
+
+
+async def is_reconciled(house: EvmHouse) -> bool:
+    """Say whether books and chain agree, on every asset and to the last unit."""
+    found = await house.reconciled_all()
+    assert len(found) == 2
+    return all(it.unexplained_units == 0 and it.books_units == it.chain_units for it in found)
+
+
+async def test_ether_is_credited_and_swept(house: EvmHouse) -> None:
+    """A customer's ether is credited, and then lies on the hot wallet; the chain's fee is the house's."""
+    alice = await house.customer("alice")
+    address = await house.address(alice)
+    await house.anvil.pay(address, 3 * ETHER)
+    await house.mine_until(lambda: [it.state for it in house.payments()] == [PaymentState.FINAL])
+    [sweep] = house.payments()
+    assert sweep.purpose == PaymentPurpose.SWEEP
+    assert await house.balance(alice) == (Decimal(3), Decimal(3))
+    left = await house.ether(address)
+    assert 0 < left < ETHER // 100
+    assert house.pots() == {(sweep.source, ETH): left}
+    assert await house.ether(house.hot) == 13 * ETHER - left - int(sweep.chain_fee_units)
+    assert await is_reconciled(house)
+    house.check_books()
+
+
+async def test_a_token_is_swept_with_gas_from_the_hot_wallet(house: EvmHouse) -> None:
+    """An address with tokens and no ether gets gas first, then its tokens go to the hot wallet."""
+    alice = await house.customer("alice")
+    address = await house.address(alice, "USDT")
+    await house.mint(address, 250_000_000)
+    await house.mine_until(lambda: [it.state for it in house.payments()] == [PaymentState.FINAL] * 2)
+    gas, sweep = house.payments()
+    assert (gas.purpose, sweep.purpose) == (PaymentPurpose.GAS, PaymentPurpose.SWEEP)
+    assert gas.target == sweep.source
+    assert await house.balance(alice, "USDT") == (Decimal(250), Decimal(250))
+    assert (await house.held(address), await house.held(house.hot)) == (0, 250_000_000)
+    assert house.pots() == {(sweep.source, ETH): await house.ether(address)}
+    assert (await house.balance(alice))[0] == 0
+    assert await is_reconciled(house)
+    house.check_books()
+
+
+async def test_what_was_swept_pays_withdrawals(house: EvmHouse) -> None:
+    """Ether and tokens that customers deposited are withdrawn to addresses outside, each paid once."""
+    alice = await house.customer("alice")
+    await house.anvil.pay(await house.address(alice), 20 * ETHER)
+    await house.mint(await house.address(alice, "USDT"), 90_000_000)
+    await house.mine_until(lambda: USDT not in {asset for _, asset in house.pots()} and len(house.payments()) == 3)
+    before = await house.ether(OUTSIDE)
+    await house.withdraw(alice, OUTSIDE, "15.5")
+    await house.withdraw(alice, OUTSIDE, "60.25", "USDT")
+    await house.mine_until(lambda: [it.state for it in house.payments()] == [PaymentState.FINAL] * 5)
+    assert await house.ether(OUTSIDE) - before == 15_500_000_000_000_000_000
+    assert await house.held(OUTSIDE) == 60_250_000
+    assert (await house.statuses(alice))[:2] == ["COMPLETED", "COMPLETED"]
+    assert await is_reconciled(house)
+    house.check_books()
+
+
+async def test_ether_that_a_contract_forwards_shows_in_the_reconciliation(house: EvmHouse) -> None:
+    """What no transaction of a known kind has paid is nobody's deposit, and stands out with its address."""
+    alice = await house.customer("alice")
+    address = await house.address(alice)
+    await house.anvil.rpc("anvil_setBalance", address, hex(ETHER))
+    _ = await house.anvil.mine(3)
+    await house.worked_through()
+    [ether] = [it for it in await house.reconciled_all() if it.asset == "ETH"]
+    assert ether.unexplained_units == ETHER
+    assert [address in it.cause for it in ether.differences] == [True]
+    assert (await house.balance(alice))[0] == 0
