@@ -282,7 +282,7 @@ async def _reorganise(house: Application, request: protocol.Reorganise) -> list[
 async def _fail_next(house: Application, request: protocol.FailNext) -> views.Done:
     network = _network(house, request.network)
     if request.undone:
-        _node(house, network).undo_next(network)
+        _outside(house, network).undo_next(network)
     else:
         _node(house, network).fail_next(network)
     return views.Done(f"the next payment on {network} will fail")

@@ -35,3 +35,7 @@ class Outside(Protocol):
     async def void(self, network: str, txid: str) -> None:
         """Let something else spend what a stranger's waiting transaction spends: it can never be mined."""
         ...
+
+    def undo_next(self, network: str) -> None:
+        """Have the block of the next payment of ours take its fee and pay nobody."""
+        ...

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from strongroom.application import Application
+from strongroom.custody.families import Family
 from strongroom.custody.outside import Outside
 from strongroom.demo.house import DemoUser
 from strongroom.engine.command import NOBODY, Command, Guard
@@ -19,17 +20,18 @@ from strongroom.money import parse_amount
 from strongroom.records.history import LineType
 from strongroom.records.keys import Permission
 from strongroom.records.settings import AssetSettings, OfferSettings
-from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Withdrawal
+from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Payment, Withdrawal
 from strongroom.wallet.addresses import AddressRule, GivenAddress, give_address
 from strongroom.wallet.bookings import FundHouse, prepare_booking
 from strongroom.wallet.context import perform_own
 from strongroom.wallet.holdings import chain_units
 from strongroom.wallet.keys import KeyTerms, prepare_key
+from strongroom.wallet.payments import OPEN_PAYMENTS
 from strongroom.wallet.users import prepare_user
 from strongroom.wallet.withdrawals import WithdrawalRequested, prepare_withdrawal
 
-_MAX_BLOCKS: Final = 50
-"""A withdrawal that is not settled after so many blocks never will be."""
+_MAX_ROUNDS: Final = 50
+"""What has not come to its end after its confirmations were mined so many times never will."""
 
 _MOMENT_S: Final = 0.015
 
@@ -109,15 +111,26 @@ class Actors:
             _ = await self._outside(network.code).mine(network.code, network.confirmations)
         await self.follow()
 
-    def is_simulated(self, code: str) -> bool:
-        """Say whether an asset's default network is simulated."""
-        return self._treasury.is_simulated(self.context.catalogue.network(self.offer(code)[1].network).code)
+    def keeps_coins(self, code: str) -> bool:
+        """Say whether what is paid in an asset is a coin of its own, and spent whole."""
+        network = self.context.catalogue.network(self.offer(code)[1].network)
+        return network.family == Family.BITCOIN.value and not self._treasury.is_simulated(network.code)
 
-    def fail_next(self, network: str) -> None:
-        """Let the next payment on a simulated network fail for good."""
-        if self._treasury.node is None:
-            raise InvariantBroken("only what is simulated fails when told to")
-        self._treasury.node.fail_next(network)
+    async def finish_moves(self) -> None:
+        """Mine until the house has moved all its own money to where it pays from. Raises `InvariantBroken`."""
+        for _ in range(_MAX_ROUNDS):
+            await self._pause()
+            if not self._is_moving():
+                return
+            await self.bury()
+        raise InvariantBroken("the house's own money does not come to rest")
+
+    def _is_moving(self) -> bool:
+        return any(self.context.reads.rows(Payment, {"state": state}, 1) for state in OPEN_PAYMENTS)
+
+    def undo_next(self, network: str) -> None:
+        """Have the block of the next payment on a network of accounts take its fee and pay nobody."""
+        self._outside(network).undo_next(network)
 
     async def follow(self) -> None:
         """Wait until the books know all that the chains show."""
@@ -136,13 +149,13 @@ class Actors:
 
     async def settle(self, ref: int) -> None:
         """Mine until a withdrawal has ended, well or badly. Raises `InvariantBroken` if it does not."""
-        network = self.context.catalogue.network(self.withdrawal(ref).network).code
-        for _ in range(_MAX_BLOCKS):
+        network = self.context.catalogue.network(self.withdrawal(ref).network)
+        for _ in range(_MAX_ROUNDS):
             if self.withdrawal(ref).state not in OPEN_WITHDRAWALS:
                 return
             await self._pause()
-            _ = await self._outside(network).mine(network)
-            await self._treasury.watchers[network].settled()
+            _ = await self._outside(network.code).mine(network.code, network.confirmations)
+            await self._treasury.watchers[network.code].settled()
         raise InvariantBroken(f"withdrawal {ref} does not end")
 
     def _outside(self, network: str) -> Outside:

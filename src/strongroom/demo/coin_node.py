@@ -10,6 +10,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from strongroom.clock import Clock, Ids
 from strongroom.config.settings import Node as NodeSettings
 from strongroom.custody.chain import Block
@@ -77,6 +79,11 @@ keypool=10
 """
 
 
+def coin_settings(kind: CoinKind, url: str) -> NodeSettings:
+    """Return the settings of the house's network for a node at an address, which it sees from its first block on."""
+    return NodeSettings(url=url, chain=kind.chain, start_height=kind.first_blocks, batch=BATCH)
+
+
 class CoinNode:
     """One node, to be started once: it plays the world outside on its network (`custody.outside.Outside`).
 
@@ -96,19 +103,8 @@ class CoinNode:
         url = f"http://{USER}:{self._password}@{HOST}:{self._port}"
         self._node, self._wallet = Node(url), Node(f"{url}/wallet/{WALLET}")
         self._unkept = 0
-
-    @property
-    def settings(self) -> NodeSettings:
-        """The settings of the house's network for this node."""
-        return NodeSettings(
-            url=f"http://{HOST}:{self._port}",
-            user=USER,
-            password_file=str(self._folder / PASSWORD_FILE),
-            chain=self._kind.chain,
-            # The house is not there yet while the first blocks are mined.
-            start_height=self._kind.first_blocks,
-            batch=BATCH,
-        )
+        settings = coin_settings(self._kind, f"http://{HOST}:{self._port}")
+        self.settings = msgspec.structs.replace(settings, user=USER, password_file=str(folder / PASSWORD_FILE))
 
     async def start(self) -> None:
         """Start the node, with its wallet open and money in it. Raises `AdminError`, `Unreachable`, `RpcError`."""
@@ -177,6 +173,10 @@ class CoinNode:
         rival = await self._ask("createrawtransaction", spent, {own: total - _RIVAL_FEE})
         signed = await self._wallet.call("signrawtransactionwithwallet", rival)
         _ = await self._ask("sendrawtransaction", signed["hex"])
+
+    def undo_next(self, network: str) -> None:
+        """Raise `ValueError`: a payment in a block of this chain has paid."""
+        raise ValueError(f"on {network} nothing that is in a block is undone")
 
     async def keep(self) -> None:
         """Have the node write its chain out, as it does before it counts all coins."""

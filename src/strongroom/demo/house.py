@@ -9,7 +9,8 @@ from typing import Final
 
 import msgspec
 
-from strongroom.config.settings import Config, Node, Simulation, Tier, load_config
+from strongroom.config.settings import Config, Node, Offer, Simulation, Tier, load_config
+from strongroom.demo.chains import TOKENS
 
 KEYS_FILE: Final = "demo.json"
 """Who there is, with their API keys: the last file of a demo to come into being, so that it marks a whole one."""
@@ -63,7 +64,17 @@ def demo_config(folder: Path, opening: Opening, nodes: Mapping[str, Node] | None
         rate_limits={"default": Tier(unlimited=not opening.rate_limits)},
         simulation=Simulation(enabled=True, seconds_per_block=opening.seconds_per_block),
         nodes=dict(nodes or {}),
+        offers={code: _offers(code, offers, nodes or {}) for code, offers in packaged.offers.items()},
     )
+
+
+def _offers(code: str, offers: Mapping[str, Offer], nodes: Mapping[str, Node]) -> dict[str, Offer]:
+    """Return an asset's offers; on a node a token has the name that the chain gives it, its contract's address."""
+    contracts = {network: TOKENS[network][code] for network in nodes if code in TOKENS.get(network, {})}
+    return {
+        network: msgspec.structs.replace(offer, token=contracts.get(network, offer.token))
+        for network, offer in offers.items()
+    }
 
 
 def read_keys(folder: Path) -> DemoKeys:

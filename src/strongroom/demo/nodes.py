@@ -16,7 +16,8 @@ from strongroom.config.settings import Node as NodeSettings
 from strongroom.custody.chain import Unreachable
 from strongroom.custody.outside import Outside
 from strongroom.demo.chains import CHAINS, DemoChain
-from strongroom.demo.coin_node import KINDS, CoinNode
+from strongroom.demo.coin_node import KINDS, CoinNode, coin_settings
+from strongroom.demo.evm_node import EvmNode, evm_settings
 from strongroom.demo.process import NodeProcess, lock_when_free
 
 FOLDER: Final = "nodes"
@@ -56,7 +57,7 @@ class DemoNode(Outside, Protocol):
 
 
 class NodeView(msgspec.Struct, frozen=True):
-    """A node as the demo shows it; the password is in the file, and the world outside has the wallet."""
+    """A node as the demo shows it; its password, where it has one, is in the file."""
 
     network: str
     title: str
@@ -84,9 +85,9 @@ class Nodes:
         """Who plays the world outside on each network, by its id."""
         return {node.chain.network: node for node in self._nodes}
 
-    def views(self) -> list[NodeView]:
+    def views(self) -> tuple[NodeView, ...]:
         """Return the nodes as they are shown."""
-        return [_view(node) for node in self._nodes]
+        return tuple(_view(node) for node in self._nodes)
 
     @asynccontextmanager
     async def mined(self, seconds_per_block: float) -> AsyncGenerator[None]:
@@ -118,7 +119,10 @@ async def running_nodes(
 
 def resting_settings(chains: Sequence[str]) -> dict[str, NodeSettings]:
     """Return the settings of a demo's networks while its nodes do not run: nobody answers."""
-    return {CHAINS[name].network: NodeSettings(url=_NOWHERE, chain=KINDS[name].chain) for name in chains}
+    return {
+        CHAINS[name].network: coin_settings(KINDS[name], _NOWHERE) if name in KINDS else evm_settings(_NOWHERE)
+        for name in chains
+    }
 
 
 async def wait_until_gone(folder: Path) -> None:
@@ -129,7 +133,8 @@ async def wait_until_gone(folder: Path) -> None:
 
 
 def _node(chain: DemoChain, programs: Mapping[str, Path], folder: Path, clock: Clock | None) -> DemoNode:
-    return CoinNode(chain, programs[chain.program], folder / FOLDER / chain.name, clock)
+    kind = CoinNode if chain.name in KINDS else EvmNode
+    return kind(chain, programs[chain.program], folder / FOLDER / chain.name, clock)
 
 
 async def _start_all(nodes: Sequence[DemoNode]) -> None:

@@ -148,17 +148,21 @@ class Past:
             await self._actors.fund_house(code, amount, inventory, Purpose.EQUITY)
 
     def _parts(self, code: str, amount: str) -> list[str]:
-        """Return how an amount is paid to the house: on nodes as several coins, so that several payments can be under
-        way at once."""
-        return [amount] if self._actors.is_simulated(code) else [str(int(amount) // _COINS)] * _COINS
+        """Return how an amount is paid to the house: where it keeps coins, as several, so that several payments can be
+        under way at once."""
+        return [str(int(amount) // _COINS)] * _COINS if self._actors.keeps_coins(code) else [amount]
 
     async def _pay_in(self) -> None:
-        """Day 1: everybody pays in, coins to addresses of their own and money to the house's bank."""
+        """Day 1: everybody pays in, coins to addresses of their own and money to the house's bank.
+
+        Where the house pays from another address than these, it moves the coins there.
+        """
         self._turn_to_day(1)
         for username, funds in (("alice", FUNDS), ("bob", FUNDS), ("alice-sub1", SMALL_FUNDS)):
             self._pass_minutes()
             await self._pay_in_all(username, funds)
         await self._actors.bury()
+        await self._actors.finish_moves()
 
     async def _pay_in_all(self, username: str, funds: Mapping[str, str]) -> None:
         for code, amount in funds.items():
@@ -215,7 +219,7 @@ class Past:
         unwanted = await self._actors.ask("alice", "BTC", "22", STRANGERS["BITCOIN"])
         self._pass_minutes()
         _ = await self._actors.do(lambda: prepare_rejection(self._context, NOBODY, unwanted))
-        self._actors.fail_next("ERC20")
+        self._actors.undo_next("ERC20")
         await self._actors.settle(await self._actors.ask("alice", "USDT", "99", STRANGERS["ERC20"]))
         to = await self._actors.address("alice", "BTC")
         _ = await self._actors.faucet("BTC", to.address, to.tag, "0.00005")

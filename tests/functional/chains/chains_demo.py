@@ -21,9 +21,10 @@ from support.demos import STOPS_WITHIN_S, Demo, history_of, invoke, invoke_json,
 from support.nodes import asking, need_node
 from support.serving import eventually
 
-CHAINS = ("bitcoin", "litecoin")
-PROGRAMS = {"BITCOIN": "bitcoind", "LITECOIN": "litecoind"}
+CHAINS = ["bitcoin", "litecoin", "evm"]
+PROGRAMS = {"BITCOIN": "bitcoind", "LITECOIN": "litecoind", "ERC20": "anvil"}
 COINS = {"BITCOIN": "BTC", "LITECOIN": "LTC"}
+OUTSIDE = "0x00000000000000000000000000000000DeaDBeef"
 
 
 class Founded(NamedTuple):
@@ -39,7 +40,7 @@ def founded(tmp_path_factory: pytest.TempPathFactory) -> Founded:
     for program in PROGRAMS.values():
         need_node(program)
     folder = tmp_path_factory.mktemp("founded") / "house"
-    process = launch(folder, folder.with_name("log"), "--chains", "bitcoin, Litecoin")
+    process = launch(folder, folder.with_name("log"), "--chains", "evm, bitcoin,Litecoin")
     try:
         said = said_by(process, folder.with_name("log"))
         process.send_signal(signal.SIGINT)
@@ -97,8 +98,10 @@ def nodes_of(demo: Demo) -> dict[str, dict[str, Any]]:
 def ask(demo: Demo, network: str, method: str, *parameters: Any, wallet: str = "") -> Any:
     """Ask a demo's node, with what the demo says of it."""
     node = nodes_of(demo)[network]
-    password = Path(node["password_file"]).read_text()
-    url = node["url"].replace("://", f"://{node['user']}:{password}@") + (f"/wallet/{wallet}" if wallet else "")
+    url = node["url"]
+    if node["user"]:
+        password = Path(node["password_file"]).read_text()
+        url = url.replace("://", f"://{node['user']}:{password}@") + (f"/wallet/{wallet}" if wallet else "")
 
     async def answer() -> Any:
         async with asking(url) as client:
@@ -140,6 +143,44 @@ def test_a_deposit_is_credited_and_a_withdrawal_is_paid(demo: Demo, network: str
     alice.close()
 
 
+def wei_of(demo: Demo, address: str) -> int:
+    """Return what an address has in ether's smallest unit."""
+    return int(ask(demo, "ERC20", "eth_getBalance", address, "latest"), 16)
+
+
+@pytest.mark.parametrize("asset", ["ETH", "USDT"])
+def test_ether_and_tokens_come_and_go(demo: Demo, asset: str) -> None:
+    """What the faucet pays is credited, and what is withdrawn is paid by a transaction that succeeded on the node."""
+    bob = demo.client("bob")
+    before, had = available(bob, asset), wei_of(demo, OUTSIDE)
+    assert demo.ask("faucet", "bob", asset, "75", "--wait")["credited"]
+    assert available(bob, asset) == before + 75
+    body = {"currency": f"{asset}-ERC20", "address": OUTSIDE, "tag": "", "amount": "50"}
+    ref = bob.post(f"{V3}user/wallet/withdraw", body).json()["withdrawId"]
+    eventually(lambda: movement(bob, ref)["status"] == "COMPLETED")
+    receipt = ask(demo, "ERC20", "eth_getTransactionReceipt", movement(bob, ref)["txid"])
+    assert receipt["status"] == "0x1"
+    paid = 50 - Decimal(str(movement(bob, ref)["fees"]))
+    if asset == "ETH":
+        assert wei_of(demo, OUTSIDE) - had == paid * 10**18
+    else:
+        [transfer] = receipt["logs"]
+        assert int(transfer["data"], 16) == paid * 10**6
+    bob.close()
+
+
+def test_a_payment_that_the_chain_undoes_is_given_back(demo: Demo) -> None:
+    """On a node as on a simulated chain the operator has a block take a payment's fee and pay nobody."""
+    bob = demo.client("bob")
+    before = available(bob, "USDT")
+    assert "will fail" in demo.ask("chain", "fail-next", "ERC20", "--undone")["done"]
+    body = {"currency": "USDT-ERC20", "address": OUTSIDE, "tag": "", "amount": "60"}
+    ref = bob.post(f"{V3}user/wallet/withdraw", body).json()["withdrawId"]
+    eventually(lambda: movement(bob, ref)["status"] == "FAILURE")
+    assert available(bob, "USDT") == before
+    bob.close()
+
+
 def test_books_and_chains_agree(demo: Demo) -> None:
     """Of every network, real or simulated, nothing is unexplained, and the nodes' coins come to what the books say."""
     rows = demo.ask("reconcile")
@@ -160,21 +201,29 @@ def test_everything_is_as_in_a_simulated_demo(founded: Founded, demo: Demo, tmp_
         # Each chain shows what was paid to it in its own time.
         assert sorted(map(json.dumps, ours)) == sorted(map(json.dumps, rows)), name
     kept = json.loads((founded.folder / KEYS_FILE).read_text())
-    assert kept["chains"] == list(CHAINS)
+    assert kept["chains"] == CHAINS
 
 
-def test_blocks_come_by_themselves_by_hand_and_in_the_place_of_others(demo: Demo) -> None:
+def block_hash(demo: Demo, network: str, height: int) -> str:
+    """Return what a node says of a height of its chain, nothing above its tip."""
+    if network == "ERC20":
+        block = ask(demo, network, "eth_getBlockByNumber", hex(height), False)
+        return block["hash"] if block else ""
+    return ask(demo, network, "getblockhash", height) if ask(demo, network, "getblockcount") >= height else ""
+
+
+@pytest.mark.parametrize("network", PROGRAMS)
+def test_blocks_come_by_themselves_by_hand_and_in_the_place_of_others(demo: Demo, network: str) -> None:
     """The chain grows without anybody's doing; the operator mines and reorganises it as he does a simulated one."""
-    height = ask(demo, "LITECOIN", "getblockcount")
-    eventually(lambda: ask(demo, "LITECOIN", "getblockcount") > height)
-    mined = demo.ask("chain", "mine", "LITECOIN", "3")
-    assert len(mined) == 3
-    assert ask(demo, "LITECOIN", "getblockhash", mined[2]["height"]) == mined[2]["hash"]
-    renewed = demo.ask("chain", "reorg", "LITECOIN", "2")
-    assert len(renewed) == 3
-    assert ask(demo, "LITECOIN", "getblockhash", renewed[0]["height"]) == renewed[0]["hash"]
-    given_up = [tip for tip in ask(demo, "LITECOIN", "getchaintips") if tip["status"] != "active"]
-    assert [tip["branchlen"] for tip in given_up] == [2]
+    mined = demo.ask("chain", "mine", network, "3")
+    assert [block["height"] - mined[0]["height"] for block in mined] == [0, 1, 2]
+    newest = mined[2]
+    assert block_hash(demo, network, newest["height"]) == newest["hash"]
+    eventually(lambda: block_hash(demo, network, newest["height"] + 1))
+    renewed = demo.ask("chain", "reorg", network, "9")
+    assert len(renewed) == 10
+    assert newest["height"] >= renewed[0]["height"]
+    assert block_hash(demo, network, newest["height"]) != newest["hash"]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +231,11 @@ def test_blocks_come_by_themselves_by_hand_and_in_the_place_of_others(demo: Demo
     [
         (("faucet", "alice", "BTC", "1000000"), "cannot pay that: Insufficient funds"),
         (("chain", "fail-next", "BITCOIN"), "BITCOIN is not simulated"),
+        (("chain", "fail-next", "BITCOIN", "--undone"), "on BITCOIN nothing that is in a block is undone"),
         (("chain", "reorg", "BITCOIN", "1000"), "a reorganisation spares the first block"),
+        (("chain", "reorg", "ERC20", "1000"), "a reorganisation spares the first blocks"),
+        (("faucet", "alice", "ETH", "10000000000"), "the Ethereum faucet has less than that"),
+        (("faucet", "alice", "USDT", "40000000000"), "the Ethereum faucet has less than that"),
     ],
 )
 def test_what_a_node_cannot_do_is_refused_in_a_line(demo: Demo, arguments: tuple[str, ...], complaint: str) -> None:
@@ -197,12 +250,14 @@ def test_nodes_are_for_this_demo_only(demo: Demo) -> None:
     """They listen on loopback alone, their passwords are their owner's to read, and on no command line."""
     for network, node in nodes_of(demo).items():
         assert node["program"] == PROGRAMS[network]
+        assert listening(node["pid"]) == {f"127.0.0.1:{httpx.URL(node['url']).port}"}
+        if network == "ERC20":
+            continue
         password = Path(node["password_file"])
         assert password.stat().st_mode & 0o077 == 0
         assert password.is_relative_to(demo.folder)
         assert all(path.stat().st_mode & 0o077 == 0 for path in password.parent.iterdir() if path.suffix == ".conf")
         assert password.read_text() not in Path(f"/proc/{node['pid']}/cmdline").read_text()
-        assert listening(node["pid"]) == {f"127.0.0.1:{httpx.URL(node['url']).port}"}
         assert ask(demo, network, "getpeerinfo") == []
 
 
@@ -232,7 +287,7 @@ def tcp6_lines() -> list[str]:
 def test_the_first_start_tells_of_its_nodes_and_leaves_none_behind(founded: Founded) -> None:
     """A person reads what is real and where the nodes are; after Ctrl-C they are gone."""
     text = "\n".join(founded.said)
-    assert "Bitcoin and Litecoin run on nodes of their own, the other chains are simulated" in text
+    assert "Bitcoin, Litecoin and Ethereum run on nodes of their own, the other chains are simulated" in text
     for program in PROGRAMS.values():
         [line] = [line for line in founded.said if line.strip().startswith(program)]
         assert str(founded.folder / "nodes") in line
@@ -242,7 +297,7 @@ def test_the_first_start_tells_of_its_nodes_and_leaves_none_behind(founded: Foun
 
 def test_every_printed_line_works(folder: Path, tmp_path: Path) -> None:
     """The curl lines and the faucet's are good as they stand, on nodes as on simulated chains."""
-    process = launch(folder, tmp_path / "log", "--chains", "litecoin,bitcoin")
+    process = launch(folder, tmp_path / "log", "--chains", "litecoin,evm,bitcoin")
     try:
         commands = [line for line in said_by(process, tmp_path / "log") if line.startswith("curl ")]
         assert len(commands) == 6
@@ -260,7 +315,8 @@ def test_nodes_end_with_a_demo_that_is_killed_and_the_next_start_goes_on(folder:
     """After kill -9 no node is left; the next start waits for their end, and has every deposit that was credited."""
     with running(folder) as first:
         client = first.client("bob")
-        assert first.ask("faucet", "bob", "LTC", "3", "--mine", "--wait")["credited"]
+        for asset in ("LTC", "ETH", "USDC"):
+            assert first.ask("faucet", "bob", asset, "3", "--mine", "--wait")["credited"]
         before = client.get(f"{V3}user/wallet").json()
         pids = [node["pid"] for node in first.ready["nodes"]]
         assert all(map(is_alive, pids))
@@ -295,7 +351,8 @@ def test_a_node_that_ends_by_itself_is_told_and_stops_nothing_else(folder: Path)
 
 def test_commands_without_a_server_run_the_nodes_they_need(folder: Path) -> None:
     """The faucet and the comparison work beside no server, and what needs no chain needs no node's program."""
-    assert invoke_json("faucet", "alice", "BTC", "0.5", "--data", folder)["credited"]
+    for asset in ("BTC", "USDT"):
+        assert invoke_json("faucet", "alice", asset, "5", "--data", folder)["credited"]
     assert invoke("reconcile", "--data", folder).code == 0
     ran = run("balance", "alice", "--data", folder, "--json")
     assert {row["asset"] for row in json.loads(ran.out)} >= {"BTC", "LTC"}
@@ -305,7 +362,7 @@ def test_a_demo_keeps_its_chains(folder: Path) -> None:
     """A start with other chains than the first one's is refused before anything happens."""
     ran = invoke("demo", "--port", "0", "--data", folder, "--chains", "bitcoin", "--json")
     assert (ran.code, ran.out) == (2, "")
-    told = "this demo began with --chains bitcoin,litecoin, and goes on with that: give another --data folder"
+    told = "this demo began with --chains bitcoin,litecoin,evm, and goes on with that: give another --data folder"
     assert ran.err == f"strongroom: {told}\n"
 
 
@@ -313,12 +370,11 @@ def test_a_demo_keeps_its_chains(folder: Path) -> None:
     ("chains", "complaints"),
     [
         ("doge", ["there is no chain 'doge' for --chains: there are bitcoin, litecoin, evm"]),
-        ("evm", ["--chains evm: no setting offers an EVM node"]),
-        ("bitcoin,doge,evm", ["there is no chain 'doge'", "--chains evm: no setting"]),
+        ("bitcoin,doge,ripple", ["there is no chain 'doge'", "there is no chain 'ripple'"]),
     ],
 )
 def test_chains_that_cannot_be_had_are_refused(tmp_path: Path, chains: str, complaints: list[str]) -> None:
-    """What is no chain, and one that cannot be served yet, ends with 2 and a line each, and no folder is made."""
+    """What is no chain, and one that no node can be had for, ends with 2 and a line each, and no folder is made."""
     ran = invoke("demo", "--port", "0", "--data", tmp_path / "house", "--chains", chains)
     assert (ran.code, ran.out) == (2, "")
     lines = ran.err.splitlines()
@@ -330,17 +386,8 @@ def test_chains_that_cannot_be_had_are_refused(tmp_path: Path, chains: str, comp
 def test_programs_that_are_missing_are_named_with_what_to_do(tmp_path: Path) -> None:
     """A folder without the programs is refused by name, one line a program, before a folder is made."""
     (tmp_path / "empty").mkdir()
-    ran = invoke(
-        "demo",
-        "--port",
-        "0",
-        "--data",
-        tmp_path / "house",
-        "--chains",
-        "bitcoin,litecoin",
-        "--nodes",
-        tmp_path / "empty",
-    )
+    chosen = ("--chains", "bitcoin,litecoin,evm", "--nodes", tmp_path / "empty")
+    ran = invoke("demo", "--port", "0", "--data", tmp_path / "house", *chosen)
     assert (ran.code, ran.out) == (2, "")
     for program, line in zip(PROGRAMS.values(), ran.err.splitlines(), strict=True):
         assert line.startswith(f"strongroom: there is no {program} in {tmp_path / 'empty'}: ")
