@@ -188,7 +188,14 @@ class Application:
 
     def _networks(self) -> list[books.Metric]:
         fares = books.networks(self.treasury.status(self.clock.now_ms()))
-        return [*fares, *books.unexplained(self.treasury.unexplained)]
+        hot = {
+            (code, self.context.catalogue.assets[asset].code): books.HotWallet(
+                units, asset in keeper.status.low, asset in keeper.status.high
+            )
+            for code, keeper in self.treasury.keepers.items()
+            for asset, units in keeper.status.hot.items()
+        }
+        return [*fares, *books.hot_wallets(hot), *books.unexplained(self.treasury.unexplained)]
 
 
 def _check_master_key(context: Context, box: SecretBox) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from strongroom.config.settings import Config, ConfigError, Hot, Offer
 from strongroom.config.settings import Node as NodeSettings
 from strongroom.custody.chain import Chain
-from strongroom.custody.derivation import TAPROOT_PURPOSE, Branch
+from strongroom.custody.derivation import NO_FINGERPRINT, TAPROOT_PURPOSE, Branch
 from strongroom.custody.families import NATIVE, NETWORKS, Family, Network
 from strongroom.custody.keeper import KeeperTerms, Marks
 from strongroom.custody.networks.evm import EvmChain
@@ -93,11 +93,12 @@ class RealChain(msgspec.Struct, frozen=True):
             raise ConfigError(problems)
         return KeeperTerms(marks, cold, 0 if self.is_evm else self.settings.consolidate_above)
 
-    def open(self, xpub: str, tokens: Collection[str] = ()) -> tuple[Node, Chain]:
+    def open(self, xpub: str, tokens: Collection[str] = (), fingerprint: bytes = NO_FINGERPRINT) -> tuple[Node, Chain]:
         """Return the way to its node, and the chain as the node tells it; `xpub` is the deposit account's, `tokens` the
         contracts of an EVM network that are offered.
 
-        Raises `ConfigError` for a password file that cannot be used, `ValueError` for what is no xpub.
+        `fingerprint` is the master key's, for signers elsewhere. Raises `ConfigError` for a password file that cannot
+        be used, `ValueError` for what is no xpub.
         """
         node, branch = Node(_url(self.settings)), Branch(self.spec, xpub)
 
@@ -107,7 +108,8 @@ class RealChain(msgspec.Struct, frozen=True):
         if self.is_evm:
             terms = FeeTerms(self.settings.fee_floor * GWEI, self.settings.fee_cap * GWEI)
             return node, EvmChain(self.spec, self.settings.chain_id, address_at, tokens, node, terms=terms)
-        return node, UtxoChain(self.spec, CHAINS[self.settings.chain], node, address_at, fees=self._fee_policy())
+        parameters, fees = CHAINS[self.settings.chain], self._fee_policy()
+        return node, UtxoChain(self.spec, parameters, node, address_at, fees=fees, keys=branch, fingerprint=fingerprint)
 
     def _fee_policy(self) -> FeePolicy:
         fees = self.settings

@@ -12,7 +12,14 @@ import structlog
 from strongroom.chains import RealChain, check_networks, real_chains
 from strongroom.config.settings import Config, ConfigError, Simulation
 from strongroom.custody.chain import Chain, ChainError
-from strongroom.custody.derivation import Branch, account_xpubs, new_mnemonic, seed_of
+from strongroom.custody.derivation import (
+    NO_FINGERPRINT,
+    Branch,
+    account_xpubs,
+    master_fingerprint,
+    new_mnemonic,
+    seed_of,
+)
 from strongroom.custody.families import NETWORKS, Network
 from strongroom.custody.keeper import Keeper
 from strongroom.custody.networks.simulated import SimulatedNode
@@ -65,12 +72,13 @@ class Treasury:
         self._signer: Signer | None = None
         self._real = real_chains(config)
         self._nodes: list[Node] = []
+        self._fingerprint = NO_FINGERPRINT
         self._sources: dict[int, Source] = {}
         self.unexplained: dict[tuple[str, str], int] = {}
         self._catalogue = Catalogue(snapshot)
         check_networks(snapshot.networks, config.nodes)
         served = _served(snapshot.networks, self._real, config.simulation)
-        specs = {network.code: self._spec(network.code) for network in served}
+        specs = {network.code: self.spec(network.code) for network in served}
         context.formats = {code: spec.format for code, spec in specs.items()}
         if served:
             self._open(master_key, served, specs)
@@ -79,7 +87,8 @@ class Treasury:
         """Say whether a network is simulated."""
         return self.node is not None and code not in self._real
 
-    def _spec(self, code: str) -> Network:
+    def spec(self, code: str) -> Network:
+        """Return how a network is spelled and derived."""
         return self._real[code].spec if code in self._real else NETWORKS[code]
 
     def _open(self, master_key: bytes, served: list[NetworkSettings], specs: dict[str, Network]) -> None:
@@ -103,8 +112,10 @@ class Treasury:
         if self._config.signer_socket:
             public = _public_keys(self._config.folder / XPUBS_FILE, specs)
             signer = RemoteSigner(Path(self._config.signer_socket), public)
+            self._fingerprint = bytes.fromhex(public.fingerprint)
             return {code: public.networks[code].xpub for code in specs}, signer
         seed = _seed(self._config.folder / SEED_FILE, master_key, self._context, served)
+        self._fingerprint = master_fingerprint(seed)
         schemes = {code: chain.scheme(seed) for code, chain in self._real.items()}
         return account_xpubs(seed, specs.values()), LocalSigner(seed, specs.values(), schemes)
 
@@ -113,7 +124,7 @@ class Treasury:
             return cast(SimulatedNode, self.node).chain(network.code)
         offers = self._catalogue.snapshot.offers
         tokens = [offer.token for offer in offers if offer.network == network.number and offer.token]
-        node, chain = self._real[network.code].open(xpub, tokens)
+        node, chain = self._real[network.code].open(xpub, tokens, self._fingerprint)
         self._nodes.append(node)
         return chain
 

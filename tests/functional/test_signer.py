@@ -30,7 +30,7 @@ from strongroom.custody.signed_log import SignedLog, SignedLogError
 from strongroom.custody.signing_service import MAX_CONNECTIONS, SigningService, SocketError, signing_socket
 from strongroom.custody.xpubs import PublicKeysError, public_keys_of
 from strongroom.records.settings import Settings
-from strongroom.records.withdrawals import Payment, PaymentState, WithdrawalState
+from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState, WithdrawalState
 from strongroom.store.sqlite.store import SqliteStore
 from strongroom.wallet.payments import prepare_reservation
 from support.demos import environment
@@ -146,6 +146,16 @@ async def test_another_amount_address_or_tag_is_refused(desk: Desk) -> None:
 def changed(payment: Payment, **changes: Any) -> bytes:
     """Return a payment's body with something of it changed."""
     return encode_payment(msgspec.structs.replace(decode_payment(payment.body), **changes))
+
+
+async def test_a_move_is_signed_only_if_it_pays_nobody(desk: Desk) -> None:
+    """What is said to move the house's own money, and pays a stranger, is refused; so is what is signed elsewhere."""
+    payment = await desk.reserved("1")
+    for purpose in (PaymentPurpose.SWEEP, PaymentPurpose.GAS, PaymentPurpose.CONSOLIDATION):
+        await desk.change(payment, withdrawals=(), purpose=purpose)
+        await refused(desk, payment, "the transaction does not pay what the withdrawals say")
+    await desk.change(payment, withdrawals=(), purpose=PaymentPurpose.COLD)
+    await refused(desk, payment, "what goes to the cold address is signed elsewhere")
 
 
 async def test_another_body_is_refused(desk: Desk) -> None:

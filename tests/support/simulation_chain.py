@@ -120,6 +120,14 @@ class DistantChain:
         """Put a payment and its signature together."""
         return self._chain.assemble(body, signature)
 
+    def unsigned(self, body: bytes) -> str:
+        """Return a payment for a signer elsewhere."""
+        return self._chain.unsigned(body)
+
+    def import_signed(self, body: bytes, text: str) -> Candidate:
+        """Put a payment and what a signer elsewhere made of it together."""
+        return self._chain.import_signed(body, text)
+
     async def broadcast(self, blob: bytes) -> str:
         """Hand a payment to the network; the node may say no, or take it without anybody hearing so."""
         await self._wait()

@@ -10,11 +10,12 @@ from typing import Final, NamedTuple
 import msgspec
 
 from strongroom.custody.chain import Candidate, Fate, Funds, Payee
-from strongroom.custody.derivation import Branch, account_xpubs, seed_of
+from strongroom.custody.derivation import Branch, account_xpubs, master_fingerprint, seed_of
 from strongroom.custody.families import BITCOIN, LITECOIN, Network
 from strongroom.custody.networks.utxo import UtxoChain
 from strongroom.custody.networks.utxo_parameters import CHAINS, CoinChain
 from strongroom.custody.networks.utxo_signing import UtxoScheme
+from strongroom.custody.networks.utxo_transactions import Body, select
 from strongroom.records.coins import Coin
 from strongroom.wallet.payments import Draft
 from support.nodes import FIRST_COINS, Bitcoind, Litecoind, asking, need_node
@@ -29,6 +30,14 @@ LITECOIN_CHAIN: Final = CHAINS["litecoin-regtest"]
 def branch_of(network: Network) -> Branch:
     """Return the deposit branch of a network's wallet."""
     return Branch(network, account_xpubs(SEED, [network])[network.id])
+
+
+def three_coins(network: Network, parameters: CoinChain, stranger: str, rate_per_kvb: int = 5_000) -> Body:
+    """Return a body that pays 120,000 of three coins of 50,000 at our positions 0, 1 and 2, with change."""
+    branch = branch_of(network)
+    funds = Funds(coins=tuple(Coin(1, f"{index + 1:064x}:{index}", index, 50_000, 1) for index in range(3)))
+    payees = [Payee(stranger, "", "", 120_000)]
+    return select(payees, funds, rate_per_kvb, parameters, lambda index: branch.address(index).address)
 
 
 class CoinWallet(NamedTuple):
@@ -87,6 +96,14 @@ async def coin_wallet(
     _ = need_node(kind.program)
     branch = branch_of(network)
     async with kind(folder, *options) as outside, asking(outside.url) as node:
-        chain = UtxoChain(network, parameters, node, lambda index: branch.address(index).address, poll_s=0.05)
+        chain = UtxoChain(
+            network,
+            parameters,
+            node,
+            lambda index: branch.address(index).address,
+            poll_s=0.05,
+            keys=branch,
+            fingerprint=master_fingerprint(SEED),
+        )
         await outside.mine(FIRST_COINS)
         yield CoinWallet(outside, chain, UtxoScheme(SEED, network, parameters), branch)

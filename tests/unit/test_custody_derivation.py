@@ -9,7 +9,16 @@ from coincurve import PublicKey
 
 from strongroom.clock import Clock, Ids
 from strongroom.custody import formats
-from strongroom.custody.derivation import FIRST_TAG, Branch, account_xpubs, hot_key, new_mnemonic, seed_of
+from strongroom.custody.derivation import (
+    FIRST_TAG,
+    Branch,
+    account_xpubs,
+    address_of_key,
+    hot_key,
+    master_fingerprint,
+    new_mnemonic,
+    seed_of,
+)
 from strongroom.custody.families import BITCOIN, ERC20, LITECOIN, NETWORKS, RIPPLE
 from strongroom.custody.signer import LocalSigner, SealError, open_seed, payment_digest, seal_seed
 from strongroom.errors import InvariantBroken
@@ -129,3 +138,12 @@ def test_the_hot_key_is_out_of_reach_of_the_deposit_keys() -> None:
     account = Branch(ERC20, account_xpubs(SEED, [ERC20])["ERC20"])
     hot = PublicKey.from_secret(hot_key(SEED, ERC20))
     assert EthAddrEncoder.EncodeKey(hot.format()) not in {row.address for row in account.addresses(0, 50)}
+
+
+def test_a_master_key_has_its_published_fingerprint() -> None:
+    """Hardware knows the well-known words' keys by these four bytes, and the way to each by its numbers."""
+    seed = seed_of(" ".join(["abandon"] * 11 + ["about"]))
+    assert master_fingerprint(seed).hex() == "73c5da0a"
+    branch = Branch(BITCOIN, account_xpubs(seed, [BITCOIN])["BITCOIN"], branch=3)
+    assert branch.path(7) == (2**31 + 84, 2**31 + 1, 2**31, 3, 7)
+    assert address_of_key(BITCOIN, branch.public_key(7)) == branch.address(7).address

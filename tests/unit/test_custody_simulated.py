@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 import signal
 import subprocess
@@ -464,3 +465,19 @@ async def test_a_killed_node_keeps_every_block_it_told_of(tmp_path: Path) -> Non
         assert [output.txid for output in await chain.outputs_in(block_hash)] == [txid]
     assert (await chain.tip()).height >= 20
     node.close()
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+async def test_a_payment_may_be_signed_elsewhere(node: SimulatedNode, network: str) -> None:
+    """A body leaves as text, and its signature alone comes back as the candidate; another's signature does not."""
+    chain = await funded(node, network)
+    body = chain.draft_with([Payee(*THEIRS[network], "", 5)], 0, 100).body
+    assert base64.b64decode(chain.unsigned(body)) == body
+    signature = await SIGNER.sign(network, 0, body)
+    candidate = chain.import_signed(body, f" {signature.hex()}\n")
+    assert candidate == chain.assemble(body, signature)
+    assert await chain.broadcast(candidate.blob) == candidate.txid
+    other = await SIGNER.sign(network, 0, chain.draft_with([Payee(*THEIRS[network], "", 6)], 0, 100).body)
+    for wrong in (other.hex(), signature.hex()[:-2], "", "no signature", "0" * 1_000):
+        with pytest.raises(Rejected):
+            _ = chain.import_signed(body, wrong)

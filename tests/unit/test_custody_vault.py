@@ -209,7 +209,15 @@ def test_the_public_keys_file_is_all_that_addresses_need(tmp_path: Path) -> None
 def test_a_broken_public_keys_file_is_said_to_be_broken(tmp_path: Path) -> None:
     """Another version, half a file and other fields are turned down."""
     path = tmp_path / "xpubs.json"
-    for wrong in ('{"version":2,"networks":{}}', "{", '{"version":1,"networks":{},"more":1}'):
+    fingerprint = '{"version":1,"networks":{},"fingerprint":"73C5DA0"}'
+    for wrong in ('{"version":2,"networks":{}}', "{", '{"version":1,"networks":{},"more":1}', fingerprint):
         path.write_text(wrong)
         with pytest.raises(PublicKeysError):
             read_public_keys(path)
+
+
+def test_a_public_keys_file_may_leave_the_fingerprint_out(tmp_path: Path) -> None:
+    """A file that does not say which master key it comes from is used without."""
+    path = tmp_path / "xpubs.json"
+    path.write_text('{"version":1,"networks":{}}')
+    assert read_public_keys(path).fingerprint == "00000000"

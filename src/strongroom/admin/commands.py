@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from strongroom.admin import protocol, views
+from strongroom.admin import payments, protocol, views
 from strongroom.admin.prices import set_price
 from strongroom.admin.protocol import AdminError
 from strongroom.application import Application
@@ -323,6 +323,7 @@ _COMMANDS: Final[dict[type[protocol.Request], Callable[[Application, Any], Await
     protocol.ShowRates: _show_rates,
     protocol.SetRate: _set_rate,
     protocol.Reconcile: _reconcile,
+    **payments.HANDLERS,
     protocol.MineBlocks: _mine,
     protocol.Reorganise: _reorganise,
     protocol.FailNext: _fail_next,

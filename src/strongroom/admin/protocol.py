@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
-MAX_LINE_BYTES: Final = 64 * 1024
-"""The longest request."""
+MAX_LINE_BYTES: Final = 6 * 1024 * 1024
+"""The longest request: one with a signed payment in it."""
 
 MAX_REPLY_BYTES: Final = 4 * 1024 * 1024
 """The longest reply."""
@@ -122,6 +122,51 @@ class Reconcile(Request, frozen=True, tag="reconcile"):
     """Hold the books against the chains, network by network."""
 
 
+class ListPayments(Request, frozen=True, tag="payment list"):
+    """List payments in a state, oldest first, at most 1,000; `open` stands for all that are not at their end."""
+
+    state: str = "open"
+
+
+class HurryPayment(Request, frozen=True, tag="payment hurry"):
+    """Offer a payment that waits for a higher fee, now and not after its time."""
+
+    ref: int
+
+
+class ShowHotWallets(Request, frozen=True, tag="hot"):
+    """Show what the hot wallets have, beside their marks."""
+
+
+class PrepareCold(Request, frozen=True, tag="cold prepare"):
+    """Prepare a payment to a network's cold address, to be signed elsewhere."""
+
+    network: str
+    asset: str
+    amount: str
+
+
+class ExportCold(Request, frozen=True, tag="cold export"):
+    """Give out a payment that waits to be signed elsewhere."""
+
+    ref: int
+
+
+class ImportCold(Request, frozen=True, tag="cold import"):
+    """Take back a payment that was signed elsewhere: what a vault or another wallet has written."""
+
+    ref: int
+    content: bytes
+
+
+class ReturnedFromCold(Request, frozen=True, tag="cold returned"):
+    """Book that money of a cold address has arrived at the house's own address; the chain took `fee` on the way."""
+
+    asset: str
+    amount: str
+    fee: str = "0"
+
+
 class MineBlocks(Request, frozen=True, tag="chain mine"):
     """Mine blocks on a practice chain."""
 
@@ -160,6 +205,13 @@ AnyRequest = (
     | ShowRates
     | SetRate
     | Reconcile
+    | ListPayments
+    | HurryPayment
+    | ShowHotWallets
+    | PrepareCold
+    | ExportCold
+    | ImportCold
+    | ReturnedFromCold
     | MineBlocks
     | Reorganise
     | FailNext

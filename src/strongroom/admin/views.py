@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from strongroom.custody.keeper import Keeper, Marks
 from strongroom.custody.reconciliation import Reconciliation
 from strongroom.engine.port import Reads
 from strongroom.money import format_amount
 from strongroom.rates.prices import Price
 from strongroom.records.keys import ApiKey, Permission
 from strongroom.records.users import Profile, User
-from strongroom.records.withdrawals import Withdrawal, WithdrawalState
+from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState, Withdrawal, WithdrawalState
 from strongroom.wallet.catalogue import Catalogue
 
 
@@ -168,6 +169,76 @@ def withdrawal_view(reads: Reads, catalogue: Catalogue, withdrawal: Withdrawal) 
         moment(withdrawal.requested_ms),
         withdrawal.txid,
     )
+
+
+class PaymentView(msgspec.Struct, frozen=True):
+    """A payment; `fee` is what it takes at most, in the chain's smallest unit, and `waits` why it does not go on."""
+
+    ref: str
+    network: str
+    asset: str
+    purpose: str
+    state: str
+    withdrawals: int
+    fee: str
+    candidates: int
+    txid: str
+    created: str
+    waits: str
+
+
+def payment_view(catalogue: Catalogue, payment: Payment, waits: str) -> PaymentView:
+    """Return a payment as it is shown."""
+    return PaymentView(
+        str(payment.ref),
+        catalogue.network(payment.network).code,
+        catalogue.assets[payment.asset].code,
+        PaymentPurpose(payment.purpose).name.lower(),
+        PaymentState(payment.state).name.lower(),
+        len(payment.withdrawals),
+        payment.chain_fee_units,
+        len(payment.candidates),
+        payment.txid or (payment.candidates[-1] if payment.candidates else ""),
+        moment(payment.created_ms),
+        waits,
+    )
+
+
+class HotWalletView(msgspec.Struct, frozen=True):
+    """What a hot wallet can spend of an asset, beside its marks, and how that is: ok, low or high."""
+
+    network: str
+    asset: str
+    hot: str
+    low: str
+    keep: str
+    high: str
+    state: str
+
+
+def hot_wallet_view(catalogue: Catalogue, keeper: Keeper, asset: int, marks: Marks) -> HotWalletView:
+    """Return a hot wallet as it is shown."""
+    network = catalogue.network_named(keeper.chain.network)
+    offer = catalogue.offer_at(asset, network.number)
+    decimals = 0 if offer is None else offer.decimals
+    state = "low" if asset in keeper.status.low else "high" if asset in keeper.status.high else "ok"
+    return HotWalletView(
+        network.code,
+        catalogue.assets[asset].code,
+        hot=format_amount(keeper.status.hot[asset], decimals),
+        low=format_amount(marks.low, decimals),
+        keep=format_amount(marks.keep, decimals),
+        high=format_amount(marks.high, decimals),
+        state=state,
+    )
+
+
+class UnsignedView(msgspec.Struct, frozen=True):
+    """A payment that is to be signed elsewhere; `file` is the content of the file that travels."""
+
+    ref: str
+    network: str
+    file: str
 
 
 class ReconciliationView(msgspec.Struct, frozen=True):

@@ -15,6 +15,8 @@ from strongroom.cli.showing import show
 
 if TYPE_CHECKING:
     from strongroom.config.settings import Config
+    from strongroom.custody.families import Network
+    from strongroom.custody.offline import Unsigned
     from strongroom.custody.signer import Scheme
     from strongroom.custody.signing_service import SigningService
     from strongroom.custody.token import TokenKey
@@ -193,6 +195,55 @@ def vault_passphrase(data: Path, passphrase_file: Path | None, new_passphrase_fi
     print("the passphrase is changed")
 
 
+@vault.command("sign")
+@_opening_options
+@_DATA
+@_CONFIG
+@click.option("--yes", is_flag=True, help="Sign without asking.")
+@click.argument("file", type=_FILE)
+def vault_sign(file: Path, data: Path, config: Path | None, yes: bool, opening: Opening) -> None:
+    """Sign the payment in FILE with the vault's keys and write FILE.signed; no server, node or network is needed.
+
+    What is shown is made from what will be signed, and a FILE that says anything else is refused.
+    """
+    from strongroom.custody import offline
+    from strongroom.files import write_new
+
+    with _failures():
+        target = file.with_name(f"{file.name}.signed")
+        if target.exists():
+            fail(f"{target} is there already, and nothing is overwritten")
+        if config is None:
+            click.echo("without --config, all networks are taken for simulated ones", err=True)
+        payment = offline.decode(_read_bytes(file, offline.MAX_FILE_BYTES))
+        network, scheme = _signing_of(payment.network, data, _settings(config), opening)
+        _show_payment(offline.checked(payment, network, scheme))
+        if not yes and not click.confirm("Sign this?", err=True):
+            fail("nothing was signed")
+        write_new(target, offline.encode_signed(offline.sign(payment, network, scheme)))
+    print(f"signed   {target}")
+
+
+def _signing_of(code: str, data: Path, settings: Config | None, opening: Opening) -> tuple[Network, Scheme]:
+    """Return a network, and how the vault signs its payments."""
+    from strongroom.chains import schemes_of, specs_of
+    from strongroom.custody.vault import VAULT_FILE
+
+    specs = {spec.id: spec for spec in specs_of(settings)}
+    if code not in specs:
+        fail(f"there is no network {code} here: --config names the settings that have its node")
+    return specs[code], schemes_of(_open_vault(data / VAULT_FILE, opening), settings)[code]
+
+
+def _show_payment(payment: Unsigned) -> None:
+    print(f"network  {payment.network}")
+    for paid in payment.pays:
+        print(f"to       {paid.to}" + (f" with the tag {paid.tag}" if paid.tag else ""))
+        print(f"amount   {paid.amount} {paid.asset}")
+    print(f"fee      {payment.fee} native at most")
+    print(f"as the file says: payment {payment.payment} ({payment.kind})")
+
+
 @root.command()
 @_opening_options
 @_DATA
@@ -264,6 +315,8 @@ async def _listen(socket_path: Path, service: SigningService, group: str) -> Non
 @contextmanager
 def _failures() -> Generator[None]:
     """Turn what may go wrong with a vault or a signer into a line on standard error."""
+    from strongroom.custody.chain import Rejected
+    from strongroom.custody.offline import OfflineError
     from strongroom.custody.policy import CapsError
     from strongroom.custody.signed_log import SignedLogError
     from strongroom.custody.signing_service import SocketError
@@ -273,15 +326,22 @@ def _failures() -> Generator[None]:
     with expected_failures():
         try:
             yield
-        except (VaultError, PublicKeysError, CapsError, SignedLogError, SocketError) as error:
+        except (VaultError, PublicKeysError, CapsError, SignedLogError, SocketError, OfflineError) as error:
             fail(str(error))
+        except Rejected as reason:
+            fail(f"this is not signed: {reason}")
 
 
 def _read_vault(path: Path) -> bytes:
     from strongroom.custody.vault import MAX_FILE_BYTES
 
+    return _read_bytes(path, MAX_FILE_BYTES)
+
+
+def _read_bytes(path: Path, most: int) -> bytes:
+    """Return a file's content, and of one that is larger than `most` bytes enough to see that it is."""
     with path.open("rb") as file:
-        return file.read(MAX_FILE_BYTES + 1)
+        return file.read(most + 1)
 
 
 def _read_text(path: Path) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from strongroom.cli import auditor, custodian, operator
+from strongroom.cli import auditor, cashier, custodian, operator
 from strongroom.cli.root import root
 
-COMMANDS = (operator, auditor, custodian)
+COMMANDS = (operator, cashier, auditor, custodian)
 """The modules whose import gives the root its commands."""
 
 

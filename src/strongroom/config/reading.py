@@ -243,6 +243,7 @@ _PLACES: Final = {
     "rate_limits": ("tier",),
     "assets": ("asset",),
     "nodes": ("network",),
+    "nodes.<network>.hot": ("asset",),
     "networks": ("network",),
     "offers": ("asset", "network"),
 }

@@ -192,6 +192,17 @@ class Chain(Protocol):
         """Put a draft's bytes and the signer's answer together; pure. Raises `Rejected`."""
         ...
 
+    def unsigned(self, body: bytes) -> str:
+        """Return a draft's bytes as a text that signers elsewhere understand; pure. Raises `Rejected`."""
+        ...
+
+    def import_signed(self, body: bytes, text: str) -> Candidate:
+        """Return the candidate of a draft's bytes and what a signer elsewhere made of them; pure.
+
+        Raises `Rejected`, with the reason for the operator, unless it is the draft's transaction, signed by our keys.
+        """
+        ...
+
     async def broadcast(self, blob: bytes) -> str:
         """Hand a candidate's blob to the network and return its txid; the same blob twice is fine.
 

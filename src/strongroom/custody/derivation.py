@@ -38,6 +38,12 @@ MAX_INDEX: Final = 2**31 - 1
 TAPROOT_PURPOSE: Final = 86
 """A bitcoin network with this purpose has taproot addresses that a key alone spends (BIP-86)."""
 
+HARDENED: Final = 2**31
+"""What BIP-32 adds to the number of a hardened child."""
+
+NO_FINGERPRINT: Final = bytes(4)
+"""What stands for a master key's fingerprint where nobody knows it (BIP-174 leaves it to the signer then)."""
+
 _ACCOUNT_DEPTH: Final = 3
 _DEPOSIT_ACCOUNT: Final = 0
 _HOT_ACCOUNT: Final = 1
@@ -81,8 +87,18 @@ class Branch:
         """Return the `count` addresses from index `first` on; for a thread, when `count` is large."""
         return [self.address(index) for index in range(first, first + count)]
 
+    def public_key(self, index: int) -> bytes:
+        """Return the compressed public key (33 bytes) of the address at `index` (0 to 2^31 - 1)."""
+        check(0 <= index <= MAX_INDEX, "an address index is an unhardened child's")
+        return self._key.ChildKey(index).PublicKey().RawCompressed().ToBytes()
+
+    def path(self, index: int) -> tuple[int, ...]:
+        """Return the way from the master key to that of `index`, a number for each step (BIP-32)."""
+        hardened = (self.network.purpose, self.network.coin_type, _DEPOSIT_ACCOUNT)
+        return (*(HARDENED + step for step in hardened), self.branch, index)
+
     def _encode(self, index: int) -> str:
-        return address_of_key(self.network, self._key.ChildKey(index).PublicKey().RawCompressed().ToBytes())
+        return address_of_key(self.network, self.public_key(index))
 
 
 def address_of_key(network: Network, public_key: bytes) -> str:
@@ -113,6 +129,11 @@ def account_xpubs(seed: bytes, networks: Iterable[Network]) -> dict[str, str]:
     return {
         network.id: master.DerivePath(_path(network, _DEPOSIT_ACCOUNT)).PublicKey().ToExtended() for network in networks
     }
+
+
+def master_fingerprint(seed: bytes) -> bytes:
+    """Return the four bytes by which other signers know the master key of a seed (BIP-32)."""
+    return Bip32Slip10Secp256k1.FromSeed(seed).FingerPrint().ToBytes()
 
 
 class BranchKeys:

@@ -26,7 +26,7 @@ from strongroom.records.coins import Coin, Pot
 from strongroom.records.settings import OfferSettings
 from strongroom.records.withdrawals import Payment, PaymentPurpose
 from strongroom.wallet.context import Context, perform_own
-from strongroom.wallet.moves import Move, prepare_move
+from strongroom.wallet.moves import Move, ReserveMove, prepare_move
 from strongroom.wallet.payments import OPEN_PAYMENTS, free_coins, next_nonce
 from strongroom.wallet.pots import filled_pots
 from strongroom.wallet.settlements import fee_asset_of
@@ -97,7 +97,10 @@ class KeeperStatus(msgspec.Struct):
 
 
 class Keeper:
-    """The loop that keeps one network's hot wallet; at most one should run per network, but two do no harm."""
+    """The loop that keeps one network's hot wallet; at most one should run per network, but two do no harm.
+
+    `offered` are payments to the cold address that are away to be signed and reserve nothing yet, by their references.
+    """
 
     def __init__(
         self, context: Context, chain: Chain, network: int, terms: KeeperTerms, drafting: asyncio.Lock | None = None
@@ -111,8 +114,14 @@ class Keeper:
         self._at = reach
         self._asked = asyncio.Event()
         self._waiting: dict[int, str] = {}
+        self.offered: dict[int, ReserveMove] = {}
         self.status = KeeperStatus(chain.network)
         context.reads.subscribe(self._notice)
+
+    @property
+    def chain(self) -> Chain:
+        """The network as its node tells it."""
+        return self._chain
 
     @property
     def terms(self) -> KeeperTerms:

@@ -24,6 +24,7 @@ from strongroom.custody.signer import Signer
 from strongroom.engine.command import NOBODY, Command
 from strongroom.engine.state import State
 from strongroom.errors import PARAMETER_INVALID, InvariantBroken, Refused, check
+from strongroom.records.kept import Kept
 from strongroom.records.settings import NetworkSettings
 from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState, Withdrawal, WithdrawalState
 from strongroom.wallet.addresses import house_address
@@ -108,6 +109,7 @@ class Sender:
         self._terms = terms or PaymentTerms()
         self._drafting = drafting or asyncio.Lock()
         self._handed: set[int] = set()
+        self._hurried: set[int] = set()
         self._asked = asyncio.Event()
         self.status = SenderStatus(chain.network)
         context.reads.subscribe(self._notice)
@@ -120,6 +122,15 @@ class Sender:
             self._asked.clear()
             failures = 0 if await self.step() else failures + 1
             wait_s = BACK_OFF_S[min(failures, len(BACK_OFF_S)) - 1] if failures else IDLE_S
+
+    def wake(self) -> None:
+        """Look at every payment soon."""
+        self._asked.set()
+
+    def hurry(self, ref: int) -> None:
+        """Offer a payment for a higher fee at the next look, however long it has waited."""
+        self._hurried.add(ref)
+        self.wake()
 
     async def step(self) -> bool:
         """Take every payment as far as it goes now; return False if the node or the books did not answer."""
@@ -144,8 +155,8 @@ class Sender:
         return self._context.catalogue.network(self._number)
 
     def _notice(self, state: State) -> None:
-        """Wake the loop when a commit changed a withdrawal."""
-        if any(key[0] is Withdrawal for key in state.rows):
+        """Wake the loop when a commit changed a withdrawal, or the keeper reserved a move."""
+        if any(key[0] is Withdrawal or _is_new_move(row) for key, row in state.rows.items()):
             self._asked.set()
 
     async def _news(self, seen: int, timeout_s: float) -> int:
@@ -268,9 +279,12 @@ class Sender:
 
     def _is_due(self, payment: Payment) -> bool:
         """Say whether a payment has waited so long that a higher fee may help."""
+        hurried = payment.ref in self._hurried
+        self._hurried.discard(payment.ref)
         waited_ms = self._context.clock.now_ms() - payment.signed_ms
         is_ours = payment.purpose != PaymentPurpose.COLD
-        return is_ours and payment.state == PaymentState.SIGNED and waited_ms >= self._terms.redraft_after_s * 1_000
+        due = hurried or waited_ms >= self._terms.redraft_after_s * 1_000
+        return is_ours and payment.state == PaymentState.SIGNED and due
 
     async def _redraft(self, payment: Payment) -> Payment:
         """Draft a payment again for a higher fee, where the chain finds one that helps and may be paid."""
@@ -324,8 +338,8 @@ class Sender:
 
     async def _mined(self, payment: Payment, txid: str, block: Block, fee: int, tip: Block) -> None:
         """Note the block, and settle once it is buried deep enough."""
-        if (payment.height, payment.txid) != (block.height, txid):
-            command = MinePayment(NOBODY, payment.ref, payment.withdrawals, txid, block.height, str(fee))
+        if (payment.block, payment.txid) != (block.hash, txid):
+            command = MinePayment(NOBODY, payment.ref, payment.withdrawals, txid, block.height, str(fee), block.hash)
             await self._commit("mine", lambda: command)
         if self._is_buried(block, tip):
             change = await self._change(txid, block) if self._chain.spends_coins else None
@@ -369,3 +383,7 @@ class Sender:
         self._at(f"before commit {step}")
         _ = await perform_own(self._context, prepare)
         self._at(f"after commit {step}")
+
+
+def _is_new_move(row: Kept) -> bool:
+    return isinstance(row, Payment) and row.state == PaymentState.RESERVED and not row.withdrawals

@@ -27,6 +27,7 @@ from strongroom.records.addresses import Address
 from strongroom.records.chains import Tip
 from strongroom.records.coins import Sent
 from strongroom.records.deposits import Deposit, DepositState
+from strongroom.records.withdrawals import Payment, PaymentState
 from strongroom.wallet.addresses import house_address
 from strongroom.wallet.catalogue import Catalogue
 from strongroom.wallet.context import Context
@@ -41,6 +42,7 @@ from strongroom.wallet.deposits import (
     prepare_placing,
     prepare_sighting,
 )
+from strongroom.wallet.reopenings import prepare_reopening
 from strongroom.wallet.reversals import prepare_reversal
 from strongroom.wallet.tips import PassedBlock, passed_block, prepare_tip
 
@@ -177,7 +179,7 @@ class Watcher:
             await self._do([prepare_tip(self._network, tip.block, [PassedBlock(height, ours)])])
 
     async def _take_back(self, orphan: str) -> None:
-        """Take every deposit out of a block."""
+        """Take every deposit out of a block, and every payment that was final by it."""
         where = {"network": self._network, "block": orphan}
         while found := self._context.reads.rows(Deposit, where, _AT_ONCE):
             coin = self._chain.spends_coins
@@ -187,6 +189,11 @@ class Watcher:
                     for it in found
                 ]
             )
+
+        while final := self._context.reads.rows(Payment, {**where, "state": PaymentState.FINAL}, _AT_ONCE):
+            await self._do([prepare_reopening(self._context, it) for it in final])
+            for it in final:
+                log.error("payment_reopened", network=self.status.network, ref=it.ref, txid=it.txid)
 
     # -- blocks
 

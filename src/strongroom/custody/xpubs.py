@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 from coincurve import PrivateKey
 
-from strongroom.custody.derivation import account_xpubs, hot_key
+from strongroom.custody.derivation import NO_FINGERPRINT, account_xpubs, hot_key, master_fingerprint
 from strongroom.custody.families import Network
 
 XPUBS_FILE: Final = "xpubs.json"
@@ -29,10 +29,14 @@ class NetworkKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PublicKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The public keys of every network, by the network's id."""
+    """The public keys of every network, by the network's id.
+
+    `fingerprint` is the master key's in hex (8 digits), all zeros where the file does not say.
+    """
 
     version: int
     networks: dict[str, NetworkKeys]
+    fingerprint: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{8}\Z")] = NO_FINGERPRINT.hex()
 
     def hot(self, network: str) -> bytes:
         """Return the hot wallet's compressed public key (33 bytes). Raises `PublicKeysError`."""
@@ -46,7 +50,8 @@ def public_keys_of(seed: bytes, networks: Iterable[Network]) -> PublicKeys:
     served = list(networks)
     xpubs = account_xpubs(seed, served)
     hot = {network.id: PrivateKey(hot_key(seed, network)).public_key.format().hex() for network in served}
-    return PublicKeys(_VERSION, {code: NetworkKeys(xpub, hot[code]) for code, xpub in xpubs.items()})
+    keys = {code: NetworkKeys(xpub, hot[code]) for code, xpub in xpubs.items()}
+    return PublicKeys(_VERSION, keys, master_fingerprint(seed).hex())
 
 
 def encode_public_keys(keys: PublicKeys) -> bytes:

@@ -6,7 +6,7 @@ Every asset's accounts sum to zero, so what the customers have is minus what the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from prometheus_client.core import Metric
 
@@ -25,6 +25,14 @@ OPEN_DEPOSITS: Final = (DepositState.SEEN, DepositState.CONFIRMING, DepositState
 
 MOST_COUNTED: Final = 500
 """A scrape reads at most so many rows of a state, so that its cost is bounded."""
+
+
+class HotWallet(NamedTuple):
+    """What a hot wallet can spend of an asset, in the chain's smallest unit, and whether that is beyond its marks."""
+
+    units: int
+    is_low: bool
+    is_high: bool
 
 
 def balances(reads: Reads) -> Iterable[Metric]:
@@ -93,6 +101,18 @@ def networks(status: Mapping[str, Mapping[str, Any]]) -> list[Metric]:
         payments.add_metric([network, "stuck"], told["stuck_payments"])
         unbooked.add_metric([network], told["unbooked"])
     return [up, payments, unbooked]
+
+
+def hot_wallets(found: Mapping[tuple[str, str], HotWallet]) -> list[Metric]:
+    """Return what hot wallets have of the assets with marks, by network and asset, and whether it is beyond a mark."""
+    has = gauge("strongroom_hot_wallet_units", "What the hot wallet can spend", ("network", "asset"))
+    labels = ("network", "asset", "mark")
+    beyond = gauge("strongroom_hot_wallet_beyond", "1 while that is below the low mark, or above the high one", labels)
+    for (network, asset), wallet in found.items():
+        has.add_metric([network, asset], wallet.units)
+        beyond.add_metric([network, asset, "low"], int(wallet.is_low))
+        beyond.add_metric([network, asset, "high"], int(wallet.is_high))
+    return [has, beyond]
 
 
 def unexplained(found: Mapping[tuple[str, str], int]) -> list[Metric]:

@@ -87,7 +87,7 @@ class Payment(Kept, frozen=True, gc=False):
 
     `spends` names the reserved coins, or the (wallet, nonce). `body` is the transaction to be signed. `candidates` are
     the txids of all signed versions, all spending the same; `blob` is the newest one, signed at `signed_ms`; `txid` is
-    the one in the block at `height`. A move has no withdrawals: it brings `units` of its asset, in the chain's unit,
+    the one in the `block` at `height`. A move has no withdrawals: it brings `units` of its asset, in the chain's unit,
     from the address at position `source` to `address`, which is ours at position `target` unless it is the cold one.
     """
 
@@ -110,6 +110,7 @@ class Payment(Kept, frozen=True, gc=False):
     target: int = 0
     address: str = ""
     units: str = "0"
+    block: str = ""
 
 
 class Reserved(Kept, frozen=True, gc=False):

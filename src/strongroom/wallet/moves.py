@@ -136,7 +136,7 @@ class FinishMove(Command, frozen=True):
             leaving[self.asset] += moved
         holdings = leave(view, catalogue, self.network, leaving, postings)
         coins = coins_back(view, payment, self.spends, self.change, leaving[self.asset])
-        pots = [] if self.spends else self._pots(view, payment, moved, fee)
+        pots = [] if self.spends else pots_after(view, payment, self.fee_asset, undone=bool(self.undone_at))
         ended = PaymentState.VOIDED if self.undone_at else PaymentState.FINAL
         return Decision(postings, [msgspec.structs.replace(payment, state=ended), *holdings, *coins, *pots])
 
@@ -151,18 +151,22 @@ class FinishMove(Command, frozen=True):
         check((payment.source, payment.target) == (self.source, self.target), "a move is between its own addresses")
         return payment
 
-    def _pots(self, view: View, payment: Payment, moved: int, fee: int) -> list[Kept]:
-        """Return what lies on deposit addresses after the move; the hot wallet, at position 0, has no pot."""
-        changes: Counter[tuple[int, int]] = Counter()
-        changes[self.source, self.asset] -= moved
-        changes[self.source, self.fee_asset] -= fee
-        if payment.purpose != PaymentPurpose.COLD:
-            changes[self.target, self.asset] += moved
-        return [
-            pot_change(view, self.network, position, asset, units)
-            for (position, asset), units in changes.items()
-            if position and units
-        ]
+
+def pots_after(view: View, payment: Payment, fee_asset: int, *, undone: bool = False, sign: int = 1) -> list[Kept]:
+    """Return what lies on deposit addresses after a payment; with `sign` -1, after it was taken back.
+
+    The hot wallet, at position 0, has no pot. Where the chain has `undone` a payment its fee is all that has gone.
+    """
+    moved = 0 if undone else int(payment.units)
+    changes: Counter[tuple[int, int]] = Counter()
+    changes[payment.source, payment.asset] -= moved
+    changes[payment.source, fee_asset] -= int(payment.chain_fee_units)
+    changes[payment.target, payment.asset] += moved
+    return [
+        pot_change(view, payment.network, position, asset, sign * units)
+        for (position, asset), units in changes.items()
+        if position and units
+    ]
 
 
 class ReturnFromCold(Command, frozen=True):

@@ -177,6 +177,7 @@ class MinePayment(Command, frozen=True):
     txid: str
     height: int
     fee_units: str
+    block: str = ""
 
     def needs(self) -> list[Key]:
         """The payment and its withdrawals."""
@@ -187,7 +188,12 @@ class MinePayment(Command, frozen=True):
         payment = in_state(view, self.payment, PaymentState.SIGNED, PaymentState.MINED)
         check(self.txid in payment.candidates, "only a candidate of the payment carries it out")
         mined = msgspec.structs.replace(
-            payment, state=PaymentState.MINED, txid=self.txid, height=self.height, chain_fee_units=self.fee_units
+            payment,
+            state=PaymentState.MINED,
+            txid=self.txid,
+            height=self.height,
+            block=self.block,
+            chain_fee_units=self.fee_units,
         )
         return Decision(rows=[mined, *_located(view, self.withdrawals, self.txid, self.height)])
 
@@ -205,7 +211,7 @@ class UnminePayment(Command, frozen=True):
     def decide(self, view: View, now_ms: int) -> Decision:
         """Note it on all of them."""
         payment = in_state(view, self.payment, PaymentState.MINED)
-        waiting = msgspec.structs.replace(payment, state=PaymentState.SIGNED, txid="", height=0)
+        waiting = msgspec.structs.replace(payment, state=PaymentState.SIGNED, txid="", height=0, block="")
         return Decision(rows=[waiting, *_located(view, self.withdrawals, "", 0)])
 
 

@@ -65,18 +65,18 @@ def _takings(view: View, deposit: Deposit) -> list[Posting]:
     if not deposit.owner:
         return [Posting(house(Purpose.INVENTORY, asset), -amount)]
     if not deposit.net:
-        return _from_house(view, Purpose.SUSPENSE, asset, amount)
+        return from_house(view, Purpose.SUSPENSE, asset, amount)
     spendable = available(deposit.owner, asset)
     taken = min(_balance(view, spendable), deposit.net)
     return [
         Posting(spendable, -taken),
         Posting(owed(deposit.owner, asset), taken - deposit.net),
-        *_from_house(view, Purpose.FEES, asset, deposit.fee),
+        *from_house(view, Purpose.FEES, asset, deposit.fee),
     ]
 
 
-def _from_house(view: View, purpose: Purpose, asset: int, amount: int) -> list[Posting]:
-    """Take from one of the house's accounts what is there; what was moved on since is the house's own loss."""
+def from_house(view: View, purpose: Purpose, asset: int, amount: int) -> list[Posting]:
+    """Return what takes from a house account what is there; what was moved on since is the house's own loss."""
     taken = min(_balance(view, house(purpose, asset)), amount)
     return [Posting(house(purpose, asset), -taken), Posting(house(Purpose.EQUITY, asset), taken - amount)]
 

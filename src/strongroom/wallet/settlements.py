@@ -175,7 +175,12 @@ def coins_back(
     check(all(coin.payment == payment.ref for coin in spent), "a payment's coins are its own")
     back = sum(it.units for it in change)
     check(sum(coin.units for coin in spent) == left + back, "what a payment spends is paid, taken as fee or back")
-    return [Coin(payment.network, it.outpoint, 0, it.units, payment.height) for it in change]
+    # A reorganisation may have undone this payment and one that spends its change: the coin is that one's still.
+    known = [view.get(Coin, payment.network, it.outpoint).payment for it in change]
+    return [
+        Coin(payment.network, it.outpoint, 0, it.units, payment.height, spender)
+        for it, spender in zip(change, known, strict=True)
+    ]
 
 
 def _settlement(

@@ -97,3 +97,42 @@ async def test_ether_that_a_contract_forwards_shows_in_the_reconciliation(house:
     assert ether.unexplained_units == ETHER
     assert [address in it.cause for it in ether.differences] == [True]
     assert (await house.balance(alice))[0] == 0
+
+
+async def test_a_reorganisation_past_a_deposit_and_its_sweep_takes_both_back(house: EvmHouse) -> None:
+    """The deposit is gone, the sweep is on its way again, and when the deposit is paid anew both are as they were."""
+    alice = await house.customer("alice")
+    address = await house.address(alice)
+    await house.anvil.pay(address, 3 * ETHER)
+    await house.mine_until(lambda: [it.state for it in house.payments()] == [PaymentState.FINAL])
+    [sweep] = house.payments()
+    height = await house.anvil.height()
+    await house.anvil.reorg(height - sweep.height + 6)
+    _ = await house.anvil.mine(1)
+    await house.worked_through()
+    assert (await house.balance(alice))[0] == 0
+    assert house.pots() == {}
+    assert house.payments()[0].state in (PaymentState.SIGNED, PaymentState.VOIDED)
+    assert await is_reconciled(house)
+    house.check_books()
+
+
+async def test_a_settled_withdrawal_that_a_reorganisation_took_is_paid_again(house: EvmHouse) -> None:
+    """It is told as under way, the same transaction is offered again, and it is paid once."""
+    alice = await house.customer("alice")
+    await house.anvil.pay(await house.address(alice), 3 * ETHER)
+    await house.mine_until(lambda: [it.state for it in house.payments()] == [PaymentState.FINAL])
+    before = await house.ether(OUTSIDE)
+    await house.withdraw(alice, OUTSIDE, "1")
+    await house.mine_until(lambda: not house.is_busy())
+    payment = house.payments()[-1]
+    await house.anvil.reorg(await house.anvil.height() - payment.height + 1)
+    _ = await house.anvil.mine(1)
+    await house.worked_through()
+    assert (await house.statuses(alice))[0] == "PROCESSING"
+    await house.mine_until(lambda: not house.is_busy())
+    assert (await house.statuses(alice))[0] == "COMPLETED"
+    assert house.payments()[-1].txid == payment.txid
+    assert await house.ether(OUTSIDE) - before == ETHER
+    assert await is_reconciled(house)
+    house.check_books()

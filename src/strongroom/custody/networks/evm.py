@@ -46,6 +46,7 @@ from strongroom.custody.networks.evm_reading import (
     read,
 )
 from strongroom.custody.networks.evm_transactions import EvmPayment
+from strongroom.custody.networks.evm_unsigned import signed_raw, unsigned_text
 from strongroom.custody.rpc import Node, RpcError
 from strongroom.errors import check
 from strongroom.wallet.moves import Move
@@ -369,6 +370,14 @@ class EvmChain:
     def assemble(self, body: bytes, signature: bytes) -> Candidate:
         """Return the candidate of a body and the raw transaction that the signer made of it. Raises `Rejected`."""
         return transactions.assemble(body, signature)
+
+    def unsigned(self, body: bytes) -> str:
+        """Return a body as JSON and as unsigned bytes, for a signer elsewhere. Raises `Rejected`."""
+        return unsigned_text(body)
+
+    def import_signed(self, body: bytes, text: str) -> Candidate:
+        """Return the candidate of a body and its signed transaction in hex. Raises `Rejected`."""
+        return signed_raw(body, text)
 
     async def broadcast(self, blob: bytes) -> str:
         """Hand a raw transaction to the node and return its txid; one that the node knows already is fine."""

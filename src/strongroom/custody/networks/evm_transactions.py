@@ -6,6 +6,7 @@ as its value, a token by a call of the token contract's `transfer(address,uint25
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
@@ -19,6 +20,10 @@ from strongroom.custody.chain import Candidate, Payee, Rejected
 from strongroom.custody.families import NATIVE, Family, Network
 from strongroom.custody.signer import Explained
 from strongroom.wallet.payments import nonce_text
+
+# A library that eth-account loads lifts the bound on recursion so far that a hostile node's deeply nested JSON would
+# end the process, where it should end in an error.
+sys.setrecursionlimit(1_000)
 
 MAX_RAW_BYTES: Final = 4 * 1024
 """A signed payment is under 300 bytes; anything larger is refused unread."""

@@ -9,6 +9,7 @@ stops no other.
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -46,6 +47,7 @@ MAX_BLOCKS_AT_ONCE: Final = 1_000
 _WAITING: Final = (State.WAITING, State.DOOMED, State.UNDOING)
 _IN_BLOCK: Final = (State.MINED, State.UNDONE)
 _SPENT: Final = (*_IN_BLOCK, State.VOID)
+_MAX_SIGNATURE_CHARS: Final = 200
 _MOST_RAISES: Final = 8
 """A payment's fee is raised to so many times the usual one at most."""
 
@@ -306,6 +308,21 @@ class SimulatedChain:
     def assemble(self, body: bytes, signature: bytes) -> Candidate:
         """Put a draft's bytes and the signature over them together."""
         return transactions.assemble(self.spec, body, signature)
+
+    def unsigned(self, body: bytes) -> str:
+        """Return a draft's bytes in base64, for a signer elsewhere."""
+        return base64.b64encode(body).decode()
+
+    def import_signed(self, body: bytes, text: str) -> Candidate:
+        """Return the candidate of a draft's bytes and the hot wallet's signature in hex. Raises `Rejected`."""
+        if len(text) > _MAX_SIGNATURE_CHARS:
+            raise Rejected("the signature is too long")
+        try:
+            signature = bytes.fromhex("".join(text.split()))
+        except ValueError:
+            raise Rejected("the signature is not in hex") from None
+        self._check_signature(body, signature)
+        return self.assemble(body, signature)
 
     async def broadcast(self, blob: bytes) -> str:
         """Take a payment into the mempool: it needs the hot wallet's signature, a nonce nothing has spent, and funds.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from btclib.exceptions import BTClibValueError
@@ -27,9 +27,11 @@ from strongroom.custody.chain import (
     TransactionStatus,
     Unreachable,
 )
+from strongroom.custody.derivation import NO_FINGERPRINT, Branch
 from strongroom.custody.families import Network
 from strongroom.custody.networks import utxo_transactions as transactions
 from strongroom.custody.networks.utxo_parameters import CoinChain
+from strongroom.custody.networks.utxo_psbt import psbt_of, signed_psbt
 from strongroom.custody.networks.utxo_reading import (
     block_of,
     field_of,
@@ -79,7 +81,10 @@ class FeePolicy(msgspec.Struct, frozen=True):
 
 
 class UtxoChain:
-    """The chain port for one network; `address_at` gives our address of a position, change returns to that of 0."""
+    """The chain port for one network; `address_at` gives our address of a position, change returns to that of 0.
+
+    `keys` derives those addresses, and `fingerprint` names the master key: what a signer elsewhere is told of our keys.
+    """
 
     def __init__(
         self,
@@ -90,6 +95,8 @@ class UtxoChain:
         *,
         fees: FeePolicy | None = None,
         poll_s: float = POLL_S,
+        keys: Branch | None = None,
+        fingerprint: bytes = NO_FINGERPRINT,
     ) -> None:
         check(network.bitcoin == parameters.format, "a network spells its addresses as its chain does")
         self._network = network
@@ -99,6 +106,8 @@ class UtxoChain:
         self._fees = fees or FeePolicy()
         check(0 < self._fees.floor <= self._fees.fallback <= self._fees.cap, "a fallback lies between floor and cap")
         self._poll_s = poll_s
+        self._keys = keys
+        self._fingerprint = fingerprint
         self._rivals = RivalSearch(self._find)
         self._waiting: dict[str, tuple[Output, ...]] = {}
         self._seen: tuple[Any, ...] = ()
@@ -294,6 +303,15 @@ class UtxoChain:
         if not all(len(spent.script_witness) for spent in signed.vin):
             raise Rejected("an input is not signed")
         return Candidate(signed.id.hex(), signature)
+
+    def unsigned(self, body: bytes) -> str:
+        """Return a body as a PSBT in base64 for a signer elsewhere. Raises `Rejected`."""
+        check(self._keys is not None, "a chain whose payments are signed elsewhere knows its keys")
+        return psbt_of(body, self._parameters.format, cast(Branch, self._keys), self._fingerprint)
+
+    def import_signed(self, body: bytes, text: str) -> Candidate:
+        """Return the candidate of a body and a signed PSBT, or a transaction in hex. Raises `Rejected`."""
+        return self.assemble(body, signed_psbt(body, text, self._parameters.format).blob)
 
     async def broadcast(self, blob: bytes) -> str:
         """Hand a signed transaction to the node and return its txid; one that it has already is fine.

@@ -237,9 +237,11 @@ CREATE TABLE payment (
     source          INTEGER NOT NULL,
     target          INTEGER NOT NULL,
     address         TEXT NOT NULL,
-    units           TEXT NOT NULL
+    units           TEXT NOT NULL,
+    block           TEXT NOT NULL
 ) STRICT;
 CREATE INDEX payment_by_state ON payment (network, state);
+CREATE INDEX payment_by_block ON payment (network, block);
 
 CREATE TABLE reserved (
     network INTEGER NOT NULL,

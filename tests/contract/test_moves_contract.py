@@ -1,0 +1,200 @@
+"""Moves of the house's own money on every store: what lies where, what is booked, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from strongroom.engine.command import NOBODY
+from strongroom.errors import InvariantBroken, Refused
+from strongroom.ledger.accounts import Purpose, house, omnibus
+from strongroom.ledger.entries import Posting
+from strongroom.records.chains import Holding
+from strongroom.records.coins import Pot
+from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState
+from strongroom.wallet.moves import (
+    Move,
+    ReserveMove,
+    ReturnFromCold,
+    prepare_move,
+    prepare_move_finish,
+    prepare_move_revert,
+)
+from strongroom.wallet.payments import Draft, MinePayment, nonce_text, prepare_signing, prepare_void
+from strongroom.wallet.pots import filled_pots
+from strongroom.wallet.reopenings import prepare_reopening
+from support.paying import COIN, Payouts, book, paying
+from support.payment_rows import keep
+from support.world import BTC, ERC20, ETH, USDT, new_store
+
+AT = 7
+"""The position of the deposit address that is swept."""
+
+GWEI = 10**9
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def payouts(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Payouts]:
+    """A house on each store in turn, with ether and tokens, some of them on a deposit address."""
+    async with paying(new_store(request.param, tmp_path), tmp_path) as payouts:
+        await payouts.endow(payouts.alice, USDT, ERC20, 100 * COIN)
+        await payouts.endow(payouts.alice, ETH, ERC20, 2 * COIN)
+        await keep(
+            payouts,
+            Pot(ERC20, AT, USDT, "40000000", filled=True),
+            Pot(ERC20, AT, ETH, str(500_000 * GWEI), filled=True),
+        )
+        yield payouts
+
+
+def moving(
+    payouts: Payouts,
+    purpose: PaymentPurpose,
+    asset: int,
+    units: int,
+    *,
+    source: int = 0,
+    target: int = 0,
+    nonce: int = 0,
+) -> ReserveMove:
+    """Return the command that reserves a move for a fee of 100,000 gwei."""
+    draft = Draft((nonce_text(nonce, source),), b"body", 100_000 * GWEI)
+    move = Move(draft, units, "0xcold", source, target)
+    return prepare_move(payouts.world.context, purpose, ERC20, asset, move)
+
+
+async def mined(payouts: Payouts, command: ReserveMove, fee: int = 80_000 * GWEI) -> Payment:
+    """Reserve a move, sign it, and let it be in a block at height 9."""
+    for step in (
+        command,
+        prepare_signing(Payment(command.payment, ERC20), "tx", b"blob"),
+        MinePayment(NOBODY, command.payment, (), "tx", 9, str(fee), "nine"),
+    ):
+        outcome = await payouts.world.context.submit(step)
+        assert outcome.refusal is None
+        assert not outcome.stale
+    return payouts.reads.row(Payment, command.payment)
+
+
+def pots(payouts: Payouts) -> dict[tuple[int, int], int]:
+    """Return what lies on deposit addresses."""
+    return {(pot.position, pot.asset): int(pot.chain_units) for pot in filled_pots(payouts.reads, ERC20)}
+
+
+def owned(payouts: Payouts, asset: int) -> int:
+    """Return what the house owns on the chain, in the chain's unit."""
+    return int(payouts.reads.row(Holding, ERC20, asset).chain_units)
+
+
+async def test_a_sweep_empties_its_pot_and_costs_the_houses_fee(payouts: Payouts) -> None:
+    """The tokens lie with the hot wallet then; what the chain took came out of the address's own ether."""
+    payment = await mined(payouts, moving(payouts, PaymentPurpose.SWEEP, USDT, 40_000_000, source=AT))
+    before = owned(payouts, USDT), owned(payouts, ETH)
+    await payouts.do(lambda: prepare_move_finish(payouts.world.context, payment, 11))
+    assert pots(payouts) == {(AT, ETH): 420_000 * GWEI}
+    assert (owned(payouts, USDT), owned(payouts, ETH)) == (before[0], before[1] - 80_000 * GWEI)
+    assert payouts.balance(house(Purpose.CHAIN_FEE, ETH)) == -8_000
+    assert payouts.reads.row(Payment, payment.ref).state == PaymentState.FINAL
+    payouts.agree()
+
+
+async def test_gas_lies_on_the_address_that_got_it(payouts: Payouts) -> None:
+    """It is the house's own still, and known to be there."""
+    payment = await mined(payouts, moving(payouts, PaymentPurpose.GAS, ETH, 300_000 * GWEI, target=8))
+    await payouts.do(lambda: prepare_move_finish(payouts.world.context, payment, 11))
+    assert pots(payouts)[8, ETH] == 300_000 * GWEI
+    assert owned(payouts, ETH) == 2 * 10**18 - 80_000 * GWEI
+    payouts.agree()
+
+
+async def test_what_went_to_the_cold_address_is_owned_there(payouts: Payouts) -> None:
+    """It leaves the chain's account for the cold one, and comes back from it by the operator's word."""
+    payment = await mined(payouts, moving(payouts, PaymentPurpose.COLD, ETH, 10**18))
+    await payouts.do(lambda: prepare_move_finish(payouts.world.context, payment, 11))
+    assert payouts.balance(house(Purpose.COLD, ETH)) == -COIN
+    assert payouts.balance(omnibus(ERC20, ETH)) == -(COIN - 8_000)
+    payouts.agree()
+    with pytest.raises(Refused, match="less than that has arrived"):
+        await payouts.do(lambda: ReturnFromCold(NOBODY, ETH, COIN // 2, 100))
+    await payouts.do(
+        lambda: book(Posting(house(Purpose.INVENTORY, ETH), COIN // 2), Posting(house(Purpose.EQUITY, ETH), -COIN // 2))
+    )
+    for units, fee, reason in ((COIN, 1, "has less"), (0, 0, "positive"), (1, -1, "positive")):
+        with pytest.raises(Refused, match=reason):
+            await payouts.do(lambda units=units, fee=fee: ReturnFromCold(NOBODY, ETH, units, fee))
+    await payouts.do(lambda: ReturnFromCold(NOBODY, ETH, COIN // 2, 100))
+    assert payouts.balance(house(Purpose.COLD, ETH)) == -(COIN - COIN // 2 - 100)
+    assert payouts.balance(house(Purpose.INVENTORY, ETH)) == 0
+
+
+async def test_a_move_that_the_chain_undid_costs_its_fee_only(payouts: Payouts) -> None:
+    """Everything lies where it was, but for the gas."""
+    payment = await mined(payouts, moving(payouts, PaymentPurpose.SWEEP, USDT, 40_000_000, source=AT))
+    await payouts.do(lambda: prepare_move_revert(payouts.world.context, payment, 9, 50_000 * GWEI, 11))
+    assert pots(payouts) == {(AT, USDT): 40_000_000, (AT, ETH): 450_000 * GWEI}
+    assert payouts.reads.row(Payment, payment.ref).state == PaymentState.VOIDED
+    payouts.agree()
+
+
+async def test_a_move_that_is_never_mined_changes_nothing(payouts: Payouts) -> None:
+    """It is void, and what it was to sweep can be swept by another one."""
+    command = moving(payouts, PaymentPurpose.SWEEP, USDT, 40_000_000, source=AT)
+    await payouts.do(lambda: command)
+    await payouts.do(lambda: prepare_signing(Payment(command.payment, ERC20), "tx", b"blob"))
+    before = pots(payouts)
+    await payouts.do(lambda: prepare_void(payouts.world.context, payouts.reads.row(Payment, command.payment)))
+    assert pots(payouts) == before
+    await payouts.do(lambda: moving(payouts, PaymentPurpose.SWEEP, USDT, 40_000_000, source=AT, nonce=1))
+    payouts.agree()
+
+
+@pytest.mark.parametrize("purpose", [PaymentPurpose.SWEEP, PaymentPurpose.GAS, PaymentPurpose.COLD])
+async def test_a_final_move_can_be_taken_back(payouts: Payouts, purpose: PaymentPurpose) -> None:
+    """When its block is gone everything is as before, to the last unit, and it can become final again."""
+    asset, source = (USDT, AT) if purpose is PaymentPurpose.SWEEP else (ETH, 0)
+    target = 8 if purpose is PaymentPurpose.GAS else 0
+    command = moving(payouts, purpose, asset, 30_000_000, source=source, target=target)
+    payment = await mined(payouts, command, fee=80_001_234_567_891)
+    accounts = [house(it, ETH) for it in (Purpose.CHAIN_FEE, Purpose.DUST, Purpose.COLD)] + [omnibus(ERC20, ETH)]
+    before = [pots(payouts), owned(payouts, ETH), owned(payouts, USDT), [payouts.balance(it) for it in accounts]]
+    await payouts.do(lambda: prepare_move_finish(payouts.world.context, payment, 11))
+    final = payouts.reads.row(Payment, payment.ref)
+    await payouts.do(lambda: prepare_reopening(payouts.world.context, final))
+    assert before == [
+        pots(payouts), owned(payouts, ETH), owned(payouts, USDT), [payouts.balance(it) for it in accounts]
+    ]  # fmt: skip
+    assert payouts.reads.row(Payment, payment.ref).state == PaymentState.SIGNED
+    payouts.agree()
+
+
+async def test_what_is_taken_or_not_there_is_not_reserved(payouts: Payouts) -> None:
+    """A nonce serves one payment, a pot is swept up to what is in it, and a move moves something."""
+    await payouts.do(lambda: moving(payouts, PaymentPurpose.SWEEP, USDT, 1, source=AT))
+    again = moving(payouts, PaymentPurpose.SWEEP, USDT, 1, source=AT)
+    assert (await payouts.world.context.submit(again)).stale
+    with pytest.raises(Refused, match="less than is to be swept"):
+        await payouts.do(lambda: moving(payouts, PaymentPurpose.SWEEP, USDT, 40_000_001, source=AT, nonce=1))
+    for purpose, units, source in (
+        (PaymentPurpose.WITHDRAWALS, 1, 0),
+        (PaymentPurpose.GAS, 0, 0),
+        (PaymentPurpose.COLD, 1, AT),
+    ):
+        with pytest.raises(InvariantBroken):
+            await payouts.do(
+                lambda purpose=purpose, units=units, source=source: moving(
+                    payouts, purpose, ETH, units, source=source, nonce=5
+                )
+            )
+    payouts.agree()
+
+
+async def test_a_move_is_final_once_it_is_buried(payouts: Payouts) -> None:
+    """Before its confirmations nothing is booked."""
+    payment = await mined(payouts, moving(payouts, PaymentPurpose.SWEEP, USDT, 40_000_000, source=AT))
+    before = pots(payouts)
+    with pytest.raises(Refused, match="not confirmed"):
+        await payouts.do(lambda: prepare_move_finish(payouts.world.context, payment, 10))
+    assert pots(payouts) == before
+    assert payouts.balance(house(Purpose.CHAIN_FEE, BTC)) == 0
