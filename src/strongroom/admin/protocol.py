@@ -182,7 +182,7 @@ class Reorganise(Request, frozen=True, tag="chain reorg"):
 
 
 class FailNext(Request, frozen=True, tag="chain fail-next"):
-    """Let a simulated chain's next payment of ours fail for good; `undone`: in a block that takes its fee all the
+    """Let a practice chain's next payment of ours fail for good; `undone`: in a block that takes its fee all the
     same."""
 
     network: str

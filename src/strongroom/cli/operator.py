@@ -285,5 +285,8 @@ def chain_reorg(house: House, network: str, depth: int) -> None:
 @click.option("--undone", is_flag=True, help="In a block that takes its fee all the same, as EVM chains do.")
 @of_house
 def chain_fail_next(house: House, network: str, undone: bool) -> None:
-    """Let the next payment on NETWORK, a simulated one, fail for good. It is forgotten when the server stops."""
+    """Let the next payment on NETWORK fail for good. It is forgotten when the server stops.
+
+    Of nodes, the demo's EVM node can do that, with --undone.
+    """
     house.ask(protocol.FailNext(network, undone))

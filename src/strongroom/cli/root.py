@@ -33,7 +33,7 @@ def root() -> None:
     type=click.FloatRange(0, 31_536_000, min_open=True),
     help="Pace of the chains.",
 )
-@click.option("--chains", help="Chains on nodes of their own, such as bitcoin,litecoin; default: all are simulated.")
+@click.option("--chains", help="Chains on nodes of their own: bitcoin,litecoin,evm; default: all are simulated.")
 @click.option(
     "--nodes",
     envvar="STRONGROOM_NODES",

@@ -49,5 +49,5 @@ def _find(name: str, folders: Iterable[Path], *, on_path: bool) -> Path | None:
 
 def _remedy(folder: Path | None) -> str:
     if folder:
-        return f"'make nodes' installs it into .nodes/bin of the project, which --nodes or {VARIABLE} may name"
-    return f"run 'make nodes' in the project, or name the folder that has it with --nodes or {VARIABLE}"
+        return f"name another folder with {VARIABLE} or 'demo --nodes', or run 'make nodes' and name none"
+    return f"run 'make nodes' in the project, or name the folder that has it with {VARIABLE} or 'demo --nodes'"

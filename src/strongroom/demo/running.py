@@ -22,7 +22,16 @@ from strongroom.demo.programs import VARIABLE, find_programs
 from strongroom.demo.telling import Ready
 from strongroom.observe.logs import configure_logs
 
-_OF_CHAINS: Final = (protocol.PayFromFaucet, protocol.Reconcile, protocol.MineBlocks, protocol.Reorganise)
+_OF_CHAINS: Final = (
+    protocol.PayFromFaucet,
+    protocol.Reconcile,
+    protocol.HurryPayment,
+    protocol.ShowHotWallets,
+    protocol.PrepareCold,
+    protocol.MineBlocks,
+    protocol.Reorganise,
+)
+"""The requests that ask the chains."""
 
 
 OnReady = Callable[[Ready], None]

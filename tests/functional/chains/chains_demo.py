@@ -169,6 +169,19 @@ def test_ether_and_tokens_come_and_go(demo: Demo, asset: str) -> None:
     bob.close()
 
 
+def test_blocks_of_the_past_are_as_old_as_the_books_say(demo: Demo) -> None:
+    """The nodes' blocks lie in the week of the history, and not all on the day of the first start."""
+    alice = demo.client("alice")
+    rows = [row for row in alice.get(f"{V3}user/wallet_history").json() if row["currencyNetwork"] in COINS]
+    past = [row for row in rows if row["status"] == "COMPLETED" and row["amount"] in (25, 500, 0.1)]
+    assert [row["type"] for row in past] == ["Withdraw", "Deposit", "Deposit"]
+    for row in past:
+        mined_s = ask(demo, row["currencyNetwork"], "getrawtransaction", row["txid"], 1)["blocktime"]
+        assert abs(mined_s * 1_000 - row["timestamp"]) < 3_600_000
+    assert past[0]["timestamp"] - past[-1]["timestamp"] > 3 * 86_400_000
+    alice.close()
+
+
 def test_a_payment_that_the_chain_undoes_is_given_back(demo: Demo) -> None:
     """On a node as on a simulated chain the operator has a block take a payment's fee and pay nobody."""
     bob = demo.client("bob")
