@@ -19,6 +19,7 @@ from strongroom.config.settings import Node as NodeSettings
 from strongroom.custody import formats
 from strongroom.custody.chain import Block, Payee
 from strongroom.custody.families import NATIVE
+from strongroom.custody.networks.evm import RIVAL_BLOCKS
 from strongroom.custody.networks.evm_reading import FullBlock, Header, Receipt, Transaction, address_of, quantity, read
 from strongroom.custody.networks.evm_transactions import target_of
 from strongroom.custody.rpc import Node, RpcError
@@ -34,6 +35,7 @@ FIRST_BLOCKS: Final = 1
 KEPT_EVERY_S: Final = 60
 """So often the node writes its chain out, beside when it ends."""
 
+_KNOWN_BLOCKS: Final = RIVAL_BLOCKS + 32
 _SUPPLY: Final = 10**16
 _ETHER: Final = 10**9
 _PLAIN_GAS: Final = 21_000
@@ -80,10 +82,13 @@ class EvmNode:
     async def start(self) -> None:
         """Start the node, with the contracts on it. Raises `AdminError`, `Unreachable`, `ValueError`."""
         state = ("--state", str(self.process.folder / STATE_FILE), "--state-interval", str(KEPT_EVERY_S))
+        # Over a restart, too, it knows what was at the newest blocks, as other nodes do.
+        history = ("--preserve-historical-states", "--prune-history", str(_KNOWN_BLOCKS))
         chain = ("--chain-id", str(CHAIN_ID), "--no-mining", "--slots-in-an-epoch", "1", "--balance", str(_ETHER))
         born = () if self._clock is None else ("--timestamp", str(self._clock.now_ms() // 1_000))
         place = ("--host", HOST, "--port", str(self.settings.url.rpartition(":")[2]))
-        await self.process.start([*place, *chain, *state, *born, "--silent"], lambda: self._node.call("eth_chainId"))
+        arguments = [*place, *chain, *state, *history, *born, "--silent"]
+        await self.process.start(arguments, lambda: self._node.call("eth_chainId"))
         self._stranger = (await self._ask("eth_accounts"))[0]
         if not quantity(await self._ask("eth_blockNumber")):
             await self._make_contracts()
@@ -123,7 +128,7 @@ class EvmNode:
         """
         height = quantity(await self._ask("eth_blockNumber"))
         check(network == self.chain.network, "the node mines its own chain")
-        check(1 <= depth <= height - FIRST_BLOCKS, "a reorganisation spares the first blocks")
+        check(1 <= depth <= min(height - FIRST_BLOCKS, RIVAL_BLOCKS), "a reorganisation spares the older blocks")
         first = height - depth + 1
         given_up = [await self._block(number) for number in range(first, height + 1)]
         txids = [transaction.hash for block in given_up for transaction in block.transactions]
