@@ -94,7 +94,7 @@ class Application:
             raise
         self.limits = RateLimits(self.clock, tiers_of(config))
         self.api = Api(
-            Services(self.context, self.treasury.pools, WalletCache(self.store)),
+            Services(self.context, self.treasury.pools, WalletCache(self.context)),
             OPERATIONS,
             Authenticator(self.store, self.clock, self.box.open, config.nonce_window_ms),
             self.limits,
@@ -150,7 +150,7 @@ class Application:
             "writer": trouble,
             "queue": self.writer.depth,
             "loops": self.supervisor.down if self.supervisor else {},
-            "networks": self.treasury.status(self.clock.now_ms()),
+            "networks": self.treasury.status(),
         }
         return Readiness(status == "ready", status, details)
 
@@ -187,7 +187,7 @@ class Application:
         self.metrics.collect_with(self._networks)
 
     def _networks(self) -> list[books.Metric]:
-        fares = books.networks(self.treasury.status(self.clock.now_ms()))
+        fares = books.networks(self.treasury.status())
         hot = {
             (code, self.context.catalogue.assets[asset].code): books.HotWallet(
                 units, asset in keeper.status.low, asset in keeper.status.high

@@ -17,6 +17,7 @@ from strongroom.config.settings import Node as NodeSettings
 from strongroom.custody.chain import Chain
 from strongroom.custody.derivation import NO_FINGERPRINT, TAPROOT_PURPOSE, Branch
 from strongroom.custody.families import NATIVE, NETWORKS, Family, Network
+from strongroom.custody.freshness import FreshnessTerms
 from strongroom.custody.keeper import KeeperTerms, Marks
 from strongroom.custody.networks.evm import EvmChain
 from strongroom.custody.networks.evm_fees import FeeTerms
@@ -66,6 +67,11 @@ class RealChain(msgspec.Struct, frozen=True):
         return PaymentTerms(self.settings.batch, self.settings.redraft_after_s)
 
     @property
+    def freshness(self) -> FreshnessTerms:
+        """When it is stale, and when no deposits are offered on it any more."""
+        return FreshnessTerms(self.settings.stale_after_s, self.settings.suspend_deposits_after_s)
+
+    @property
     def is_evm(self) -> bool:
         """Whether it is a chain of accounts."""
         return self.settings.chain == EVM
@@ -100,7 +106,7 @@ class RealChain(msgspec.Struct, frozen=True):
         `fingerprint` is the master key's, for signers elsewhere. Raises `ConfigError` for a password file that cannot
         be used, `ValueError` for what is no xpub.
         """
-        node, branch = Node(_url(self.settings)), Branch(self.spec, xpub)
+        node, branch = Node(_url(self.settings), self.settings.answer_within_s), Branch(self.spec, xpub)
 
         def address_at(position: int) -> str:
             return branch.address(position).address
@@ -158,6 +164,8 @@ def real_chains(config: Config) -> dict[str, RealChain]:
                  if bool(node.chain_id) != (node.chain == EVM)]  # fmt: skip
     problems += [f"setting 'nodes.{code}.taproot' is for Bitcoin only" for code, node in nodes.items()
                  if node.taproot and not node.chain.startswith(_BITCOIN)]  # fmt: skip
+    problems += [f"setting 'nodes.{code}.suspend_deposits_after_s' is below its stale_after_s"
+                 for code, node in nodes.items() if node.suspend_deposits_after_s < node.stale_after_s]  # fmt: skip
     if problems:
         raise ConfigError(problems)
     return {code: RealChain(_spec(code, node, config.offers), node) for code, node in nodes.items()}

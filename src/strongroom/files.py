@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,23 @@ def write_over(path: Path, content: bytes) -> None:
     _write(fresh, content, os.O_TRUNC)
     os.replace(fresh, path)
     sync_folder(path.parent)
+
+
+def move_new(path: Path, target: Path) -> None:
+    """Give a whole, synced file its name, durably. Raises `FileExistsError` where the name is taken."""
+    if target.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    path.rename(target)
+    sync_folder(target.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's content durable, whoever wrote it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def claim(path: Path) -> None:

@@ -21,6 +21,8 @@ from strongroom.custody.derivation import (
     seed_of,
 )
 from strongroom.custody.families import NETWORKS, Network
+from strongroom.custody.freshness import Freshness, FreshnessTerms
+from strongroom.custody.giving_up import give_up
 from strongroom.custody.keeper import Keeper
 from strongroom.custody.networks.simulated import SimulatedNode
 from strongroom.custody.pool import AddressPools, Source
@@ -29,20 +31,18 @@ from strongroom.custody.remote_signer import RemoteSigner
 from strongroom.custody.rpc import Node
 from strongroom.custody.sender import Sender
 from strongroom.custody.signer import LocalSigner, SealError, Signer, open_seed, seal_seed
-from strongroom.custody.watcher import Watcher
+from strongroom.custody.watcher import IDLE_S, Watcher
 from strongroom.custody.xpubs import XPUBS_FILE, PublicKeys, PublicKeysError, read_public_keys
 from strongroom.engine.supervisor import Supervisor
 from strongroom.files import write_new
 from strongroom.records.addresses import Branch as BranchRow
 from strongroom.records.settings import NetworkSettings, Snapshot
+from strongroom.records.withdrawals import Payment
 from strongroom.wallet.catalogue import Catalogue
 from strongroom.wallet.context import Context
 
 SEED_FILE: Final = "seed.sealed"
 CHAINS_FILE: Final = "chains.sqlite"
-STALE_MS: Final = 120_000
-"""A network whose latest successful round is older is shown as stale."""
-
 RECONCILE_EVERY_S: Final = 600.0
 """So often the books are held against the chains."""
 
@@ -66,6 +66,7 @@ class Treasury:
         self._context = context
         self.node: SimulatedNode | None = None
         self.pools = AddressPools(context, {})
+        self.freshness = Freshness(context)
         self.watchers: dict[str, Watcher] = {}
         self.senders: dict[str, Sender] = {}
         self.keepers: dict[str, Keeper] = {}
@@ -131,7 +132,10 @@ class Treasury:
     def _follow(self, network: NetworkSettings, chain: Chain, signer: Signer) -> None:
         code, context = network.code, self._context
         real = self._real.get(code)
-        self.watchers[code] = Watcher(context, chain, network.number, start=real.start if real else 0)
+        fresh = real.freshness if real else FreshnessTerms()
+        idle_s, start = min(IDLE_S, fresh.stale_after_s / 2), real.start if real else 0
+        self.watchers[code] = Watcher(context, chain, network.number, start=start, idle_s=idle_s)
+        self.freshness.add(network.number, self.watchers[code], fresh)
         drafting = asyncio.Lock()
         terms = real.terms if real else None
         self.senders[code] = Sender(context, chain, signer, network.number, terms=terms, drafting=drafting)
@@ -154,6 +158,7 @@ class Treasury:
             supervisor.start(f"sender {code}", sender.run)
         for code, keeper in self.keepers.items():
             supervisor.start(f"keeper {code}", keeper.run)
+        supervisor.start("freshness", self.freshness.run)
         supervisor.start("reconciliation", self._reconcile_again_and_again)
         if self.node is not None:
             supervisor.start("miner", self.node.run)
@@ -164,6 +169,10 @@ class Treasury:
             self.node.close()
         for node in self._nodes:
             await node.close()
+
+    async def give_up(self, payment: Payment) -> None:
+        """Fail a payment whose coin is gone for good. Raises `Refused` PARAMETER_INVALID, `Unreachable`."""
+        await give_up(self._context, self._sources[payment.network].chain, payment)
 
     async def reconcile(self) -> list[Reconciliation]:
         """Hold the books against every network's chain. Raises `Unreachable` where one cannot be asked."""
@@ -185,19 +194,24 @@ class Treasury:
                 if it.unexplained_units:
                     log.error("books_and_chain_differ", network=it.network, asset=it.asset, units=it.unexplained_units)
 
-    def status(self, now_ms: int) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """Return how each network fares, for the operator."""
+        return {code: self._status(code, watcher) for code, watcher in self.watchers.items()}
+
+    def _status(self, code: str, watcher: Watcher) -> dict[str, Any]:
+        age, sender = self.freshness.age(code), self.senders[code].status
         return {
-            code: {
-                "height": watcher.status.height,
-                "stale": now_ms - watcher.status.last_success_ms > STALE_MS,
-                "watcher": watcher.status.error,
-                "sender": self.senders[code].status.trouble,
-                "open_payments": self.senders[code].status.open_payments,
-                "stuck_payments": len(self.senders[code].status.stuck),
-                "unbooked": watcher.status.unbooked,
-            }
-            for code, watcher in self.watchers.items()
+            "height": watcher.status.height,
+            "followed_s_ago": age.ms // 1_000,
+            "stale": age.stale,
+            "deposits_suspended": self.freshness.is_suspended(code),
+            "watcher": watcher.status.error,
+            "sender": sender.trouble,
+            "open_payments": sender.open_payments,
+            "stuck_payments": len(sender.stuck),
+            "unbooked": watcher.status.unbooked,
+            "reversed_deposits": watcher.status.reversed,
+            "restored": watcher.restoration.reason,
         }
 
 
@@ -244,7 +258,7 @@ def _seed(path: Path, master_key: bytes, context: Context, served: list[NetworkS
     except SealError as error:
         raise ConfigError([f"{path}: {error}"]) from None
     except FileNotFoundError:
-        if any(context.reads.row(BranchRow, network.number).derived for network in served):
+        if any(context.reads.row(BranchRow, network.number, 0).derived for network in served):
             raise ConfigError([f"{path} is lost, but addresses were derived from it: restore it"]) from None
     seed = seed_of(new_mnemonic(context.ids.random_bytes(_ENTROPY_BYTES)))
     write_new(path, seal_seed(seed, master_key, context.ids))

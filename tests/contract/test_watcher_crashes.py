@@ -11,36 +11,13 @@ from typing import Any
 import pytest
 
 from strongroom.custody.watcher import Watcher
-from strongroom.engine.command import Command
-from strongroom.engine.settle import Outcome
 from strongroom.money import FeeFormula
 from strongroom.store.memory import MemoryStore
+from support.dying import Deadly, Killed
 from support.watching import Watched, watching
 from support.world import BITCOIN, BTC
 
 Round = Callable[[Watched], Awaitable[None]]
-
-
-class Killed(Exception):
-    """The process ended here."""
-
-
-class Deadly:
-    """A way to the writer that ends the process at one command: before it is queued, or once it is done."""
-
-    def __init__(self, house: Watched, at: int, *, done: bool) -> None:
-        self.commands = 0
-        self._submit, self._at, self._done = house.world.writer.submit, at, done
-
-    async def __call__(self, command: Command) -> Outcome:
-        self.commands += 1
-        fatal = self.commands == self._at
-        if fatal and not self._done:
-            raise Killed
-        outcome = await self._submit(command)
-        if fatal:
-            raise Killed
-        return outcome
 
 
 async def story(house: Watched, follow: Round) -> dict[str, Any]:
@@ -95,7 +72,7 @@ class Dying:
         self.at, self.done, self.deaths = at, done, 0
 
     async def __call__(self, house: Watched) -> None:
-        house.context.submit = Deadly(house, self.at, done=self.done)
+        house.context.submit = Deadly(house.world.writer.submit, self.at, done=self.done)
         try:
             await house.watcher(BITCOIN).go_round()
         except Killed:

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-BENCH = Path(__file__).parents[2] / "bench" / "run.py"
+from support.nodes import need_node
+
+SOURCE = Path(__file__).parents[2]
+BENCH = SOURCE / "bench" / "run.py"
 ROW = r"^\| Strongroom, {} \| ([\d,]+) \|.*\| 0 \|$"
 
 
@@ -28,3 +31,20 @@ def test_our_rows_are_measured_in_a_second_each_without_a_failed_request(tmp_pat
         assert row is not None, done.stdout
         assert int(row[1].replace(",", "")) > 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_blocks_are_measured_with_few_addresses(tmp_path: Path) -> None:
+    """A short run of the bench of blocks prints its row: the time to the credit, and the server's CPU."""
+    _ = need_node("bitcoind")
+    arguments = ["--addresses", "200", "--blocks", "1", "--mixes", "5+10"]
+    environment = {**os.environ, "PYTHONPATH": f"{SOURCE}/src:{SOURCE}/tests", "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, str(BENCH.with_name("blocks.py")), *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^\| 200 \| 5 \| 10 \| \d+ \| \d+ \| \d+ \| \d+ \|$", done.stdout, re.MULTILINE), done.stdout

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 from strongroom.config.settings import Config, Node, Simulation
 from strongroom.custody.reconciliation import Reconciliation
+from strongroom.ledger.accounts import owed
 from strongroom.records.chains import Holding
 from strongroom.records.coins import Coin
+from strongroom.records.deposits import Deposit
+from strongroom.records.heads import Head
 from strongroom.records.withdrawals import Payment, PaymentState
+from strongroom.store.sqlite.snapshot import SqliteSnapshot
 from strongroom.wallet.verification import verify
 from support.nodes import CoinNode
 from support.server import Member, Served, join, served, settings
@@ -26,7 +30,7 @@ WAIT_S: Final = 30
 
 def coin_settings(folder: Path, node: CoinNode, chain: str, **more: Any) -> Config:
     """Return the settings of a small house whose one network is that of a node."""
-    declared = Node(url=node.url, chain=chain, start_height=0, **more)
+    declared = Node(**{"url": node.url, "chain": chain, "start_height": 0, **more})
     return settings(folder, simulation=Simulation(), nodes={"BITCOIN": declared})
 
 
@@ -83,7 +87,9 @@ class CoinHouse:
                     await changed.wait()
                     changed.clear()
         except TimeoutError:
-            raise AssertionError(f"never: {what}; {self.house.application.treasury.status(0)}") from None
+            deposits = [(it.state, it.height, it.block) for it in self.store.each(Deposit)]
+            told = f"{self.house.application.treasury.status()}, deposits {deposits}"
+            raise AssertionError(f"never: {what}; {told}") from None
 
     async def until_status(self, member: Member, *wanted: str) -> None:
         """Wait until a customer's history reads so, the newest first."""
@@ -110,15 +116,24 @@ class CoinHouse:
         [found] = await self.house.application.treasury.reconcile()
         return found
 
-    def check_books(self) -> None:
-        """See that the books are whole, and that the coins come to what they say the house owns."""
-        assert verify(self.store).findings == []
-        owned = int(self.store.row(Holding, NETWORK, ASSET).chain_units)
-        assert sum(coin.units for coin in self.store.each(Coin) if self._is_owned(coin)) == owned
+    def owes(self, owner: int) -> int:
+        """Return how many units a customer owes the house after reorganisations."""
+        return -self.store.row(Head, owed(owner, ASSET).pack()).after
 
-    def _is_owned(self, coin: Coin) -> bool:
-        spent = bool(coin.payment) and self.store.row(Payment, coin.payment).state == PaymentState.FINAL
-        return bool(coin.height) and not spent
+    def check_books(self) -> None:
+        """See that the books are whole, and that the coins come to what they say the house owns.
+
+        They are looked at as they are at one moment: the server may be writing meanwhile.
+        """
+        with closing(SqliteSnapshot(self.house.application.config.folder)) as books:
+            assert verify(books).findings == []
+            owned = int(books.row(Holding, NETWORK, ASSET).chain_units)
+            assert sum(coin.units for coin in books.each(Coin) if _is_owned(books, coin)) == owned
+
+
+def _is_owned(books: SqliteSnapshot, coin: Coin) -> bool:
+    spent = bool(coin.payment) and books.row(Payment, coin.payment).state == PaymentState.FINAL
+    return bool(coin.height) and not spent
 
 
 @asynccontextmanager

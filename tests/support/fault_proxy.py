@@ -36,6 +36,9 @@ class Mode(Enum):
     CUT_ANSWER = "cut_answer"
     """The question passes; when the answer comes, `answer_bytes` of it pass and the connection is cut."""
 
+    SWALLOW = "swallow"
+    """Every question passes; the answer to one that holds `about` never comes, and the connection stays open."""
+
 
 class FaultProxy:
     """A proxy on `port` to another port of loopback; `mode` says how it fails."""
@@ -46,6 +49,10 @@ class FaultProxy:
         self.delay_s = 0.05
         self.slow_bytes = 64
         self.answer_bytes = 0
+        self.about = b""
+        self.swallowed = asyncio.Event()
+        """Set once an answer was swallowed."""
+
         self.questions_bytes = 0
         """How much of what was asked has reached the target."""
 
@@ -67,6 +74,11 @@ class FaultProxy:
         self._changed = asyncio.Event()
         if mode is Mode.REFUSE:
             self._cut_all()
+
+    def turn_to(self, port: int) -> None:
+        """Lead to another port from now on: what is open is cut."""
+        self.target_port = port
+        self._cut_all()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, HOST, 0, limit=PIECE_BYTES)
@@ -106,9 +118,10 @@ class FaultProxy:
             async with asyncio.timeout(CONNECT_S):
                 answers, target = await asyncio.open_connection(HOST, self.target_port, limit=PIECE_BYTES)
             self._writers.add(target)
+            silent = asyncio.Event()
             await _first_of(
-                self._pump(reader, target, is_answer=False),
-                self._pump(answers, writer, is_answer=True),
+                self._pump(reader, target, silent, is_answer=False),
+                self._pump(answers, writer, silent, is_answer=True),
             )
         except OSError:
             # TimeoutError too: a target that is away looks to the client like a line that is cut.
@@ -119,10 +132,17 @@ class FaultProxy:
                     end.transport.abort()
                     self._writers.discard(end)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, silent: asyncio.Event, *, is_answer: bool
+    ) -> None:
         """Pass pieces on until either end closes or the mode says to cut."""
         while piece := await reader.read(PIECE_BYTES):
             await self._wait_while_stalled()
+            if not is_answer and self._mode is Mode.SWALLOW and self.about in piece:
+                silent.set()
+            if is_answer and silent.is_set():
+                self.swallowed.set()
+                continue
             if is_answer and self._mode is Mode.CUT_ANSWER:
                 writer.write(piece[: self.answer_bytes])
                 # Closed in order, so that what passed does arrive.

@@ -211,7 +211,11 @@ class CoinNode(Process):
     @property
     def url(self) -> str:
         """Return the node's address with user and password, which is that of no wallet."""
-        return f"http://{self.user}:{self.password}@{HOST}:{self.port}"
+        return self.url_at(self.port)
+
+    def url_at(self, port: int) -> str:
+        """Return the same address at another port, that of a line to the node."""
+        return f"http://{self.user}:{self.password}@{HOST}:{port}"
 
     @property
     def peer_address(self) -> str:
@@ -274,6 +278,18 @@ class CoinNode(Process):
         """Let the stranger pay an amount such as "0.5", and return the txid; it waits to be mined."""
         return await self.stranger("sendtoaddress", address, amount_text)
 
+    async def rival_of(self, txid: str) -> str:
+        """Return a raw transaction that spends elsewhere what a transaction of the stranger's spends."""
+        spent: list[dict[str, Any]] = []
+        for source in (await self.rpc("getrawtransaction", txid, 1))["vin"]:
+            made = (await self.rpc("getrawtransaction", source["txid"], 1))["vout"][source["vout"]]
+            place = {"txid": source["txid"], "vout": source["vout"]}
+            spent.append({**place, "scriptPubKey": made["scriptPubKey"]["hex"], "amount": made["value"]})
+        amount = sum((it["amount"] for it in spent), Decimal(0)) - Decimal("0.0005")
+        inputs = [{"txid": it["txid"], "vout": it["vout"]} for it in spent]
+        raw = await self.rpc("createrawtransaction", inputs, {await self.stranger("getnewaddress"): amount})
+        return (await self.stranger("signrawtransactionwithwallet", raw, spent))["hex"]
+
     async def balance(self) -> Decimal:
         """Return what the stranger can spend."""
         return await self.stranger("getbalance")
@@ -281,6 +297,12 @@ class CoinNode(Process):
     async def invalidate(self, block_hash: str) -> None:
         """Take a block and all above it off the chain; their transactions wait again. Mine one more to replace them."""
         await self.rpc("invalidateblock", block_hash)
+
+    async def copy_login(self, other: CoinNode) -> None:
+        """Take another node's user and password, so that this one can stand in for it; it is started anew."""
+        await self.stop()
+        self.user, self.password = other.user, other.password
+        await self.start()
 
     async def connect(self, other: CoinNode) -> None:
         """Connect to another node, and return once both know; the longer chain wins on both a moment later."""

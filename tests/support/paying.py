@@ -50,7 +50,8 @@ _SEED = bytes(range(64))
 _XPUBS = account_xpubs(_SEED, NETWORKS.values())
 _SIGNER = LocalSigner(_SEED, NETWORKS.values())
 OURS = {n: Branch(NETWORKS[code], _XPUBS[code]).addresses(0, 8) for n, code in CODES.items()}
-THEIRS = {n: Branch(NETWORKS[code], _XPUBS[code], branch=9).address(1) for n, code in CODES.items()}
+_STRANGERS = account_xpubs(bytes(range(1, 65)), NETWORKS.values())
+THEIRS = {n: Branch(NETWORKS[code], _STRANGERS[code]).address(1) for n, code in CODES.items()}
 """Addresses of our branches, from the house's own on, and one of a stranger on each network."""
 
 PAYING: Snapshot = msgspec.structs.replace(
@@ -315,7 +316,7 @@ class Payouts:
         assert not any(sums.values())
         expected: dict[tuple[int, int], int] = {}
         for withdrawal in self.withdrawals():
-            if withdrawal.state in OPEN_WITHDRAWALS:
+            if withdrawal.owner and withdrawal.state in OPEN_WITHDRAWALS:
                 key = withdrawal.owner, withdrawal.asset
                 expected[key] = expected.get(key, 0) + withdrawal.held
         assert held_sums == expected

@@ -61,6 +61,10 @@ class DistantChain:
             await asyncio.sleep(self._chance.random() ** 4 * _LONG_S)
         self._check_alive()
 
+    async def check_identity(self) -> None:
+        """See whether the node answers."""
+        await self._through(self._chain.check_identity)
+
     async def tip(self) -> Block:
         """Return the newest block of the best chain."""
         return await self._through(self._chain.tip)

@@ -17,6 +17,7 @@ from strongroom.engine.command import NOBODY, Command, Guard
 from strongroom.engine.settle import REPLY_KEPT_MS, Outcome
 from strongroom.ledger.accounts import CUSTOMER_PURPOSES, NEVER_NEGATIVE, NEVER_POSITIVE, Purpose, unpack
 from strongroom.money import FeeFormula, format_amount
+from strongroom.records.addresses import position_of
 from strongroom.records.chains import REMEMBERED_BLOCKS, Holding, Passed, Tip
 from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.guards import Reply
@@ -55,7 +56,7 @@ from support.world import BITCOIN, BTC, ERC20, ETH, World
 CHAINS: Final = {BITCOIN: NETWORKS["BITCOIN"], ERC20: NETWORKS["ERC20"]}
 COINS: Final = {BITCOIN: ("BTC", BTC), ERC20: ("ETH", ETH)}
 XPUBS: Final = account_xpubs(bytes(64), CHAINS.values())
-STRANGERS: Final = {n: Branch(chain, XPUBS[chain.id], branch=9).address(1).address for n, chain in CHAINS.items()}
+STRANGERS: Final = {n: Branch(chain, XPUBS[chain.id]).address(position_of(9, 1)).address for n, chain in CHAINS.items()}
 PLACES: Final = {n: Branch(chain, XPUBS[chain.id]).addresses(0, 4) for n, chain in CHAINS.items()}
 FEE_UNITS: Final = {BITCOIN: 1_000, ERC20: 21 * 10**12 + 1}
 

@@ -11,7 +11,9 @@ from strongroom.clock import Clock, Ids
 from strongroom.custody import formats
 from strongroom.custody.derivation import (
     FIRST_TAG,
+    TAGS_OF_A_BRANCH,
     Branch,
+    BranchKeys,
     account_xpubs,
     address_of_key,
     hot_key,
@@ -22,6 +24,7 @@ from strongroom.custody.derivation import (
 from strongroom.custody.families import BITCOIN, ERC20, LITECOIN, NETWORKS, RIPPLE
 from strongroom.custody.signer import LocalSigner, SealError, open_seed, payment_digest, seal_seed
 from strongroom.errors import InvariantBroken
+from strongroom.records.addresses import position_of
 
 WORDS = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about"
 SEED = seed_of(WORDS)
@@ -34,10 +37,10 @@ MASTER_KEY = bytes(range(32))
 def test_bitcoin_addresses_are_those_of_bip_84() -> None:
     """The published account key gives the published receiving and change addresses."""
     mainnet = msgspec.structs.replace(BITCOIN, coin_type=0, bitcoin=formats.BITCOIN_MAINNET)
-    receiving, change = Branch(mainnet, BIP84_ZPUB), Branch(mainnet, BIP84_ZPUB, branch=1)
+    receiving = Branch(mainnet, BIP84_ZPUB)
     assert receiving.address(0).address == "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu"
     assert receiving.address(1).address == "bc1qnjg0jd8228aq7egyzacy8cys3knf9xvrerkf9g"
-    assert change.address(0).address == "bc1q8c6fshw2dlwun7ekn9qwf37cu2rn755upcp6el"
+    assert receiving.address(position_of(1, 0)).address == "bc1q8c6fshw2dlwun7ekn9qwf37cu2rn755upcp6el"
     assert Branch(mainnet, account_xpubs(SEED, [mainnet])["BITCOIN"]).address(0) == receiving.address(0)
 
 
@@ -55,13 +58,18 @@ def test_practice_networks_have_their_own_prefixes() -> None:
     assert Branch(LITECOIN, xpubs["LITECOIN"]).address(0).address.startswith("rltc1q")
 
 
-def test_a_ripple_branch_is_one_address_with_a_tag_for_each_index() -> None:
-    """The tags tell customers apart; a fresh branch is a fresh address, so its tags can begin anew."""
+def test_a_ripple_account_is_one_address_with_a_tag_for_each_position() -> None:
+    """The tags tell customers apart, and a fresh branch has tags of its own, up to the largest that there are."""
     xpub = account_xpubs(SEED, [RIPPLE])["RIPPLE"]
     row = Branch(RIPPLE, xpub).addresses(5, 3)
     assert [tag for _, tag in row] == [str(FIRST_TAG + index) for index in (5, 6, 7)]
     assert len({address for address, _ in row}) == 1
-    assert Branch(RIPPLE, xpub, branch=1).address(5).address != row[0].address
+    again = Branch(RIPPLE, xpub).address(position_of(1, 5))
+    assert again == (row[0].address, str(FIRST_TAG + TAGS_OF_A_BRANCH + 5))
+    for beyond in (TAGS_OF_A_BRANCH, position_of(64, 0), -1, 2**62):
+        with pytest.raises(InvariantBroken):
+            _ = Branch(RIPPLE, xpub).address(beyond)
+    assert int(Branch(RIPPLE, xpub).address(position_of(62, TAGS_OF_A_BRANCH - 1)).tag) < 2**32
 
 
 def test_no_address_is_derived_twice() -> None:
@@ -71,10 +79,21 @@ def test_no_address_is_derived_twice() -> None:
         derived
         for network in NETWORKS.values()
         for branch in (0, 1)
-        for derived in Branch(network, xpubs[network.id], branch).addresses(0, 20)
+        for derived in Branch(network, xpubs[network.id]).addresses(position_of(branch, 0), 20)
     ]
     assert len(set(rows)) == len(rows)
     assert xpubs["BITCOIN"] != xpubs["LITECOIN"]
+
+
+def test_each_position_has_the_key_of_its_address() -> None:
+    """What is paid to an address of any branch can be spent with the key at the same position."""
+    keys, branch = BranchKeys(SEED, BITCOIN), Branch(BITCOIN, account_xpubs(SEED, [BITCOIN])["BITCOIN"])
+    for position in (0, 7, position_of(1, 0), position_of(2, 7), 2**62 - 1):
+        public = PublicKey.from_secret(keys.private_key(position)).format()
+        assert address_of_key(BITCOIN, public) == branch.address(position).address
+    for beyond in (-1, 2**62):
+        with pytest.raises(InvariantBroken):
+            _ = keys.private_key(beyond)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +163,7 @@ def test_a_master_key_has_its_published_fingerprint() -> None:
     """Hardware knows the well-known words' keys by these four bytes, and the way to each by its numbers."""
     seed = seed_of(" ".join(["abandon"] * 11 + ["about"]))
     assert master_fingerprint(seed).hex() == "73c5da0a"
-    branch = Branch(BITCOIN, account_xpubs(seed, [BITCOIN])["BITCOIN"], branch=3)
-    assert branch.path(7) == (2**31 + 84, 2**31 + 1, 2**31, 3, 7)
-    assert address_of_key(BITCOIN, branch.public_key(7)) == branch.address(7).address
+    branch = Branch(BITCOIN, account_xpubs(seed, [BITCOIN])["BITCOIN"])
+    position = (3 << 31) + 7
+    assert branch.path(position) == (2**31 + 84, 2**31 + 1, 2**31, 3, 7)
+    assert address_of_key(BITCOIN, branch.public_key(position)) == branch.address(position).address

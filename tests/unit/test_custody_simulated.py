@@ -27,7 +27,8 @@ SEED = bytes(range(64))
 SIGNER = LocalSigner(SEED, NETWORKS.values())
 XPUBS = account_xpubs(SEED, NETWORKS.values())
 OURS = {network.id: Branch(network, XPUBS[network.id]).address(0) for network in NETWORKS.values()}
-THEIRS = {network.id: Branch(network, XPUBS[network.id], branch=9).address(0) for network in NETWORKS.values()}
+STRANGERS = account_xpubs(bytes(range(1, 65)), NETWORKS.values())
+THEIRS = {network.id: Branch(network, STRANGERS[network.id]).address(0) for network in NETWORKS.values()}
 COIN = {network.id: 10 ** network.decimals[""] for network in NETWORKS.values()}
 
 

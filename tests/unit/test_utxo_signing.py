@@ -102,6 +102,7 @@ def test_change_to_a_stranger_and_inputs_of_others_are_not_signed() -> None:
         msgspec.structs.replace(body, inputs=(msgspec.structs.replace(first, position=9), *others)),
         msgspec.structs.replace(body, inputs=(msgspec.structs.replace(first, position=-1), *others)),
         msgspec.structs.replace(body, inputs=(msgspec.structs.replace(first, position=2**31), *others)),
+        msgspec.structs.replace(body, inputs=(msgspec.structs.replace(first, position=2**62), *others)),
         msgspec.structs.replace(body, inputs=(msgspec.structs.replace(first, address=stranger), *others)),
     ]
     for each in wrong:

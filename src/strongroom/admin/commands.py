@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from strongroom.admin import payments, protocol, views
+from strongroom.admin import arrivals, payments, protocol, views
 from strongroom.admin.prices import set_price
 from strongroom.admin.protocol import AdminError
 from strongroom.application import Application
@@ -24,13 +24,15 @@ from strongroom.records.history import LineType
 from strongroom.records.keys import ALL_PERMISSIONS, ApiKey, Permission
 from strongroom.records.settings import AssetSettings, OfferSettings
 from strongroom.records.users import Profile, User
-from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Withdrawal, WithdrawalState
+from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Payment, PaymentState, Withdrawal, WithdrawalState
 from strongroom.wallet.addresses import AddressRule, GivenAddress, give_address, listed_addresses
 from strongroom.wallet.amounts import read_amount
 from strongroom.wallet.approvals import prepare_approval, prepare_rejection
+from strongroom.wallet.assignments import prepare_deposit_assignment, prepare_withdrawal_assignment
 from strongroom.wallet.balances import balance_of
 from strongroom.wallet.bookings import prepare_booking
 from strongroom.wallet.context import perform_own
+from strongroom.wallet.epochs import prepare_end
 from strongroom.wallet.holdings import chain_units, unit_of
 from strongroom.wallet.keys import KeyTerms, keys_of, prepare_key, prepare_revocation
 from strongroom.wallet.users import MarkUser, find_user, prepare_user, subaccounts_of
@@ -235,6 +237,26 @@ async def _reject(house: Application, request: protocol.RejectWithdrawal) -> vie
     return _withdrawal(house, request.ref)
 
 
+async def _give_up(house: Application, request: protocol.GiveUpWithdrawal) -> views.WithdrawalView:
+    payment = house.store.row(Payment, house.store.row(Withdrawal, request.ref).payment)
+    if payment.state != PaymentState.SIGNED:
+        raise AdminError("the withdrawal has no payment that waits for the chain")
+    await house.treasury.give_up(payment)
+    return _withdrawal(house, request.ref)
+
+
+async def _assign_withdrawal(house: Application, request: protocol.AssignWithdrawal) -> views.WithdrawalView:
+    uid = _user(house, request.user).uid
+    _ = await _do(house, lambda: prepare_withdrawal_assignment(house.context, NOBODY, request.ref, uid))
+    return _withdrawal(house, request.ref)
+
+
+async def _assign_deposit(house: Application, request: protocol.AssignDeposit) -> arrivals.DepositView:
+    uid = _user(house, request.user).uid
+    _ = await _do(house, lambda: prepare_deposit_assignment(house.context, NOBODY, request.ref, uid))
+    return arrivals.deposit_view(house.store, house.context.catalogue, house.store.row(Deposit, request.ref))
+
+
 def _withdrawal(house: Application, ref: int) -> views.WithdrawalView:
     return views.withdrawal_view(house.store, house.context.catalogue, house.store.row(Withdrawal, ref))
 
@@ -260,6 +282,23 @@ async def _reconcile(house: Application, _request: protocol.Reconcile) -> list[v
     except ChainError as problem:
         raise AdminError(f"not reconciled: {problem}") from None
     return [views.reconciliation_view(it) for it in found]
+
+
+async def _list_networks(house: Application, _request: protocol.ListNetworks) -> list[views.NetworkView]:
+    return [
+        views.network_view(house.store, network, house.treasury.watchers[network.code].restoration.reason)
+        for network in house.context.catalogue.networks.values()
+        if network.code in house.treasury.watchers
+    ]
+
+
+async def _release(house: Application, request: protocol.ReleaseNetwork) -> views.NetworkView:
+    network = house.context.catalogue.network_named(request.network)
+    watcher = house.treasury.watchers.get(network.code)
+    if watcher is not None and watcher.restoration.is_waiting and not watcher.restoration.has_read:
+        raise AdminError("the chain has not been read to its tip yet: what was paid since the backup is not known")
+    _ = await _do(house, lambda: prepare_end(house.context, network.number, by_hand=True))
+    return views.network_view(house.store, network, "")
 
 
 # -- practice chains
@@ -317,12 +356,19 @@ _COMMANDS: Final[dict[type[protocol.Request], Callable[[Application, Any], Await
     protocol.RevokeKey: _revoke_key,
     protocol.PayFromFaucet: _pay,
     protocol.ShowBalance: _show_balance,
+    protocol.ListDeposits: arrivals.list_deposits,
+    protocol.ListDebts: arrivals.list_debts,
     protocol.ListWithdrawals: _list_withdrawals,
     protocol.ApproveWithdrawal: _approve,
     protocol.RejectWithdrawal: _reject,
+    protocol.GiveUpWithdrawal: _give_up,
+    protocol.AssignWithdrawal: _assign_withdrawal,
+    protocol.AssignDeposit: _assign_deposit,
     protocol.ShowRates: _show_rates,
     protocol.SetRate: _set_rate,
     protocol.Reconcile: _reconcile,
+    protocol.ListNetworks: _list_networks,
+    protocol.ReleaseNetwork: _release,
     **payments.HANDLERS,
     protocol.MineBlocks: _mine,
     protocol.Reorganise: _reorganise,

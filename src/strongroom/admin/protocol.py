@@ -89,6 +89,16 @@ class ShowBalance(Request, frozen=True, tag="balance"):
     user: str
 
 
+class ListDeposits(Request, frozen=True, tag="deposit list"):
+    """List deposits in a state, oldest first, at most 1,000; `open` stands for all that are still followed."""
+
+    state: str = "open"
+
+
+class ListDebts(Request, frozen=True, tag="debt list"):
+    """List the customers who owe the house after reorganisations, at most 1,000."""
+
+
 class ListWithdrawals(Request, frozen=True, tag="withdrawal list"):
     """List withdrawals in a state, oldest first, at most 1,000; `open` stands for all that are not at their end."""
 
@@ -105,6 +115,26 @@ class RejectWithdrawal(Request, frozen=True, tag="withdrawal reject"):
     """Turn down a withdrawal that awaits approval."""
 
     ref: int
+
+
+class GiveUpWithdrawal(Request, frozen=True, tag="withdrawal give-up"):
+    """Fail a withdrawal whose payment can never be mined, as a coin it spends is gone with its deposit."""
+
+    ref: int
+
+
+class AssignWithdrawal(Request, frozen=True, tag="withdrawal assign"):
+    """Name the user for whom the house has paid what a restored backup did not know."""
+
+    ref: int
+    user: str
+
+
+class AssignDeposit(Request, frozen=True, tag="deposit assign"):
+    """Name the user that a withheld deposit is for; its address is the user's from then on."""
+
+    ref: int
+    user: str
 
 
 class ShowRates(Request, frozen=True, tag="rates show"):
@@ -167,6 +197,16 @@ class ReturnedFromCold(Request, frozen=True, tag="cold returned"):
     fee: str = "0"
 
 
+class ListNetworks(Request, frozen=True, tag="network list"):
+    """List the networks, and why payments wait on them after a restore."""
+
+
+class ReleaseNetwork(Request, frozen=True, tag="network release"):
+    """Let a network's payments go on, though books and chain do not agree or payments are left that are nobody's."""
+
+    network: str
+
+
 class MineBlocks(Request, frozen=True, tag="chain mine"):
     """Mine blocks on a practice chain."""
 
@@ -199,12 +239,19 @@ AnyRequest = (
     | RevokeKey
     | PayFromFaucet
     | ShowBalance
+    | ListDeposits
+    | ListDebts
     | ListWithdrawals
     | ApproveWithdrawal
     | RejectWithdrawal
+    | GiveUpWithdrawal
+    | AssignWithdrawal
+    | AssignDeposit
     | ShowRates
     | SetRate
     | Reconcile
+    | ListNetworks
+    | ReleaseNetwork
     | ListPayments
     | HurryPayment
     | ShowHotWallets

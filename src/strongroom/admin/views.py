@@ -11,10 +11,14 @@ from strongroom.custody.reconciliation import Reconciliation
 from strongroom.engine.port import Reads
 from strongroom.money import format_amount
 from strongroom.rates.prices import Price
+from strongroom.records.chains import Tip
+from strongroom.records.epochs import Reconciled
 from strongroom.records.keys import ApiKey, Permission
+from strongroom.records.settings import NetworkSettings
 from strongroom.records.users import Profile, User
 from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState, Withdrawal, WithdrawalState
 from strongroom.wallet.catalogue import Catalogue
+from strongroom.wallet.epochs import epoch_of
 
 
 class UserView(msgspec.Struct, frozen=True):
@@ -87,6 +91,33 @@ class WithdrawalView(msgspec.Struct, frozen=True):
     state: str
     requested: str
     txid: str
+
+
+class DepositView(msgspec.Struct, frozen=True):
+    """A withheld deposit; it is nobody's until `user` is named."""
+
+    ref: str
+    user: str
+    asset: str
+    network: str
+    amount: str
+    address: str
+    tag: str
+    state: str
+    seen: str
+    txid: str
+
+
+class NetworkView(msgspec.Struct, frozen=True):
+    """A network after a restore: the epoch in which its payments go on, and why they wait in the newest one."""
+
+    network: str
+    height: int
+    epoch: int
+    reconciled_in: int
+    by_hand: bool
+    unknown_payments: int
+    waits: str
 
 
 class RateView(msgspec.Struct, frozen=True):
@@ -239,6 +270,13 @@ class UnsignedView(msgspec.Struct, frozen=True):
     ref: str
     network: str
     file: str
+
+
+def network_view(reads: Reads, network: NetworkSettings, waits: str) -> NetworkView:
+    """Return a network as it is shown; `waits` says why its payments do not go on."""
+    known = reads.row(Reconciled, network.number)
+    height = reads.row(Tip, network.number).height
+    return NetworkView(network.code, height, epoch_of(reads), known.epoch, known.by_hand, known.unknown, waits)
 
 
 class ReconciliationView(msgspec.Struct, frozen=True):

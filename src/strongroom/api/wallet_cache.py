@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from strongroom.engine.port import Reads
 from strongroom.engine.state import State
 from strongroom.ledger.accounts import owner_of
 from strongroom.records.settings import SETTINGS_KEY
 from strongroom.records.users import User
+from strongroom.wallet.context import Context
 
 MAX_WALLETS: Final = 100_000
 """Most users whose wallets are kept in each spelling."""
@@ -18,9 +18,10 @@ MAX_WALLETS: Final = 100_000
 class WalletCache:
     """Bodies by user and spelling. A commit drops the bodies of every user it touches before anyone is answered."""
 
-    def __init__(self, reads: Reads) -> None:
+    def __init__(self, context: Context) -> None:
         self._bodies: dict[str, dict[int, bytes]] = {}
-        reads.subscribe(self._drop)
+        context.reads.subscribe(self._drop)
+        context.suspensions.subscribe(self._bodies.clear)
 
     def body(self, owner: int, spelling: str, make: Callable[[], bytes]) -> bytes:
         """Return a user's body in a spelling, made anew if it is not there."""

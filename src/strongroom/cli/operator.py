@@ -197,6 +197,40 @@ def balance(house: House, user: str) -> None:
 
 
 @root.group()
+def deposit() -> None:
+    """What arrived for customers and the house."""
+
+
+@deposit.command("list")
+@click.option("--state", default="open", show_default=True, help="seen, confirming, credited, reversed, ..., open.")
+@of_house
+def deposit_list(house: House, state: str) -> None:
+    """List deposits, oldest first: those below the minimum are too_small, those that a chain took back reversed."""
+    house.ask(protocol.ListDeposits(state))
+
+
+@deposit.command("assign")
+@click.argument("ref", type=int)
+@click.argument("user")
+@of_house
+def deposit_assign(house: House, ref: int, user: str) -> None:
+    """Credit a withheld deposit to USER, who has its address from then on."""
+    house.ask(protocol.AssignDeposit(ref, user))
+
+
+@root.group()
+def debt() -> None:
+    """What customers owe, where a reorganisation took back what they had spent."""
+
+
+@debt.command("list")
+@of_house
+def debt_list(house: House) -> None:
+    """List the customers who owe. Their next credits repay it; until then nothing is paid out to them."""
+    house.ask(protocol.ListDebts())
+
+
+@root.group()
 def withdrawal() -> None:
     """Withdrawals that wait for your word."""
 
@@ -223,6 +257,46 @@ def withdrawal_approve(house: House, ref: int) -> None:
 def withdrawal_reject(house: House, ref: int) -> None:
     """Turn a withdrawal down: the customer has the money again."""
     house.ask(protocol.RejectWithdrawal(ref))
+
+
+@withdrawal.command("give-up")
+@click.argument("ref", type=int)
+@of_house
+def withdrawal_give_up(house: House, ref: int) -> None:
+    """Fail a withdrawal whose payment can never be mined: a coin that it spends is gone, and its deposit dropped.
+
+    All withdrawals of the same payment fail with it. Refused while the chain may mine it still.
+    """
+    house.ask(protocol.GiveUpWithdrawal(ref))
+
+
+@withdrawal.command("assign")
+@click.argument("ref", type=int)
+@click.argument("user")
+@of_house
+def withdrawal_assign(house: House, ref: int, user: str) -> None:
+    """Name USER for a payment that was found after a restore: it comes out of the balance, the rest is owed."""
+    house.ask(protocol.AssignWithdrawal(ref, user))
+
+
+@root.group()
+def network() -> None:
+    """Networks, and whether their payments wait after a restore."""
+
+
+@network.command("list")
+@of_house
+def network_list(house: House) -> None:
+    """List the networks; `waits` says why payments do not go on."""
+    house.ask(protocol.ListNetworks())
+
+
+@network.command("release")
+@click.argument("network")
+@of_house
+def network_release(house: House, network: str) -> None:
+    """Let payments on NETWORK go on after a restore, though something is unexplained."""
+    house.ask(protocol.ReleaseNetwork(network))
 
 
 @root.command()

@@ -143,6 +143,15 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     redraft_after_s: Annotated[
         Positive, Meta(description="After so long in no block a payment is offered again for a higher fee, in s")
     ] = 1_800
+    answer_within_s: Annotated[
+        float, Meta(gt=0, le=600, description="How long the node may take for one answer, in s")
+    ] = 30
+    stale_after_s: Annotated[
+        Positive, Meta(description="A network that was not followed for so long is told as stale, in s")
+    ] = 120
+    suspend_deposits_after_s: Annotated[
+        Positive, Meta(description="After so long no deposits are offered on it until it is followed again, in s")
+    ] = 900
     hot: Annotated[dict[str, Hot], Meta(description="The hot wallet's marks by asset", extra={"keys": UPPER})] = {}
     cold_address: Annotated[
         str, Meta(max_length=128, description="Where to goes what the hot wallet has too much of; its key is elsewhere")

@@ -78,6 +78,17 @@ class Output(msgspec.Struct, frozen=True):
     coinbase: bool = False
 
 
+class Spending(msgspec.Struct, frozen=True):
+    """A transaction in a block, with what it spends (`txid:index`, or a nonce's text) and its outputs to addresses.
+
+    One that its block has undone has no outputs.
+    """
+
+    txid: str
+    spends: tuple[str, ...]
+    outputs: tuple[Output, ...]
+
+
 class Payee(msgspec.Struct, frozen=True):
     """Somebody a payment pays: an address in its normal spelling, its tag or `""`, an asset id and an amount."""
 
@@ -132,6 +143,10 @@ class Chain(Protocol):
         """Return the network's id."""
         ...
 
+    async def check_identity(self) -> None:
+        """Raise `Unreachable` unless the node is of this chain, up to date, and can tell all that is needed."""
+        ...
+
     async def tip(self) -> Block:
         """Return the newest block of the best chain."""
         ...
@@ -142,6 +157,13 @@ class Chain(Protocol):
 
     async def outputs_in(self, block_hash: str) -> Sequence[Output]:
         """Return every output of a block, in order; also of a block no longer on the best chain, none if unknown."""
+        ...
+
+    async def spends_in(self, block_hash: str) -> Sequence[Spending]:
+        """Return the transactions of a block, in order: on a chain of accounts the hot wallet's only. None if unknown.
+
+        So what the house has paid is found on the chain where the books do not know of it.
+        """
         ...
 
     async def mempool(self) -> Sequence[Output]:
@@ -160,8 +182,11 @@ class Chain(Protocol):
         """Return what the hot wallet can spend: received in blocks, less what its payments, pending too, take."""
         ...
 
-    async def unspent(self, outpoints: Sequence[str]) -> Collection[str]:
-        """Return those of the outputs (`txid:index`) that the best chain's blocks have and have not spent."""
+    async def unspent(self, outpoints: Sequence[str], *, waiting: bool = False) -> Collection[str]:
+        """Return those of the outputs (`txid:index`) that the best chain's blocks have and have not spent.
+
+        With `waiting` those that no transaction that waits to be mined spends either.
+        """
         ...
 
     @property

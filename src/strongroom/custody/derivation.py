@@ -3,7 +3,9 @@
     mnemonic -> seed -> account xpub, m/purpose'/coin'/0'      once, where the seed is kept
     account xpub -> branch -> address 0, 1, 2, ...              in the API's process, about 0.15 ms an address
 
-Deriving is work for a thread, ahead of the commands that give addresses out.
+An address is named by its position, which counts on from branch to branch. A restored system goes on with a fresh
+branch, so that nothing given out after the backup is given out again. Deriving is work for a thread, ahead of the
+commands that give addresses out.
 """
 
 from __future__ import annotations
@@ -28,12 +30,17 @@ from bip_utils.bip.bip32.base import Bip32Base  # pyright: ignore[reportMissingT
 
 from strongroom.custody.families import Family, Network
 from strongroom.errors import check
+from strongroom.records.addresses import INDEX_BITS, branch_of, index_of
 
 FIRST_TAG: Final = 100_000
-"""The destination tag of a branch's address 0; small tags are left to other uses of the account."""
+"""The destination tag of position 0; small tags are left to other uses of the account."""
 
-MAX_INDEX: Final = 2**31 - 1
-"""The largest unhardened child of a key (BIP-32)."""
+TAGS_OF_A_BRANCH: Final = 2**26
+"""So many tags does a branch have on a network with tags, whose tags are 32 bits."""
+
+MAX_TAG: Final = 2**32 - 1
+MAX_POSITION: Final = 2 ** (2 * INDEX_BITS) - 1
+"""The last address of the last branch: each of the two numbers is an unhardened child's (BIP-32)."""
 
 TAPROOT_PURPOSE: Final = 86
 """A bitcoin network with this purpose has taproot addresses that a key alone spends (BIP-86)."""
@@ -63,42 +70,65 @@ class DerivedAddress(NamedTuple):
 
 
 class Branch:
-    """One unhardened branch of an account: an endless row of deposit addresses.
+    """The deposit addresses of an account, by their positions: an endless row on each of its unhardened branches.
 
-    A restored system goes on with a fresh branch, so that nothing given out after the backup is given out again. On a
-    network with tags the branch is one address, and the row is the row of its tags.
+    On a network with tags all of them are one address, and the row is the row of its tags.
     """
 
-    def __init__(self, network: Network, xpub: str, branch: int = 0) -> None:
+    def __init__(self, network: Network, xpub: str) -> None:
         """Read an account's extended public key (xpub, zpub, tpub or vpub); raises `ValueError` for anything else."""
         self.network = network
-        self.branch = branch
-        self._key = _account_key(xpub).ChildKey(branch)
+        self._branches = _Children(_account_key(xpub))
         self._shared = self._encode(0) if network.format.needs_extension else None
 
-    def address(self, index: int) -> DerivedAddress:
-        """Return the address at `index` (0 to 2^31 - 1)."""
-        check(0 <= index <= MAX_INDEX, "an address index is an unhardened child's")
+    def address(self, position: int) -> DerivedAddress:
+        """Return the address at a position (0 to 2^62 - 1)."""
+        check(0 <= position <= MAX_POSITION, "branch and index of an address are an unhardened child's")
         if self._shared is not None:
-            return DerivedAddress(self._shared, str(FIRST_TAG + index))
-        return DerivedAddress(self._encode(index), "")
+            return DerivedAddress(self._shared, str(_tag_of(position)))
+        return DerivedAddress(self._encode(position), "")
 
     def addresses(self, first: int, count: int) -> list[DerivedAddress]:
-        """Return the `count` addresses from index `first` on; for a thread, when `count` is large."""
-        return [self.address(index) for index in range(first, first + count)]
+        """Return the `count` addresses from position `first` on; for a thread, when `count` is large."""
+        return [self.address(position) for position in range(first, first + count)]
 
-    def public_key(self, index: int) -> bytes:
-        """Return the compressed public key (33 bytes) of the address at `index` (0 to 2^31 - 1)."""
-        check(0 <= index <= MAX_INDEX, "an address index is an unhardened child's")
-        return self._key.ChildKey(index).PublicKey().RawCompressed().ToBytes()
+    def public_key(self, position: int) -> bytes:
+        """Return the compressed public key (33 bytes) of the address at a position (0 to 2^62 - 1)."""
+        check(0 <= position <= MAX_POSITION, "branch and index of an address are an unhardened child's")
+        return self._branches.key(position).PublicKey().RawCompressed().ToBytes()
 
-    def path(self, index: int) -> tuple[int, ...]:
-        """Return the way from the master key to that of `index`, a number for each step (BIP-32)."""
+    def path(self, position: int) -> tuple[int, ...]:
+        """Return the way from the master key to that of a position, a number for each step (BIP-32)."""
         hardened = (self.network.purpose, self.network.coin_type, _DEPOSIT_ACCOUNT)
-        return (*(HARDENED + step for step in hardened), self.branch, index)
+        return (*(HARDENED + step for step in hardened), branch_of(position), index_of(position))
 
-    def _encode(self, index: int) -> str:
-        return address_of_key(self.network, self.public_key(index))
+    def _encode(self, position: int) -> str:
+        return address_of_key(self.network, self.public_key(position))
+
+
+class _Children:
+    """The keys at an account's positions; those of the branches are derived once."""
+
+    def __init__(self, account: Bip32Base) -> None:
+        self._account = account
+        self._branches: dict[int, Bip32Base] = {}
+
+    def key(self, position: int) -> Bip32Base:
+        """Return the key at a position."""
+        number = branch_of(position)
+        branch = self._branches.get(number)
+        if branch is None:
+            branch = self._branches[number] = self._account.ChildKey(number)
+        return branch.ChildKey(index_of(position))
+
+
+def _tag_of(position: int) -> int:
+    """Return the tag of a position: each branch has its own part of the numbers, so that no tag comes again."""
+    branch, index = branch_of(position), index_of(position)
+    check(index < TAGS_OF_A_BRANCH, "a branch's tags are not used up")
+    tag = FIRST_TAG + branch * TAGS_OF_A_BRANCH + index
+    check(tag <= MAX_TAG, "a tag is a number of 32 bits")
+    return tag
 
 
 def address_of_key(network: Network, public_key: bytes) -> str:
@@ -137,17 +167,16 @@ def master_fingerprint(seed: bytes) -> bytes:
 
 
 class BranchKeys:
-    """The private keys of one branch of a network's deposit account, those of the addresses that `Branch` derives."""
+    """The private keys of a network's deposit account, those of the addresses that `Branch` derives."""
 
-    def __init__(self, seed: bytes, network: Network, branch: int = 0) -> None:
-        """Derive the branch's own key; the seed is not kept."""
-        master = Bip32Slip10Secp256k1.FromSeed(seed)
-        self._key = master.DerivePath(f"{_path(network, _DEPOSIT_ACCOUNT)}/{branch}")
+    def __init__(self, seed: bytes, network: Network) -> None:
+        """Derive the account's own key; the seed is not kept."""
+        self._branches = _Children(Bip32Slip10Secp256k1.FromSeed(seed).DerivePath(_path(network, _DEPOSIT_ACCOUNT)))
 
-    def private_key(self, index: int) -> bytes:
-        """Return the private key (32 bytes) of the address at `index` (0 to 2^31 - 1)."""
-        check(0 <= index <= MAX_INDEX, "an address index is an unhardened child's")
-        return self._key.ChildKey(index).PrivateKey().Raw().ToBytes()
+    def private_key(self, position: int) -> bytes:
+        """Return the private key (32 bytes) of the address at a position (0 to 2^62 - 1)."""
+        check(0 <= position <= MAX_POSITION, "branch and index of an address are an unhardened child's")
+        return self._branches.key(position).PrivateKey().Raw().ToBytes()
 
 
 def hot_key(seed: bytes, network: Network) -> bytes:

@@ -26,6 +26,7 @@ from strongroom.records.coins import Coin, Pot
 from strongroom.records.settings import OfferSettings
 from strongroom.records.withdrawals import Payment, PaymentPurpose
 from strongroom.wallet.context import Context, perform_own
+from strongroom.wallet.epochs import WAITS, waits
 from strongroom.wallet.moves import Move, ReserveMove, prepare_move
 from strongroom.wallet.payments import OPEN_PAYMENTS, free_coins, next_nonce
 from strongroom.wallet.pots import filled_pots
@@ -143,6 +144,9 @@ class Keeper:
 
     async def step(self) -> bool:
         """Reserve every move that is due; return False if the node or the books did not answer."""
+        if waits(self._context.reads, self._network):
+            self.status.trouble = WAITS
+            return True
         try:
             if self._chain.needs_sweeps:
                 await self._sweep(self._open())

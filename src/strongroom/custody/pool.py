@@ -1,6 +1,7 @@
 """The pool of deposit addresses: derived ahead in a thread, kept in the books, told to the node, then given out.
 
-An address is free only when all of that has happened, so that whatever is paid to a given one is seen.
+An address is free only when all of that has happened, so that whatever is paid to a given one is seen. After a restore
+the addresses of earlier epochs come first, which are watched and given to nobody.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ import structlog
 from strongroom.custody.chain import Chain, ChainError
 from strongroom.custody.derivation import Branch, DerivedAddress
 from strongroom.errors import Refused
-from strongroom.records.addresses import Address, Placed
-from strongroom.records.addresses import Branch as BranchRow
-from strongroom.wallet.addresses import prepare_stock
+from strongroom.records.addresses import Address, Placed, index_of
+from strongroom.wallet.addresses import HOUSE_POSITION, next_behind, next_position, prepare_stock
 from strongroom.wallet.context import Context
 
 LOW: Final = 50
@@ -25,6 +25,9 @@ LOW: Final = 50
 
 STOCKED_AT_ONCE: Final = 64
 """So many addresses are derived and kept in one step."""
+
+STOCKED_BEHIND_AT_ONCE: Final = 500
+"""So many addresses of earlier epochs are derived and kept in one step."""
 
 _MAX_POOLED: Final = 1_000
 _FIRST_PAUSE_S: Final = 0.1
@@ -88,6 +91,7 @@ class AddressPools:
         while True:
             free.low.clear()
             try:
+                await self._catch_up(network)
                 while len(free.addresses) < LOW:
                     await self._fill(network, free)
             except (ChainError, Refused) as problem:
@@ -98,6 +102,16 @@ class AddressPools:
             free.filled.set()
             pause_s = _FIRST_PAUSE_S
             _ = await free.low.wait()
+
+    async def _catch_up(self, network: int) -> None:
+        """Keep and watch the addresses of earlier epochs that may have been given out after a backup."""
+        source = self._sources[network]
+        while (behind := next_behind(self._context.reads, network)) is not None:
+            first, missing = behind
+            count = min(missing, STOCKED_BEHIND_AT_ONCE)
+            derived = await asyncio.to_thread(source.branch.addresses, first, count)
+            await source.chain.watch({address.address for address in derived})
+            _ = await self._context.submit(prepare_stock(network, first, derived))
 
     async def _fill(self, network: int, free: _Free) -> None:
         """Free what the books have in stock; derive more where that is too little."""
@@ -113,13 +127,21 @@ class AddressPools:
                 free.addresses.append(Placed(network, address.position, address.address, address.tag))
 
     def _stocked(self, network: int, free: _Free) -> list[Address]:
-        """Return what the books have that is given to nobody and not free yet, by position, the house's address too."""
-        rows = self._context.reads.rows(Address, {"network": network, "owner": 0}, _MAX_POOLED)
-        free.known.intersection_update(row.position for row in rows)
-        return sorted((row for row in rows if row.position not in free.known), key=lambda row: row.position)
+        """Return what the books have that is given to nobody and not free yet, by position, the house's address too.
+
+        Of this epoch only: what waited for somebody in a backup may have been given out after it.
+        """
+        reads = self._context.reads
+        end = next_position(reads, network)
+        newest = range(max(end - index_of(end), end - _MAX_POOLED), end)
+        placed = [reads.row(Placed, network, position) for position in {HOUSE_POSITION, *newest}]
+        rows = [reads.row(Address, network, it.address, it.tag) for it in placed if it.address]
+        waiting = [row for row in rows if not row.owner]
+        free.known.intersection_update(row.position for row in waiting)
+        return sorted((row for row in waiting if row.position not in free.known), key=lambda row: row.position)
 
     async def _stock(self, network: int, branch: Branch) -> None:
         """Derive and keep more; where another process has just done so, its addresses are found in the books."""
-        first = self._context.reads.row(BranchRow, network).derived
+        first = next_position(self._context.reads, network)
         derived: list[DerivedAddress] = await asyncio.to_thread(branch.addresses, first, STOCKED_AT_ONCE)
         _ = await self._context.submit(prepare_stock(network, first, derived))

@@ -10,7 +10,7 @@ Numbers with a point are read as `Decimal`: a node tells amounts that way, and n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -28,7 +28,8 @@ TIMEOUT_S: Final = 30.0
 _REASON_CHARS: Final = 300
 
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
-_decode: Final = msgspec.json.Decoder(float_hook=Decimal).decode
+decode: Final = msgspec.json.Decoder(float_hook=Decimal).decode
+"""Read JSON as nodes tell it."""
 
 
 class RpcError(Exception):
@@ -49,6 +50,15 @@ class _Answer(msgspec.Struct):
     id: Any = None
     result: Any = msgspec.UNSET
     error: _Error | None = None
+
+
+class _RawAnswer(msgspec.Struct):
+    id: Any = None
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: _Error | None = None
+
+
+_decode_raw: Final = msgspec.json.Decoder(_RawAnswer).decode
 
 
 class Node:
@@ -72,6 +82,13 @@ class Node:
         except msgspec.ValidationError:
             raise Unreachable(f"{method}: the node's answer is none") from None
 
+    async def call_raw(self, method: str, *parameters: Any) -> msgspec.Raw:
+        """Return a method's result as JSON that is still to be read, in parts. Raises `RpcError`, `Unreachable`."""
+        answer: _RawAnswer = await self._ask(self._question(method, parameters), _decode_raw)
+        if answer.error is not None or isinstance(answer.result, msgspec.UnsetType):
+            return _result(method, _Answer(error=answer.error))
+        return answer.result
+
     async def call_all(self, method: str, parameters: Sequence[Sequence[Any]]) -> list[Any]:
         """Return the results of one method for each list of parameters, asked in one go.
 
@@ -91,7 +108,7 @@ class Node:
         self._next_id += 1
         return {"jsonrpc": "2.0", "id": self._next_id, "method": method, "params": list(parameters)}
 
-    async def _ask(self, question: Any) -> Any:
+    async def _ask(self, question: Any, decode: Callable[[bytearray], Any] = decode) -> Any:
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
@@ -111,7 +128,7 @@ class Node:
         if response.status_code in (401, 403):
             raise Unreachable("the node refuses the user or the password")
         try:
-            return _decode(bytes(body))
+            return decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise Unreachable(f"the node answers {response.status_code} and no JSON") from None
 

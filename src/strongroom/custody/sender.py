@@ -7,6 +7,9 @@ It keeps nothing that matters in memory: each step is a commit before its effect
     in a block  --follow--->  mined, and final once buried; back when a reorganisation takes it out of its block
     undone      --follow--->  void, and the fee booked, once the block that undid it is buried
     conflicted  --follow--->  void, once the chain says for good that no candidate is ever mined
+
+After a restore from a backup it only follows what is on its way, and voids nothing, until the network is reconciled:
+a payment may have candidates that the backup does not know.
 """
 
 from __future__ import annotations
@@ -24,11 +27,14 @@ from strongroom.custody.signer import Signer
 from strongroom.engine.command import NOBODY, Command
 from strongroom.engine.state import State
 from strongroom.errors import PARAMETER_INVALID, InvariantBroken, Refused, check
+from strongroom.records.coins import Coin
+from strongroom.records.epochs import Reconciled
 from strongroom.records.kept import Kept
 from strongroom.records.settings import NetworkSettings
 from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState, Withdrawal, WithdrawalState
 from strongroom.wallet.addresses import house_address
 from strongroom.wallet.context import Context, perform_own
+from strongroom.wallet.epochs import WAITS, waits
 from strongroom.wallet.moves import prepare_move_finish, prepare_move_revert
 from strongroom.wallet.payments import (
     OPEN_PAYMENTS,
@@ -37,6 +43,7 @@ from strongroom.wallet.payments import (
     RedraftPayment,
     UnminePayment,
     free_coins,
+    has_its_coins,
     next_nonce,
     outgoing,
     prepare_reservation,
@@ -140,13 +147,13 @@ class Sender:
             # What is on its way is followed first: a signer that is away holds up nothing but what is to be signed.
             for payment in sorted(payments, key=lambda payment: payment.state, reverse=True):
                 await self._guarded(payment.ref, self._advance(payment, tip))
-            approved = self._approved(MAX_OPEN - len(payments))
+            approved = [] if self._waits else self._approved(MAX_OPEN - len(payments))
             for batch in self._batches(approved):
                 await self._guarded(batch[0].ref, self._start(batch, tip))
         except (Unreachable, Refused) as trouble:
             self._tell(str(trouble))
             return False
-        self._tell("")
+        self._tell(WAITS if self._waits else "")
         self._count([withdrawal.ref for withdrawal in approved])
         return True
 
@@ -154,9 +161,15 @@ class Sender:
     def _network(self) -> NetworkSettings:
         return self._context.catalogue.network(self._number)
 
+    @property
+    def _waits(self) -> bool:
+        """Whether nothing is reserved, signed, sent or given up: the network is not reconciled since a restore."""
+        return waits(self._context.reads, self._number)
+
     def _notice(self, state: State) -> None:
-        """Wake the loop when a commit changed a withdrawal, or the keeper reserved a move."""
-        if any(key[0] is Withdrawal or _is_new_move(row) for key, row in state.rows.items()):
+        """Wake the loop when a commit changed a withdrawal, reserved a move, or brought what a restore waits for."""
+        kinds = (Withdrawal, Reconciled, Coin) if self._waits else (Withdrawal, Reconciled)
+        if any(key[0] in kinds or _is_new_move(row) for key, row in state.rows.items()):
             self._asked.set()
 
     async def _news(self, seen: int, timeout_s: float) -> int:
@@ -261,14 +274,17 @@ class Sender:
 
     async def _advance(self, payment: Payment, tip: Block) -> None:
         """Take a payment from where its row says it is as far as it goes."""
+        if self._waits:
+            return await self._follow(payment, tip)
         if self._is_due(payment):
             payment = await self._redraft(payment)
         if payment.state == PaymentState.RESERVED:
             if payment.purpose == PaymentPurpose.COLD:
-                return  # it is signed elsewhere, and brought back
+                return None  # it is signed elsewhere, and brought back
             payment = await self._sign(payment)
         refusal: Rejected | None = None
-        if payment.state == PaymentState.SIGNED and payment.ref not in self._handed:
+        # One that was adopted may have no blob here: others have sent it.
+        if payment.state == PaymentState.SIGNED and payment.blob and payment.ref not in self._handed:
             try:
                 await self._broadcast(payment)
             except Rejected as error:
@@ -276,13 +292,14 @@ class Sender:
         await self._follow(payment, tip)
         if refusal is not None and self._context.reads.row(Payment, payment.ref).state == PaymentState.SIGNED:
             raise refusal
+        return None
 
     def _is_due(self, payment: Payment) -> bool:
         """Say whether a payment has waited so long that a higher fee may help."""
         hurried = payment.ref in self._hurried
         self._hurried.discard(payment.ref)
         waited_ms = self._context.clock.now_ms() - payment.signed_ms
-        is_ours = payment.purpose != PaymentPurpose.COLD
+        is_ours = payment.purpose != PaymentPurpose.COLD and bool(payment.body)
         due = hurried or waited_ms >= self._terms.redraft_after_s * 1_000
         return is_ours and payment.state == PaymentState.SIGNED and due
 
@@ -330,7 +347,7 @@ class Sender:
         if payment.state == PaymentState.MINED:
             command = UnminePayment(NOBODY, payment.ref, payment.withdrawals)
             return await self._commit("unmine", lambda: command)
-        if all(self._is_final(status, tip) for status in statuses.values()):
+        if not self._waits and all(self._is_final(status, tip) for status in statuses.values()):
             return await self._void(payment)
         if not any(status.fate is Fate.MEMPOOL for status in statuses.values()):
             self._handed.discard(payment.ref)
@@ -341,8 +358,9 @@ class Sender:
         if (payment.block, payment.txid) != (block.hash, txid):
             command = MinePayment(NOBODY, payment.ref, payment.withdrawals, txid, block.height, str(fee), block.hash)
             await self._commit("mine", lambda: command)
-        if self._is_buried(block, tip):
-            change = await self._change(txid, block) if self._chain.spends_coins else None
+        coins = self._chain.spends_coins
+        if self._is_buried(block, tip) and (not coins or has_its_coins(self._context, payment)):
+            change = await self._change(txid, block) if coins else None
             finish = prepare_finish if payment.withdrawals else prepare_move_finish
             await self._commit("finish", lambda: finish(self._context, payment, tip.height, change))
             for ref in payment.withdrawals:

@@ -7,6 +7,9 @@ Each round makes the books agree with the chain as it is now, in this order:
     mempool     what waits to be mined is noted early
     open ones   deposits whose transaction is gone are dropped
 
+After a restore from a backup, until the network is reconciled, the payments in each block that the books do not know
+are adopted before its outputs are noted (`restoration`).
+
 Every step is one command, a compare-and-set. A step that a crash or another watcher has left half done is done
 again, and what was done already has no effect.
 """
@@ -21,14 +24,17 @@ import msgspec
 import structlog
 
 from strongroom.custody.chain import Block, Chain, ChainError, Fate, Output, TransactionStatus
+from strongroom.custody.restoration import Restoration
 from strongroom.engine.command import Command
 from strongroom.errors import InvariantBroken, Refused
+from strongroom.ledger.accounts import owed
 from strongroom.records.addresses import Address
 from strongroom.records.chains import Tip
 from strongroom.records.coins import Sent
 from strongroom.records.deposits import Deposit, DepositState
+from strongroom.records.heads import Head
 from strongroom.records.withdrawals import Payment, PaymentState
-from strongroom.wallet.addresses import house_address
+from strongroom.wallet.addresses import house_address, is_retired
 from strongroom.wallet.catalogue import Catalogue
 from strongroom.wallet.context import Context
 from strongroom.wallet.deposits import (
@@ -42,6 +48,7 @@ from strongroom.wallet.deposits import (
     prepare_placing,
     prepare_sighting,
 )
+from strongroom.wallet.epochs import epoch_of
 from strongroom.wallet.reopenings import prepare_reopening
 from strongroom.wallet.reversals import prepare_reversal
 from strongroom.wallet.tips import PassedBlock, passed_block, prepare_tip
@@ -49,17 +56,26 @@ from strongroom.wallet.tips import PassedBlock, passed_block, prepare_tip
 BLOCKS_AT_ONCE: Final = 50
 """So many blocks are worked through before the tip advances over them and deposits are credited."""
 
+IDLE_S: Final = 30.0
+"""Without any news there is a round so often, so that a network that is quiet is not taken for one that is away."""
+
 UNKNOWN_GRACE_MS: Final = 3_600_000
 """A deposit whose transaction the node does not know is dropped this long after it was first seen."""
 
-_IDLE_S: Final = 30.0
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 5.0
 _AT_ONCE: Final = 100
+_LOOKED_AT_A_TURN: Final = 500
+"""After so many outputs requests are answered; that takes some milliseconds."""
+
 _MAX_OPEN: Final = 10_000
 _MAX_REPORTED: Final = 10_000
 
 log = structlog.get_logger("watcher")
+
+
+class NodeBehind(ChainError):
+    """The node has the books' chain, but not its newest blocks yet: nothing is taken back for that."""
 
 
 class OtherChain(ChainError):
@@ -73,7 +89,8 @@ class _Behind(Exception):
 class NetworkStatus(msgspec.Struct):
     """How a network's watcher fares: `error` is empty when its latest round succeeded; times in Unix milliseconds.
 
-    `unbooked` counts outputs that reached an address of ours and could not be booked for anybody.
+    `unbooked` counts outputs that reached an address of ours and could not be booked for anybody, `reversed` booked
+    deposits that the chain took back.
     """
 
     network: str
@@ -81,6 +98,7 @@ class NetworkStatus(msgspec.Struct):
     height: int = 0
     error: str = ""
     unbooked: int = 0
+    reversed: int = 0
 
 
 Report = Callable[[str, Output], None]
@@ -98,15 +116,26 @@ class Watcher:
     """
 
     def __init__(
-        self, context: Context, chain: Chain, network: int, *, start: int | None = 0, report: Report = _no_report
+        self,
+        context: Context,
+        chain: Chain,
+        network: int,
+        *,
+        start: int | None = 0,
+        report: Report = _no_report,
+        idle_s: float = IDLE_S,
     ) -> None:
+        """Without any news there is a round every `idle_s` seconds."""
         self.status = NetworkStatus(chain.network)
         self._context = context
         self._chain = chain
         self._network = network
         self._start = start
         self._report = report
+        self._idle_s = idle_s
+        self.restoration = Restoration(context, chain, network)
         self._reported: dict[tuple[str, int], None] = {}
+        self._noted: set[str] = set()
         self._finished: int | None = None
         self._round_ended = asyncio.Event()
 
@@ -120,7 +149,8 @@ class Watcher:
                 self._round_ended.set()
                 self._round_ended = asyncio.Event()
                 pause_s = _FIRST_PAUSE_S
-                _ = await self._chain.wait_change(seen, _IDLE_S)
+                idle_s = _LONGEST_PAUSE_S if self.restoration.is_waiting else self._idle_s
+                _ = await self._chain.wait_change(seen, idle_s)
             else:
                 await asyncio.sleep(_FIRST_PAUSE_S)
                 _ = await self._chain.wait_change(seen, pause_s)
@@ -149,13 +179,20 @@ class Watcher:
 
     async def go_round(self) -> None:
         """Make the books agree with the chain. Raises `ChainError`, `Refused` UNAVAILABLE, `InvariantBroken`."""
+        await self._chain.check_identity()
+        if self.restoration.is_waiting and not self.restoration.is_prepared():
+            raise _Behind
         await self._leave_orphans()
         while await self._pass_blocks():
             await self._credit()
         await self._credit()
         waiting = await self._chain.mempool()
-        await self._note(waiting, None)
+        early = self._told_early(waiting)
+        await self._note([output for output in early if output.txid not in self._noted], None)
+        self._noted = {output.txid for output in early}
         await self._follow_open({output.txid for output in waiting})
+        if self.restoration.is_waiting and (end := await self.restoration.end()) is not None:
+            await self._do([end])
 
     # -- orphans
 
@@ -164,6 +201,7 @@ class Watcher:
         tip = self._context.reads.row(Tip, self._network)
         if not tip.block:
             return
+        await self._check_not_behind(tip)
         orphans: list[str] = []
         height, ours = tip.height, tip.block
         while not await self._is_at(height, ours):
@@ -178,6 +216,19 @@ class Watcher:
                 await self._take_back(orphan)
             await self._do([prepare_tip(self._network, tip.block, [PassedBlock(height, ours)])])
 
+    async def _check_not_behind(self, tip: Tip) -> None:
+        """Raise `NodeBehind` if the node's chain ends below the books' tip and on the way to it.
+
+        A node that was replaced, or has lost its newest blocks, looks like that until it has them (again). What is
+        another chain has another block somewhere.
+        """
+        newest = await self._chain.tip()
+        if newest.height >= tip.height:
+            return
+        passed = passed_block(self._context.reads, self._network, newest.height)
+        if passed == newest.hash or not passed:
+            raise NodeBehind(f"the node's newest block is {newest.height}, the books have worked through {tip.height}")
+
     async def _take_back(self, orphan: str) -> None:
         """Take every deposit out of a block, and every payment that was final by it."""
         where = {"network": self._network, "block": orphan}
@@ -189,11 +240,23 @@ class Watcher:
                     for it in found
                 ]
             )
-
+            for deposit in found:
+                if deposit.state in CREDITED:
+                    self._tell_reversal(deposit)
         while final := self._context.reads.rows(Payment, {**where, "state": PaymentState.FINAL}, _AT_ONCE):
             await self._do([prepare_reopening(self._context, it) for it in final])
             for it in final:
                 log.error("payment_reopened", network=self.status.network, ref=it.ref, txid=it.txid)
+
+    def _tell_reversal(self, deposit: Deposit) -> None:
+        """Count and log a booked deposit that was taken back, and whether its owner owes the house now."""
+        self.status.reversed += 1
+        owes = -self._context.reads.row(Head, owed(deposit.owner, deposit.asset).pack()).after if deposit.owner else 0
+        told = {"network": self.status.network, "ref": deposit.ref, "owner": deposit.owner, "units": deposit.amount}
+        if owes:
+            log.error("deposit_reversed", **told, owes=owes)
+        else:
+            log.warning("deposit_reversed", **told)
 
     # -- blocks
 
@@ -202,7 +265,13 @@ class Watcher:
         tip = self._context.reads.row(Tip, self._network)
         self.status.height = tip.height
         blocks = await self._next_blocks(tip)
+        adopting = bool(blocks) and self.restoration.is_waiting
+        if adopting:
+            await self.restoration.begin()
         for block in blocks:
+            if adopting:
+                async for command in self.restoration.adoptions(block):
+                    await self._do([command])
             await self._note(await self._chain.outputs_in(block.hash), block)
         if blocks:
             passed = [PassedBlock(block.height, block.hash) for block in blocks]
@@ -224,11 +293,20 @@ class Watcher:
             parent, height = block.hash, block.height
         return blocks
 
+    def _told_early(self, waiting: Sequence[Output]) -> Sequence[Output]:
+        """Return what is noted before it is mined: not what may be the change of a payment that is adopted later."""
+        if not self.restoration.is_waiting:
+            return waiting
+        home = house_address(self._context.reads, self._network).address
+        return [output for output in waiting if output.address != home]
+
     async def _note(self, outputs: Sequence[Output], block: Block | None) -> None:
         """Note every output to an address of ours, of a block or of those that wait."""
         catalogue, house = self._context.catalogue, house_address(self._context.reads, self._network)
         commands: list[Command] = []
-        for output in outputs:
+        for nth, output in enumerate(outputs, 1):
+            if nth % _LOOKED_AT_A_TURN == 0:
+                await asyncio.sleep(0)
             if output.ours:
                 continue
             sighting = self._sighting(catalogue, output, block, shared=output.address == house.address)
@@ -246,7 +324,9 @@ class Watcher:
         if self._context.reads.row(Sent, self._network, output.txid).payment:
             return None
         if not address.given_ms:
-            return self._tell("the address is given to nobody" if address.ours else "the tag is nobody's", output)
+            self._tell("the address is given to nobody" if address.ours else "the tag is nobody's", output)
+        if not address.given_ms and not is_retired(address, epoch_of(self._context.reads)):
+            return None
         if asset is None:
             return self._tell("the token is unknown", output)
         if not is_bookable(catalogue, self._network, asset, output.amount):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from prometheus_client.core import Metric
+from prometheus_client.core import CounterMetricFamily, Metric
 
 from strongroom.engine.port import Reads
 from strongroom.ledger.accounts import Account, Purpose
@@ -91,16 +91,30 @@ def open_business(reads: Reads) -> Iterable[Metric]:
 def networks(status: Mapping[str, Mapping[str, Any]]) -> list[Metric]:
     """Return how each network fares, from what custody tells of it."""
     up = gauge("strongroom_network_up", "1 while a network is followed without an error", ("network",))
+    stale = gauge("strongroom_network_stale", "1 while a network has not been followed for long", ("network",))
+    suspended = gauge(
+        "strongroom_deposits_suspended", "1 while no deposit is offered on a network for that", ("network",)
+    )
+    age = gauge("strongroom_network_age_seconds", "Time since the network was followed to its end", ("network",))
     payments = gauge(
         "strongroom_payments", "Payments under way, and those of them that are stuck", ("network", "state")
     )
     unbooked = gauge("strongroom_unbooked_outputs", "Arrivals that could not be booked for anybody", ("network",))
+    reversals = CounterMetricFamily(
+        "strongroom_deposits_reversed", "Booked deposits that a chain took back", labels=("network",)
+    )
+    waiting = gauge("strongroom_network_waiting", "1 while payments wait after a restore", ("network",))
     for network, told in status.items():
+        waiting.add_metric([network], int(bool(told["restored"])))
         up.add_metric([network], int(not told["stale"] and not told["watcher"]))
+        stale.add_metric([network], int(told["stale"]))
+        suspended.add_metric([network], int(told["deposits_suspended"]))
+        age.add_metric([network], told["followed_s_ago"])
         payments.add_metric([network, "open"], told["open_payments"])
         payments.add_metric([network, "stuck"], told["stuck_payments"])
         unbooked.add_metric([network], told["unbooked"])
-    return [up, payments, unbooked]
+        reversals.add_metric([network], told["reversed_deposits"])
+    return [up, stale, suspended, age, payments, unbooked, reversals, waiting]
 
 
 def hot_wallets(found: Mapping[tuple[str, str], HotWallet]) -> list[Metric]:

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from strongroom.records.kept import Kept
+
+INDEX_BITS: Final = 31
+"""A branch has so many addresses: the unhardened children of a key (BIP-32)."""
+
+
+def position_of(branch: int, index: int) -> int:
+    """Return the position of the address at an index of a branch; positions count on from branch to branch."""
+    return branch << INDEX_BITS | index
+
+
+def branch_of(position: int) -> int:
+    """Return the branch that a position is on."""
+    return position >> INDEX_BITS
+
+
+def index_of(position: int) -> int:
+    """Return the index of a position on its branch."""
+    return position & (1 << INDEX_BITS) - 1
 
 
 class Address(Kept, frozen=True, gc=False):
-    """An address (with its tag, or "") of a network; `position` is its index on the network's branch.
+    """An address (with its tag, or "") of a network; `position` tells its branch and its index there.
 
-    With `given_ms` 0 it waits in the pool. `owner` 0 of a given one is the house itself: its address is position 0 of
-    each branch. `paid` once a deposit arrived, `deleted` once its owner gave it up.
+    With `given_ms` 0 it waits in the pool, or for ever if an epoch began since. `owner` 0 of a given one is the house
+    itself: its address is position 0. `paid` once a deposit arrived, `deleted` once its owner gave it up.
     """
 
     KEY = 3
@@ -44,7 +64,7 @@ class AddressBook(Kept, frozen=True, gc=False):
 
 
 class Placed(Kept, frozen=True, gc=False):
-    """The address text at a position of a network's branch."""
+    """The address text at a position of a network."""
 
     KEY = 2
 
@@ -55,7 +75,15 @@ class Placed(Kept, frozen=True, gc=False):
 
 
 class Branch(Kept, frozen=True, gc=False):
-    """How far a network's addresses are derived: the next position to derive."""
+    """How far one branch of a network's addresses is derived: the next index to derive.
+
+    `known` is how far it was in the backup that ended its epoch: what was derived after that backup may be known to
+    customers.
+    """
+
+    KEY = 2
 
     network: int
+    number: int
     derived: int = 0
+    known: int = 0

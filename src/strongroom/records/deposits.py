@@ -8,8 +8,9 @@ from strongroom.records.kept import Kept
 
 
 class DepositState(IntEnum):
-    """Seen -> confirming -> credited, or too small, withheld; dropped when its transaction is gone; REVERSED when a
-    reorg took a credited one, which confirms again once it is in another block."""
+    """Seen -> confirming -> credited, or too small; dropped when its transaction is gone; REVERSED when a reorg took a
+    credited one, which confirms again once it is in another block. WITHHELD is what reached an address that may have
+    been given out after a backup that was restored since: booked, until the operator says whose it is."""
 
     SEEN = 1
     CONFIRMING = 2
@@ -23,7 +24,8 @@ class DepositState(IntEnum):
 class Deposit(Kept, frozen=True, gc=False):
     """A deposit by its order reference. `amount`, `fee` and `net` are in ledger units, `chain_units` is exact, as text.
 
-    `net` is what its owner is credited: `amount` - `fee`, or 0 for one that is too small. Owner 0 is the house itself.
+    `net` is what its owner is credited: `amount` - `fee`, or 0 for one that is too small or withheld. Owner 0 is the
+    house itself, or for a withheld one nobody yet.
     `position` is the output's index or the log's ordinal. `block` is empty while it is in no block. An internal one
     came from a withdrawal inside the house and has no transaction; a `coinbase` one is what a block paid its miner.
     """

@@ -30,7 +30,8 @@ OPEN_WITHDRAWALS = (WithdrawalState.AWAITING, WithdrawalState.APPROVED, Withdraw
 class Withdrawal(Kept, frozen=True, gc=False):
     """A withdrawal by its order reference, in ledger units: `asked` as requested, `to_address` what the receiver gets,
     `fee` what the customer is charged, `held` = `to_address` + `fee`. `deposit` is the reference of the deposit that an
-    internal one makes. `uuid` is wallet v1's orderId."""
+    internal one makes. `uuid` is wallet v1's orderId. Owner 0 means that the house was found to have paid it, and that
+    nobody is named for it yet."""
 
     ref: int
     owner: int = 0

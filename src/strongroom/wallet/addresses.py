@@ -12,15 +12,20 @@ from strongroom.engine.command import NOBODY, Command, Decision, Guard, Stale, V
 from strongroom.engine.port import Reads
 from strongroom.engine.settle import Outcome
 from strongroom.errors import ADDRESS_UNUSED, INVALID_NETWORK, PARAMETER_INVALID, UNAVAILABLE
-from strongroom.records.addresses import Address, AddressBook, Branch, Placed
+from strongroom.records.addresses import Address, AddressBook, Branch, Placed, branch_of, index_of, position_of
+from strongroom.records.epochs import EPOCH_KEY, Epoch
 from strongroom.records.guards import Reply
 from strongroom.records.kept import Kept, Key
 from strongroom.records.settings import SETTINGS_KEY, NetworkSettings, OfferSettings, Settings
 from strongroom.wallet.catalogue import catalogue_of
 from strongroom.wallet.context import Context, decline, perform
+from strongroom.wallet.epochs import epoch_of
 
 HOUSE_POSITION: Final = 0
-"""The position of each branch that is the house's own address; no customer ever gets it."""
+"""The position of the house's own address; no customer ever gets it."""
+
+AHEAD: Final = 10_000
+"""So many addresses beyond those of a backup are watched after a restore: they may have been given out since."""
 
 MAX_LISTED: Final = 10
 """A list shows so many of a user's newest addresses (the contract's section 6, item 5)."""
@@ -65,7 +70,7 @@ class GivenAddress(msgspec.Struct, frozen=True):
 
 
 class StockAddresses(Command, frozen=True):
-    """Keep derived addresses from position `first` on; a branch's first one becomes the house's own."""
+    """Keep derived addresses from position `first` on, all of one branch; position 0 becomes the house's own."""
 
     network: int
     first: int
@@ -73,16 +78,17 @@ class StockAddresses(Command, frozen=True):
 
     def needs(self) -> list[Key]:
         """The branch and the new rows."""
-        keys: list[Key] = [Branch.at(self.network)]
+        keys: list[Key] = [Branch.at(self.network, branch_of(self.first))]
         for position, (address, tag) in enumerate(self.addresses, self.first):
             keys += [Address.at(self.network, address, tag), Placed.at(self.network, position)]
         return keys
 
     def decide(self, view: View, now_ms: int) -> Decision:
         """Keep them, if the branch goes on where they begin."""
-        if view.get(Branch, self.network).derived != self.first:
+        branch = view.get(Branch, self.network, branch_of(self.first))
+        if branch.derived != index_of(self.first):
             raise Stale
-        rows: list[Kept] = [Branch(self.network, self.first + len(self.addresses))]
+        rows: list[Kept] = [msgspec.structs.replace(branch, derived=branch.derived + len(self.addresses))]
         for position, (address, tag) in enumerate(self.addresses, self.first):
             given_ms = now_ms if position == HOUSE_POSITION else 0
             rows.append(Address(self.network, address, tag, position, given_ms=given_ms))
@@ -102,15 +108,16 @@ class GiveAddress(Command, frozen=True):
     rule: AddressRule
 
     def needs(self) -> list[Key]:
-        """The settings, the address, and the user's book."""
+        """The settings, the epoch, the address, and the user's book."""
         return [
             SETTINGS_KEY,
+            EPOCH_KEY,
             Address.at(self.network, self.address, self.tag),
             AddressBook.at(self.owner, self.asset, self.network),
         ]
 
     def decide(self, view: View, now_ms: int) -> Decision:
-        """Give it, unless somebody has it or the user has unused ones.
+        """Give it, unless somebody has it, it is of an earlier epoch, or the user has unused ones.
 
         An unused address is left to the preparation to tell: its text must not stand in the journal.
         """
@@ -120,6 +127,8 @@ class GiveAddress(Command, frozen=True):
         if offer is None or not offer.deposits:
             raise INVALID_NETWORK()
         if address.given_ms or address.position != self.position or unused_position(book, self.rule) is not None:
+            raise Stale
+        if is_retired(address, view.get(Epoch, 0).number):
             raise Stale
         _check_unpaid(book)
         given = msgspec.structs.replace(address, owner=self.owner, asset=self.asset, given_ms=now_ms)
@@ -189,6 +198,29 @@ def prepare_stock(network: int, first: int, addresses: Sequence[tuple[str, str]]
     return StockAddresses(NOBODY, network, first, tuple(addresses))
 
 
+def is_retired(address: Address, epoch: int) -> bool:
+    """Say whether an address waits for nobody any more: a backup that was restored since had not given it out."""
+    return address.ours and not address.given_ms and branch_of(address.position) < epoch
+
+
+def next_position(reads: Reads, network: int) -> int:
+    """Return the position of the next address to derive for the pool."""
+    number = epoch_of(reads)
+    return position_of(number, reads.row(Branch, network, number).derived)
+
+
+def next_behind(reads: Reads, network: int) -> tuple[int, int] | None:
+    """Return the position of the next address of earlier epochs to derive, and how many are to follow on its branch.
+
+    None once all are there that may have been given out after the backups, so that whatever is paid to them is seen.
+    """
+    for number in range(epoch_of(reads)):
+        branch = reads.row(Branch, network, number)
+        if branch.derived < branch.known + AHEAD:
+            return position_of(number, branch.derived), branch.known + AHEAD - branch.derived
+    return None
+
+
 class _NoneReady(Exception):
     """The pool has no address ready."""
 
@@ -201,7 +233,7 @@ def prepare_address(
     Raises `Refused` in the contract's order: INVALID_CURRENCY, INVALID_NETWORK, ADDRESS_UNUSED, PARAMETER_INVALID.
     """
     offer, _ = _find(context, asset, network)
-    if not offer.deposits:
+    if not context.suspensions.takes_deposits(offer):
         raise INVALID_NETWORK()
     book = context.reads.row(AddressBook, guard.owner, offer.asset, offer.network)
     unused = unused_position(book, rule)

@@ -15,6 +15,7 @@ from strongroom.records.kept import Key
 from strongroom.records.settings import SETTINGS_KEY, Settings
 from strongroom.records.withdrawals import Withdrawal, WithdrawalState
 from strongroom.wallet.context import Context, perform_own
+from strongroom.wallet.epochs import check_open, hold_needs, waits
 from strongroom.wallet.withdrawals import bar_needs, bar_to_paying, payout, payout_needs, release, release_needs
 
 _MAX_EXPIRED_AT_ONCE: Final = 1_000
@@ -60,12 +61,13 @@ class _Close(Command, frozen=True):
     withdrawal: Withdrawal
 
     def needs(self) -> list[Key]:
-        """The settings, the withdrawal, and what it held."""
-        return [SETTINGS_KEY, *release_needs(self.withdrawal)]
+        """The settings, the withdrawal, what it held, and whether its network waits."""
+        return [SETTINGS_KEY, *release_needs(self.withdrawal), *hold_needs(self.withdrawal.network)]
 
     def decide(self, view: View, now_ms: int) -> Decision:
-        """Release it, once."""
+        """Release it, once; not while its network waits, where it may be found to have been paid."""
         withdrawal = _awaiting(view.get(Withdrawal, self.withdrawal.ref))
+        check_open(view, withdrawal.network)
         postings, rows = release(view, withdrawal, self.END)
         return Decision(postings, rows)
 
@@ -113,7 +115,10 @@ def prepare_approval(context: Context, guard: Guard, ref: int) -> Approve:
 
 
 def prepare_rejection(context: Context, guard: Guard, ref: int) -> Reject:
-    """Return the command that rejects a withdrawal. Raises `Refused` PARAMETER_INVALID unless it awaits approval."""
+    """Return the command that rejects a withdrawal. Raises `Refused` PARAMETER_INVALID unless it awaits approval.
+
+    So does the command, while its network waits to be reconciled.
+    """
     return Reject(guard, _awaiting(context.reads.row(Withdrawal, ref)))
 
 
@@ -134,7 +139,8 @@ async def expire_due(context: Context) -> int:
     """
     kept_ms = context.reads.row(Settings, 0).snapshot.approval_expires_ms
     now_ms = context.clock.now_ms()
-    due = [withdrawal for withdrawal in awaiting_approval(context) if withdrawal.requested_ms + kept_ms <= now_ms]
+    due = [it for it in awaiting_approval(context) if it.requested_ms + kept_ms <= now_ms]
+    due = [it for it in due if not waits(context.reads, it.network)]
     expired = 0
     for withdrawal in due:
         command = ExpireWithdrawal(NOBODY, withdrawal)

@@ -15,6 +15,7 @@ from strongroom.records.guards import Nonce
 from strongroom.records.kept import Key
 from strongroom.records.settings import Settings
 from strongroom.wallet.catalogue import Catalogue, catalogue_of
+from strongroom.wallet.suspensions import Suspensions
 
 _MAX_TRIES: Final = 8
 
@@ -58,7 +59,8 @@ class AddressFormat(Protocol):
 class Context:
     """The means of the use cases: the way to the writer, committed state, time, ids, prices and address formats.
 
-    `formats` are by the network's code; `offer` is the way to the writer for a door that calls back.
+    `formats` are by the network's code; `suspensions` are the networks without deposits for now; `offer` is the way to
+    the writer for a door that calls back.
     """
 
     def __init__(self, submit: Submit, reads: Reads, clock: Clock, ids: Ids, offer: Offer | None = None) -> None:
@@ -69,6 +71,7 @@ class Context:
         self.ids = ids
         self.rates = RateBook(())
         self.formats: Mapping[str, AddressFormat] = {}
+        self.suspensions = Suspensions()
 
     @property
     def catalogue(self) -> Catalogue:

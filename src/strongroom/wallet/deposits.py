@@ -1,6 +1,6 @@
 """Deposits: what arrives on a chain for a customer, or for the house, from its first sight to its credit.
 
-    seen -> confirming -> credited, or too small
+    seen -> confirming -> credited, or too small, or withheld until the operator says whose it is
       |         |            a reorganisation may take each step back (`reversals`)
       dropped   when its transaction is gone for good
 
@@ -24,11 +24,12 @@ from strongroom.records.addresses import Address
 from strongroom.records.chains import REMEMBERED_BLOCKS, Passed, Tip
 from strongroom.records.coins import Coin, Pot
 from strongroom.records.deposits import Deposit, DepositState, Outpoint
+from strongroom.records.epochs import EPOCH_KEY, Epoch
 from strongroom.records.heads import head_of
 from strongroom.records.history import Entry, LineType, Note, threads_of
 from strongroom.records.kept import Kept, Key
 from strongroom.records.settings import SETTINGS_KEY, AssetSettings, NetworkSettings, OfferSettings, Settings
-from strongroom.wallet.addresses import paid_needs, paid_rows
+from strongroom.wallet.addresses import is_retired, paid_needs, paid_rows
 from strongroom.wallet.catalogue import Catalogue, catalogue_of
 from strongroom.wallet.confirmations import Confirmations, confirmations_of
 from strongroom.wallet.context import Context
@@ -39,7 +40,7 @@ from strongroom.wallet.pots import pot_change
 UNBOOKED: Final = frozenset({DepositState.SEEN, DepositState.CONFIRMING, DepositState.DROPPED, DepositState.REVERSED})
 """The states in which the books hold nothing of a deposit."""
 
-CREDITED: Final = frozenset({DepositState.CREDITED, DepositState.TOO_SMALL})
+CREDITED: Final = frozenset({DepositState.CREDITED, DepositState.TOO_SMALL, DepositState.WITHHELD})
 """The states in which its coins are booked: to its owner, or to suspense."""
 
 OPEN: Final = (DepositState.SEEN, DepositState.CONFIRMING, DepositState.REVERSED)
@@ -82,18 +83,19 @@ class SeeDeposit(Command, frozen=True):
     coinbase: bool = False
 
     def needs(self) -> list[Key]:
-        """The settings, the address with its book, the deposit, and its owner's history."""
-        keys = [SETTINGS_KEY, Outpoint.at(self.to.network, self.txid, self.position), Deposit.at(self.ref)]
+        """The settings, the epoch, the address with its book, the deposit, and its owner's history."""
+        keys = [SETTINGS_KEY, EPOCH_KEY, Outpoint.at(self.to.network, self.txid, self.position), Deposit.at(self.ref)]
         return [*keys, *paid_needs(self.to), *threads_of(self.to.owner, self.asset, LineType.DEPOSIT)]
 
     def decide(self, view: View, now_ms: int) -> Decision:
-        """Note it, if it is not known and its address is given out."""
+        """Note it, if it is not known and its address is given out, or may have been before a restore."""
         address = view.get(Address, self.to.network, self.to.address, self.to.tag)
-        if (address.owner, address.asset) != (self.to.owner, self.to.asset) or not address.given_ms:
+        retired = is_retired(address, view.get(Epoch, 0).number)
+        if (address.owner, address.asset) != (self.to.owner, self.to.asset) or not (address.given_ms or retired):
             raise Stale
         if view.get(Outpoint, address.network, self.txid, self.position).ref or view.get(Deposit, self.ref).state:
             raise Stale
-        amount, fee, net = self._amounts(catalogue_of(view.get(Settings, 0).snapshot))
+        amount, fee, net = self._amounts(catalogue_of(view.get(Settings, 0).snapshot), nobodys=retired)
         deposit = Deposit(
             ref=self.ref,
             owner=address.owner,
@@ -114,21 +116,21 @@ class SeeDeposit(Command, frozen=True):
             coinbase=self.coinbase,
         )
         outpoint = Outpoint(address.network, self.txid, self.position, self.ref)
-        return Decision(rows=[deposit, outpoint, *paid_rows(view, address)], lines=_lines(deposit))
+        return Decision(rows=[deposit, outpoint, *paid_rows(view, address)], lines=lines_of(deposit))
 
-    def _amounts(self, catalogue: Catalogue) -> tuple[int, int, int]:
+    def _amounts(self, catalogue: Catalogue, *, nobodys: bool) -> tuple[int, int, int]:
         """Return the amount in ledger units, the fee, and what the owner will be credited."""
         offer, asset = offered(catalogue, self.to.network, self.asset)
         amount = ledger_units(int(self.chain_units), offer, asset)
         if not self.to.owner:
-            return amount, 0, amount
+            return amount, 0, 0 if nobodys else amount
         fee = offer.deposit_fee.fee(amount)
         if amount < offer.deposit_minimum or fee >= amount:
             return amount, 0, 0
         return amount, fee, amount - fee
 
 
-def _lines(deposit: Deposit, note: Note = Note.NONE) -> list[Entry]:
+def lines_of(deposit: Deposit, note: Note = Note.NONE) -> list[Entry]:
     """Return the owner's history line; what is less than a unit of the ledger has none, nor has the house."""
     if not deposit.owner or not deposit.amount:
         return []
@@ -223,8 +225,7 @@ class CreditDeposit(Command, frozen=True):
             Posting(house(Purpose.DUST, self.asset), delta - deposit.amount),
             *_shares(view, deposit),
         ]
-        state = DepositState.CREDITED if deposit.net or not deposit.owner else DepositState.TOO_SMALL
-        booked = msgspec.structs.replace(deposit, state=state)
+        booked = msgspec.structs.replace(deposit, state=_booked_state(deposit))
         return Decision(postings=postings, rows=[*rows, booked, *self._lying(view, deposit)])
 
     def _lying(self, view: View, deposit: Deposit) -> list[Kept]:
@@ -244,6 +245,12 @@ class CreditDeposit(Command, frozen=True):
         return passed.height > self.height or (passed.height, passed.block) == (self.height, self.block)
 
 
+def _booked_state(deposit: Deposit) -> DepositState:
+    if deposit.net or not (deposit.owner or deposit.amount):
+        return DepositState.CREDITED
+    return DepositState.TOO_SMALL if deposit.owner else DepositState.WITHHELD
+
+
 def lying_needs(network: int, asset: int, outpoint: str, position: int) -> list[Key]:
     """Return the coin or the pot that a deposit lies in; neither for what has no `outpoint` and no `position`."""
     if outpoint:
@@ -261,10 +268,10 @@ def booking_needs(network: int, asset: int, owner: int) -> list[Key]:
 def _shares(view: View, deposit: Deposit) -> list[Posting]:
     """Return whom the house owes a deposit's amount to."""
     asset, amount = deposit.asset, deposit.amount
-    if not deposit.owner:
-        return [Posting(house(Purpose.INVENTORY, asset), amount)]
     if not deposit.net:
         return [Posting(house(Purpose.SUSPENSE, asset), amount)]
+    if not deposit.owner:
+        return [Posting(house(Purpose.INVENTORY, asset), amount)]
     return [*credit(view, deposit.owner, asset, deposit.net), Posting(house(Purpose.FEES, asset), deposit.fee)]
 
 
@@ -322,15 +329,15 @@ def internal_deposit(
         seen_ms=now_ms,
         internal=True,
     )
-    [line] = _lines(deposit, Note.INTERNAL)
+    [line] = lines_of(deposit, Note.INTERNAL)
     return [*credit(view, address.owner, asset, amount)], [deposit, *paid_rows(view, address)], line
 
 
 def prepare_sighting(context: Context, sighting: Sighting) -> SeeDeposit | PlaceDeposit | None:
     """Return the command that notes what a chain shows of an output, None if the books know it already.
 
-    The address must be given out. A deposit that is booked is left alone, and so is one that is in a block already
-    when the mempool shows it.
+    The address must be given out, or be one of an earlier epoch. A deposit that is booked is left alone, and so is one
+    that is in a block already when the mempool shows it.
     """
     reads = context.reads
     ref = reads.row(Outpoint, sighting.network, sighting.txid, sighting.position).ref

@@ -24,6 +24,7 @@ from strongroom.records.settings import SETTINGS_KEY, Settings
 from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState
 from strongroom.wallet.catalogue import Catalogue, catalogue_of
 from strongroom.wallet.context import Context
+from strongroom.wallet.epochs import check_open, hold_needs
 from strongroom.wallet.holdings import holding_needs, ledger_units
 from strongroom.wallet.payments import Draft, in_state, offered_on, reservation, reservation_needs
 from strongroom.wallet.pots import pot_change
@@ -60,10 +61,12 @@ class ReserveMove(Command, frozen=True):
     def needs(self) -> list[Key]:
         """The new payment, what it spends, and the pot that it empties."""
         reserved = reservation_needs(self.payment, self.network, self.draft.spends, coins=self.coins)
-        return [*reserved, *([Pot.at(self.network, self.source, self.asset)] if self.source else [])]
+        pot = [Pot.at(self.network, self.source, self.asset)] if self.source else []
+        return [*reserved, *pot, *hold_needs(self.network)]
 
     def decide(self, view: View, now_ms: int) -> Decision:
-        """Reserve it, unless what it spends is taken, or is not there any more."""
+        """Reserve it, unless what it spends is taken or gone, or the network waits after a restore."""
+        check_open(view, self.network)
         check(bool(self.draft.spends), "a payment spends something")
         check(self.purpose != PaymentPurpose.WITHDRAWALS and int(self.units) > 0, "a move moves something of ours")
         check(self.purpose == PaymentPurpose.SWEEP or not self.source, "only a sweep is paid by a deposit address")

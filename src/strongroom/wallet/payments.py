@@ -26,6 +26,7 @@ from strongroom.records.settings import AssetSettings, OfferSettings
 from strongroom.records.withdrawals import Payment, PaymentState, Reserved, Withdrawal, WithdrawalState
 from strongroom.wallet.catalogue import Catalogue
 from strongroom.wallet.context import Context
+from strongroom.wallet.epochs import check_open, hold_needs
 from strongroom.wallet.holdings import chain_units
 from strongroom.wallet.withdrawals import bar_needs, bar_to_paying, release, release_needs
 
@@ -66,6 +67,7 @@ class ReservePayment(Command, frozen=True):
         """The withdrawals with their customers, the new payment, and what it spends."""
         reserved = reservation_needs(self.payment, self.network, self.draft.spends, coins=self.coins)
         rows = [*reserved, *map(Withdrawal.at, self.withdrawals)]
+        rows += hold_needs(self.network)
         return [*rows, *(key for owner in self.owners for key in bar_needs(owner, self.assets))]
 
     def decide(self, view: View, now_ms: int) -> Decision:
@@ -75,6 +77,7 @@ class ReservePayment(Command, frozen=True):
         check(len({it.owner for it in withdrawals}) == len(withdrawals), "a payment pays a customer once")
         if any(withdrawal.state != WithdrawalState.APPROVED for withdrawal in withdrawals):
             raise PARAMETER_INVALID("withdrawal is not approved")
+        check_open(view, self.network)
         barred = [it for it in withdrawals if bar_to_paying(view, it.owner, self.assets)]
         if barred:
             return Decision(rows=[msgspec.structs.replace(it, state=WithdrawalState.AWAITING) for it in barred])
@@ -284,6 +287,12 @@ def free_coins(context: Context, network: int) -> list[Coin]:
     """Return coins that no payment spends, oldest outpoints first, at most 5,000."""
     free = context.reads.rows(Coin, {"network": network, "payment": 0}, MAX_COINS)
     return [coin for coin in free if coin.height]
+
+
+def has_its_coins(context: Context, payment: Payment) -> bool:
+    """Say whether all coins that a payment spends are there: of one that was adopted some may be credited yet."""
+    coins = [context.reads.row(Coin, payment.network, outpoint) for outpoint in payment.spends]
+    return all(coin.height for coin in coins)
 
 
 def outgoing(catalogue: Catalogue, withdrawal: Withdrawal) -> Outgoing:

@@ -15,7 +15,7 @@ import msgspec
 
 from strongroom.engine.command import NOBODY, Command, Decision, Stale, View
 from strongroom.engine.port import Reads
-from strongroom.ledger.accounts import Purpose, held, house, omnibus
+from strongroom.ledger.accounts import Purpose, house, omnibus
 from strongroom.ledger.entries import Posting
 from strongroom.records.coins import Coin, Pot
 from strongroom.records.heads import head_of
@@ -28,7 +28,7 @@ from strongroom.wallet.holdings import holding_change, holding_needs, ledger_uni
 from strongroom.wallet.moves import pots_after
 from strongroom.wallet.payments import offered_on, outgoing, withdrawals_of
 from strongroom.wallet.reversals import from_house
-from strongroom.wallet.settlements import fee_asset_of
+from strongroom.wallet.settlements import fee_asset_of, source_of
 
 
 class ReopenPayment(Command, frozen=True):
@@ -59,7 +59,7 @@ class ReopenPayment(Command, frozen=True):
             *map(Withdrawal.at, self.withdrawals),
             *(Coin.at(self.network, outpoint) for outpoint in self.coins),
             *(Pot.at(self.network, position, asset) for position in positions for asset in assets),
-            *(head_of(held(owner, self.asset)) for owner in self.owners),
+            *(head_of(source_of(owner, self.asset)) for owner in self.owners),
             *(head_of(house(purpose, self.asset)) for purpose in purposes),
             head_of(house(Purpose.CHAIN_FEE, self.fee_asset)),
             *(key for asset in assets for key in holding_needs(self.network, asset)),
@@ -86,7 +86,7 @@ class ReopenPayment(Command, frozen=True):
         """Return the postings that undo the payment's end but for the chain's holdings, and what those get back."""
         asset, offer = offered_on(catalogue, self.asset, self.network)
         back = Counter({self.asset: sum(outgoing(catalogue, it).chain_units for it in withdrawals)})
-        postings = [Posting(held(it.owner, self.asset), it.held) for it in withdrawals]
+        postings = [Posting(source_of(it.owner, self.asset), it.held) for it in withdrawals]
         postings += from_house(view, Purpose.FEES, self.asset, sum(it.fee for it in withdrawals))
         if payment.purpose == PaymentPurpose.COLD:
             back[self.asset] += int(payment.units)

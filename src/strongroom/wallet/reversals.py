@@ -62,10 +62,10 @@ class ReverseDeposit(Command, frozen=True):
 def _takings(view: View, deposit: Deposit) -> list[Posting]:
     """Return from whom a deposit's amount is taken back."""
     asset, amount = deposit.asset, deposit.amount
-    if not deposit.owner:
-        return [Posting(house(Purpose.INVENTORY, asset), -amount)]
     if not deposit.net:
         return from_house(view, Purpose.SUSPENSE, asset, amount)
+    if not deposit.owner:
+        return [Posting(house(Purpose.INVENTORY, asset), -amount)]
     spendable = available(deposit.owner, asset)
     taken = min(_balance(view, spendable), deposit.net)
     return [

@@ -9,7 +9,7 @@ import msgspec
 
 from strongroom.engine.command import NOBODY, Command, Decision, View
 from strongroom.errors import PARAMETER_INVALID, check
-from strongroom.ledger.accounts import Purpose, held, house, omnibus
+from strongroom.ledger.accounts import Account, Purpose, held, house, omnibus
 from strongroom.ledger.entries import Posting
 from strongroom.records.coins import Coin
 from strongroom.records.heads import head_of
@@ -53,7 +53,7 @@ class FinishPayment(Command, frozen=True):
             SETTINGS_KEY,
             Payment.at(self.payment),
             *map(Withdrawal.at, self.withdrawals),
-            *(head_of(held(owner, self.asset)) for owner in self.owners),
+            *(head_of(source_of(owner, self.asset)) for owner in self.owners),
             *(Coin.at(self.network, spends) for spends in self.spends),
             *(Coin.at(self.network, change.outpoint) for change in self.change),
             head_of(house(Purpose.FEES, self.asset)),
@@ -189,11 +189,16 @@ def _settlement(
     """Return the entry of a payment that is final, what the house then has on the chain, and the chain units that left
     it of the payment's own asset, the fee among them if that is the chain's own."""
     asset = payment.asset
-    postings = [Posting(held(it.owner, asset), -it.held) for it in withdrawals]
+    postings = [Posting(source_of(it.owner, asset), -it.held) for it in withdrawals]
     postings.append(Posting(house(Purpose.FEES, asset), sum(it.fee for it in withdrawals)))
     leaving = Counter({asset: sum(outgoing(catalogue, it).chain_units for it in withdrawals)})
     leaving += chain_fee(catalogue, payment.network, fee_asset, int(payment.chain_fee_units), postings)
     return postings, leave(view, catalogue, payment.network, leaving, postings), leaving[asset]
+
+
+def source_of(owner: int, asset: int) -> Account:
+    """Return what a settled withdrawal is paid from: what is held for it, or the house where nobody is named for it."""
+    return held(owner, asset) if owner else house(Purpose.EQUITY, asset)
 
 
 def chain_fee(

@@ -110,7 +110,7 @@ class RequestWithdrawal(Command, frozen=True):
         result = WithdrawalRequested(
             self.ref, self.uuid, *terms, self.to.address, self.to.tag, self.asset, self.to.network
         )
-        return Decision(postings, [withdrawal, spent, *rows], [_line(withdrawal), *lines], result)
+        return Decision(postings, [withdrawal, spent, *rows], [line_of(withdrawal), *lines], result)
 
     def _recheck(self, view: View, now_ms: int) -> None:
         """Raise `Stale` where the day, or what the address is to us, are not what the preparation found, or a
@@ -207,7 +207,8 @@ def bar_to_paying(view: View, owner: int, assets: Sequence[int]) -> str:
     return "Balance is owed" if any(owes(view, owner, asset) for asset in assets) else ""
 
 
-def _line(withdrawal: Withdrawal) -> Entry:
+def line_of(withdrawal: Withdrawal) -> Entry:
+    """Return the customer's history line."""
     return Entry(
         withdrawal.owner,
         withdrawal.asset,
@@ -309,6 +310,8 @@ def payout(
 
 def release_needs(withdrawal: Withdrawal) -> list[Key]:
     """Return what `release` reads and changes."""
+    if not withdrawal.owner:
+        return [Withdrawal.at(withdrawal.ref)]
     return [
         Withdrawal.at(withdrawal.ref),
         Spent.at(withdrawal.owner, withdrawal.asset, withdrawal.requested_ms // DAY_MS),
@@ -318,8 +321,13 @@ def release_needs(withdrawal: Withdrawal) -> list[Key]:
 
 
 def release(view: View, withdrawal: Withdrawal, state: WithdrawalState) -> tuple[list[Posting], list[Kept]]:
-    """Return the effects of a withdrawal that comes to nothing: the customer has the money again, a debt first."""
+    """Return the effects of a withdrawal that comes to nothing: the customer has the money again, a debt first.
+
+    For one that nobody is named for nothing was held.
+    """
     owner, asset = withdrawal.owner, withdrawal.asset
+    if not owner:
+        return [], [msgspec.structs.replace(withdrawal, state=state)]
     spent = view.get(Spent, owner, asset, withdrawal.requested_ms // DAY_MS)
     refunded = msgspec.structs.replace(spent, amount=max(0, spent.amount - withdrawal.asked))
     postings = [Posting(held(owner, asset), -withdrawal.held), *credit(view, owner, asset, withdrawal.held)]

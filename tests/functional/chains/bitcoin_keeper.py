@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +19,7 @@ from strongroom.records.coins import Coin
 from strongroom.records.heads import Head
 from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState
 from support.coin_house import ASSET, CoinHouse, coin_house, coin_settings
-from support.demos import Ran, invoke
+from support.demos import Ran, environment
 from support.nodes import FIRST_COINS, Bitcoind, wait_until
 
 STRANGER = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
@@ -49,9 +50,13 @@ def payments(house: CoinHouse, purpose: PaymentPurpose) -> list[Payment]:
 
 
 async def command(house: CoinHouse, *words: str) -> Ran:
-    """Run one of the operator's commands beside the server."""
-    data = house.house.application.config.folder
-    return await asyncio.to_thread(invoke, *words, "--data", str(data), "--json")
+    """Run one of the operator's commands beside the server, in a process of its own."""
+    words = (*words, "--data", str(house.house.application.config.folder), "--json")
+    pipe, program = asyncio.subprocess.PIPE, (sys.executable, "-m", "strongroom.cli.main")
+    process = await asyncio.create_subprocess_exec(*program, *words, env=environment(), stdout=pipe, stderr=pipe)
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return Ran(process.returncode, out.decode(), err.decode())
 
 
 async def waiting(house: CoinHouse, what: str) -> None:

@@ -28,6 +28,7 @@ from strongroom.custody.chain import (
     Output,
     Payee,
     Rejected,
+    Spending,
     TransactionStatus,
     Unreachable,
 )
@@ -50,7 +51,7 @@ from strongroom.custody.networks.evm_unsigned import signed_raw, unsigned_text
 from strongroom.custody.rpc import Node, RpcError
 from strongroom.errors import check
 from strongroom.wallet.moves import Move
-from strongroom.wallet.payments import Draft, nonce_of, position_of
+from strongroom.wallet.payments import Draft, nonce_of, nonce_text, position_of
 
 RIVAL_BLOCKS: Final = 128
 """How far back the rival that spent a nonce is looked for: nodes keep the state of so many blocks."""
@@ -162,6 +163,17 @@ class EvmChain:
             return ()
         return outputs(block.transactions, receipts, self._hot)
 
+    async def spends_in(self, block_hash: str) -> Sequence[Spending]:
+        """Return the hot wallet's transactions of a block, in order; none for a block the node does not know."""
+        answer = await self._ask("eth_getBlockByHash", block_hash, True)
+        transactions = () if answer is None else read(answer, FullBlock).transactions
+        ours = [it for it in transactions if address_of(it.sender) == self._hot]
+        paid = await self.outputs_in(block_hash) if ours else ()
+        return [
+            Spending(it.hash, (nonce_text(quantity(it.nonce)),), tuple(out for out in paid if out.txid == it.hash))
+            for it in ours
+        ]
+
     async def _receipts(self, block_hash: str) -> list[Receipt] | None:
         """Return a block's receipts; None when the node, which gave the block up, has thrown them away."""
         answer = await self._ask("eth_getBlockReceipts", block_hash)
@@ -269,7 +281,7 @@ class EvmChain:
             found += [quantity(answer) for answer in answers]
         return found
 
-    async def unspent(self, outpoints: Sequence[str]) -> Collection[str]:
+    async def unspent(self, outpoints: Sequence[str], *, waiting: bool = False) -> Collection[str]:
         """Return none: a chain of accounts has no coins."""
         return ()
 

@@ -27,6 +27,7 @@ from strongroom.custody.chain import (
     Output,
     Payee,
     Rejected,
+    Spending,
     TransactionStatus,
     Unreachable,
 )
@@ -224,6 +225,10 @@ class SimulatedChain:
         if self._store.waiting_count(self.network) >= MAX_WAITING:
             raise Unreachable("the mempool is full")
 
+    async def check_identity(self) -> None:
+        """Raise `Unreachable` while the node does not answer: it is of no other chain, and never behind."""
+        self._reach()
+
     async def tip(self) -> Block:
         """Return the newest block of the best chain."""
         self._reach()
@@ -238,6 +243,15 @@ class SimulatedChain:
         """Return every output of a block, in order; also of an orphan, none if unknown."""
         self._reach()
         return self._store.outputs_in(self.network, block_hash)
+
+    async def spends_in(self, block_hash: str) -> Sequence[Spending]:
+        """Return the hot wallet's transactions of a block, in order; also of an orphan, none if unknown."""
+        self._reach()
+        outputs = self._store.outputs_in(self.network, block_hash)
+        return [
+            Spending(txid, (nonce_text(nonce),), tuple(output for output in outputs if output.txid == txid))
+            for txid, nonce in self._store.payments_in(self.network, block_hash)
+        ]
 
     async def mempool(self) -> Sequence[Output]:
         """Return the outputs of the transactions that wait to be mined."""
@@ -266,7 +280,7 @@ class SimulatedChain:
         self._reach()
         return self._spendable(asset_id)
 
-    async def unspent(self, outpoints: Sequence[str]) -> Collection[str]:
+    async def unspent(self, outpoints: Sequence[str], *, waiting: bool = False) -> Collection[str]:
         """Return none: a chain of accounts has no coins."""
         return ()
 

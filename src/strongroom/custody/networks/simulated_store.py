@@ -251,6 +251,16 @@ class SimulatedStore:
             block_hash,
         )
 
+    def payments_in(self, network: str, block_hash: str) -> list[tuple[str, int]]:
+        """Return txid and nonce of the hot wallet's payments in a block, in order."""
+        rows = self._rows(
+            "SELECT t.txid, t.nonce FROM tx t JOIN inclusion i USING (network, txid)"
+            " WHERE i.network = ? AND i.block_hash = ? AND t.nonce IS NOT NULL ORDER BY i.position",
+            network,
+            block_hash,
+        )
+        return cast(list[tuple[str, int]], rows)
+
     def waiting_outputs(self, network: str) -> list[Output]:
         """Return the outputs of the transactions that wait."""
         return self._outputs(

@@ -8,7 +8,7 @@ transaction is that it has mined.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final, cast
 
 import msgspec
@@ -24,6 +24,7 @@ from strongroom.custody.chain import (
     Output,
     Payee,
     Rejected,
+    Spending,
     TransactionStatus,
     Unreachable,
 )
@@ -34,6 +35,7 @@ from strongroom.custody.networks.utxo_parameters import CoinChain
 from strongroom.custody.networks.utxo_psbt import psbt_of, signed_psbt
 from strongroom.custody.networks.utxo_reading import (
     block_of,
+    each_transaction,
     field_of,
     hash_of,
     is_coinbase,
@@ -59,8 +61,14 @@ MAX_WAITING: Final = 100_000
 MAX_NEW: Final = 5_000
 """So many transactions of the mempool are fetched at once; the rest follow at the next look."""
 
+TURN_S: Final = 0.005
+"""A block is read for so long at a time: requests are answered in between."""
+
 POLL_S: Final = 0.5
 """The node is asked so often whether anything changed."""
+
+MAX_BEHIND: Final = 5
+"""A node may lack so many blocks whose headers it has: new blocks take a moment to arrive."""
 
 _BATCH: Final = 100
 _NOT_FOUND: Final = (-5, -8)
@@ -113,6 +121,7 @@ class UtxoChain:
         self._seen: tuple[Any, ...] = ()
         self._change = 0
         self._is_known = False
+        self._newest_read: tuple[str, list[Output]] = ("", [])
 
     @property
     def network(self) -> str:
@@ -136,6 +145,7 @@ class UtxoChain:
 
     async def check_identity(self) -> None:
         """Raise `Unreachable` unless the node follows this chain, is up to date and indexes transactions."""
+        self._is_known = False
         told = await self._ask("getblockchaininfo")
         name = field_of(told, "chain")
         first = await self._ask("getblockhash", 0)
@@ -143,23 +153,31 @@ class UtxoChain:
             raise Unreachable(f"the node follows another chain ({name}) than {self._parameters.name}")
         if field_of(told, "initialblockdownload") and not self._parameters.practice:
             raise Unreachable("the node is still loading the chain")
+        blocks, headers = whole_of(told, "blocks"), whole_of(told, "headers")
+        if headers - blocks > MAX_BEHIND:
+            raise Unreachable(f"the node is behind: it has {blocks} blocks of {headers}")
+        if field_of(told, "pruned"):
+            raise Unreachable("the node is pruned: it throws blocks away, and can have no index of transactions")
         if "txindex" not in record_of(await self._ask("getindexinfo", "txindex")):
             raise Unreachable("the node runs without an index of transactions (txindex=1)")
+        self._is_known = True
 
     async def _identify(self) -> None:
-        """See once that the node is the one that is meant; another one later shows by its blocks."""
+        """See that the node is the one that is meant, unless that is known."""
         if not self._is_known:
             await self.check_identity()
-            self._is_known = True
 
     # -- blocks
 
-    async def unspent(self, outpoints: Sequence[str]) -> Collection[str]:
-        """Return those of the outputs that the best chain's blocks have and have not spent."""
+    async def unspent(self, outpoints: Sequence[str], *, waiting: bool = False) -> Collection[str]:
+        """Return those of the outputs that the best chain's blocks have and have not spent.
+
+        With `waiting` those that no transaction that waits to be mined spends either.
+        """
         found: list[str] = []
         for first in range(0, len(outpoints), _BATCH):
             part = outpoints[first : first + _BATCH]
-            questions = [[txid, int(index), False] for txid, _, index in (it.partition(":") for it in part)]
+            questions = [[txid, int(index), waiting] for txid, _, index in (it.partition(":") for it in part)]
             try:
                 answers = await self._node.call_all("gettxout", questions)
             except RpcError as no:
@@ -180,10 +198,36 @@ class UtxoChain:
 
     async def outputs_in(self, block_hash: str) -> Sequence[Output]:
         """Return every output of a block that pays an address, in order; none for a block the node does not know."""
+        if self._newest_read[0] == block_hash:
+            return self._newest_read[1]
+        block = await self._found("getblock", self._node.call_raw("getblock", block_hash, 2))
+        if block is None:
+            return []
+        found: list[Output] = []
+        loop = asyncio.get_running_loop()
+        turn_ends_s = loop.time() + TURN_S
+        for transaction in each_transaction(block):
+            found += outputs_of(transaction)
+            if loop.time() >= turn_ends_s:
+                await asyncio.sleep(0)
+                turn_ends_s = loop.time() + TURN_S
+        # Every payment that a block settles asks for its outputs again.
+        self._newest_read = (block_hash, found)
+        return found
+
+    async def spends_in(self, block_hash: str) -> Sequence[Spending]:
+        """Return every transaction of a block, in order; none for a block the node does not know."""
         block = await self._find("getblock", block_hash, 2)
         if block is None:
             return []
-        return [output for transaction in transactions_of(block) for output in outputs_of(transaction)]
+        return [
+            Spending(
+                hash_of(field_of(told, "txid")),
+                tuple(f"{txid}:{index}" for txid, index in outpoints_of(told)),
+                tuple(outputs_of(told)),
+            )
+            for told in transactions_of(block)
+        ]
 
     # -- mempool
 
@@ -372,8 +416,12 @@ class UtxoChain:
 
     async def _find(self, method: str, *parameters: Any) -> Any:
         """Return the node's answer, None where it knows no such thing. Raises `Unreachable`."""
+        return await self._found(method, self._node.call(method, *parameters))
+
+    async def _found(self, method: str, answer: Awaitable[Any]) -> Any:
+        """Return a method's answer, None where the node knows no such thing. Raises `Unreachable`."""
         try:
-            return await self._node.call(method, *parameters)
+            return await answer
         except RpcError as no:
             # A node whose index is not complete, or that has none, cannot say that a transaction is not mined.
             if no.code not in _NOT_FOUND or "index" in no.reason:

@@ -20,7 +20,7 @@ from btclib.tx.tx import Tx
 from btclib.tx.tx_out import TxOut
 
 from strongroom.custody.chain import Candidate, Rejected
-from strongroom.custody.derivation import MAX_INDEX, NO_FINGERPRINT, TAPROOT_PURPOSE, Branch
+from strongroom.custody.derivation import MAX_POSITION, NO_FINGERPRINT, TAPROOT_PURPOSE, Branch
 from strongroom.custody.formats import BitcoinFormat
 from strongroom.custody.networks import psbt
 from strongroom.custody.networks.utxo_transactions import Body, decode, output_of, transaction_of
@@ -76,7 +76,7 @@ class _Origins:
 
     def of_input(self, position: int, address: str) -> _Map:
         """Return what an input says of its key. Raises `Rejected` for an address that is not the position's."""
-        if not 0 <= position <= MAX_INDEX or self._branch.address(position).address != address:
+        if not 0 <= position <= MAX_POSITION or self._branch.address(position).address != address:
             raise Rejected("an input's address is not the one of its position")
         if self.is_taproot:
             return self._said(position, _IN_TAP_DERIVATION, _IN_TAP_KEY)

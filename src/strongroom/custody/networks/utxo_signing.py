@@ -20,7 +20,7 @@ from btclib.tx.tx_out import TxOut
 from coincurve import PrivateKey
 
 from strongroom.custody.chain import Rejected
-from strongroom.custody.derivation import MAX_INDEX, TAPROOT_PURPOSE, BranchKeys, address_of_key
+from strongroom.custody.derivation import MAX_POSITION, TAPROOT_PURPOSE, BranchKeys, address_of_key
 from strongroom.custody.families import Network
 from strongroom.custody.networks.utxo_parameters import CoinChain
 from strongroom.custody.networks.utxo_transactions import Body, decode, explain, output_of, transaction_of
@@ -37,14 +37,14 @@ _SIGHASH_ALL: Final = 1
 
 
 class UtxoScheme:
-    """The signing of one network, with the keys m/purpose'/coin'/0'/`branch`/position (purpose 84 or 86)."""
+    """The signing of one network, with the keys m/purpose'/coin'/0'/branch/index (purpose 84 or 86)."""
 
-    def __init__(self, seed: bytes, network: Network, parameters: CoinChain, branch: int = 0) -> None:
+    def __init__(self, seed: bytes, network: Network, parameters: CoinChain) -> None:
         check(network.bitcoin == parameters.format, "a network spells its addresses as its chain does")
         check(network.purpose in (SEGWIT_PURPOSE, TAPROOT_PURPOSE), "a purpose that can be signed for")
         self._network = network
         self._parameters = parameters
-        self._keys = BranchKeys(seed, network, branch)
+        self._keys = BranchKeys(seed, network)
         self._home = self._address(self._key(0))
 
     def explain(self, body: bytes) -> Explained:
@@ -59,7 +59,7 @@ class UtxoScheme:
         return self._signed(payment, keys).serialize(include_witness=True, check_validity=False)
 
     def _key_of(self, position: int, address: str) -> PrivateKey:
-        if not 0 <= position <= MAX_INDEX:
+        if not 0 <= position <= MAX_POSITION:
             raise Rejected("an input at a position that no address has")
         key = self._key(position)
         if self._address(key) != address:

@@ -54,7 +54,7 @@ _SPENDING_OLD_OUTPUT: Final = 148
 
 
 class Spent(msgspec.Struct, frozen=True):
-    """A coin that a payment spends; `position` is that of its address on the network's branch."""
+    """A coin that a payment spends; `position` is that of its address."""
 
     outpoint: str
     units: int

@@ -18,6 +18,7 @@ from strongroom.engine.port import DiskFailed, InDoubt, NotDone
 from strongroom.engine.state import NonceKey, State, ThreadKey
 from strongroom.errors import check
 from strongroom.ledger.seals import Frontier
+from strongroom.records.addresses import Address
 from strongroom.records.guards import Nonce, Reply
 from strongroom.records.heads import Head
 from strongroom.records.history import Thread
@@ -249,14 +250,18 @@ class SqliteStore(DiskReads):
         return self._nonces.get(key)
 
     def kept(self, key: Key) -> Kept:
-        """Return the row of any other kind. Raises `DiskFailed`."""
+        """Return the row of any other kind. Raises `DiskFailed`.
+
+        What is at no address is not kept in memory: every output of every block is looked up once, and is a stranger's.
+        """
         row = self._cache.get(key)
         if row is None:
             try:
                 row = load(self._reader, key)
             except apsw.Error as error:
                 raise DiskFailed(str(error)) from error
-            self._cache.update(((key, row),))
+            if not isinstance(row, Address) or row.ours:
+                self._cache.update(((key, row),))
         return row
 
     def row(self, kind: type[Row], *key: int | str | bytes) -> Row:

@@ -13,6 +13,7 @@ from strongroom.records.addresses import Address, AddressBook, Branch, Placed
 from strongroom.records.chains import Holding, Passed, Tip
 from strongroom.records.coins import Coin, Pot, Sent
 from strongroom.records.deposits import Deposit, Outpoint
+from strongroom.records.epochs import Epoch, Reconciled
 from strongroom.records.guards import Reply
 from strongroom.records.kept import Kept
 from strongroom.records.keys import ApiKey
@@ -22,7 +23,7 @@ from strongroom.records.withdrawals import Payment, Reserved, Spent, Withdrawal
 
 KINDS: Final[tuple[type[Kept], ...]] = (
     Reply, User, Profile, Name, ApiKey, Address, AddressBook, Placed, Branch, Tip, Passed, Holding,
-    Coin, Pot, Sent, Deposit, Outpoint, Withdrawal, Payment, Reserved, Spent, Settings,
+    Coin, Pot, Sent, Deposit, Outpoint, Withdrawal, Payment, Reserved, Spent, Epoch, Reconciled, Settings,
 )  # fmt: skip
 """Every kind of row that has a table of its own."""
 

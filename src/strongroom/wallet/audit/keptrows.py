@@ -15,6 +15,7 @@ from strongroom.records.addresses import Address, AddressBook, Branch, Placed
 from strongroom.records.chains import Holding
 from strongroom.records.coins import Coin, Pot, Sent
 from strongroom.records.deposits import Deposit, Outpoint
+from strongroom.records.epochs import Epoch, Reconciled
 from strongroom.records.kept import Kept, Key
 from strongroom.records.settings import Settings
 from strongroom.records.users import User
@@ -27,7 +28,7 @@ from strongroom.wallet.holdings import owned_units
 
 _COMPARED: Final[tuple[type[Kept], ...]] = (
     Settings, User, Address, AddressBook, Placed, Branch, Deposit, Outpoint, Withdrawal, Payment, Reserved, Spent,
-    Holding, Coin, Pot, Sent,
+    Holding, Coin, Pot, Sent, Epoch, Reconciled,
 )  # fmt: skip
 """The kinds whose every change stands in the journal; what is known of a chain's blocks is not worth an item."""
 
@@ -74,7 +75,7 @@ class KeptRows:
         for kind in _COMPARED:
             for row in reads.each(kind):
                 self._compare_row(row)
-                if isinstance(row, Withdrawal) and row.state in OPEN_WITHDRAWALS:
+                if isinstance(row, Withdrawal) and row.owner and row.state in OPEN_WITHDRAWALS:
                     account = held(row.owner, row.asset).pack()
                     held_units[account] = held_units.get(account, 0) + row.held
                 elif isinstance(row, Holding):

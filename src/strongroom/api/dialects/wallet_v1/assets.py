@@ -17,6 +17,7 @@ from strongroom.records.settings import AssetSettings, OfferSettings
 from strongroom.records.users import User
 from strongroom.wallet.balances import balance_of
 from strongroom.wallet.catalogue import CONVERT, SEND, WITHDRAW, Catalogue
+from strongroom.wallet.context import Context
 from strongroom.wallet.conversions import exchange_rate
 
 ROOT: Final = "/public-api/wallet/v1/"
@@ -56,7 +57,7 @@ def answer_networks(call: Call) -> bytes:
     catalogue = call.context.catalogue
     asset = catalogue.crypto(call.read(NetworksRequest).crypto)
     user = _known_user(call)
-    items = [_network_item(catalogue, asset, offer, user) for offer in catalogue.offers_of(asset.number)]
+    items = [_network_item(call.context, asset, offer, user) for offer in catalogue.offers_of(asset.number)]
     return envelope(items, call.context.clock.now_ms())
 
 
@@ -66,14 +67,15 @@ def _known_user(call: Call) -> User | None:
     return caller.user if caller is not None and caller.key.permissions & Permission.READ else None
 
 
-def _network_item(catalogue: Catalogue, asset: AssetSettings, offer: OfferSettings, user: User | None) -> NetworkItem:
+def _network_item(context: Context, asset: AssetSettings, offer: OfferSettings, user: User | None) -> NetworkItem:
+    catalogue = context.catalogue
     network = catalogue.network(offer.network)
     deposit, withdraw = _fees(offer.deposit_fee, asset), _fees(offer.withdraw_fee, asset)
     may_withdraw = offer.withdrawals and catalogue.offers_action(asset, WITHDRAW)
     return NetworkItem(
         network=network.code,
         name=network.name,
-        deposit_enable=offer.deposits,
+        deposit_enable=context.suspensions.takes_deposits(offer),
         withdraw_enable=may_withdraw and not (user is not None and user.frozen),
         confirmation_time=network.confirmations,
         deposit_amt_min=format_amount(offer.deposit_minimum, asset.scale),
@@ -189,7 +191,8 @@ def _user_assets(call: Call) -> bytes:
 def _user_asset(call: Call, catalogue: Catalogue, asset: AssetSettings, user: User) -> UserAsset:
     balance = balance_of(call.context.reads, user.uid, asset.number)
     offers = catalogue.offers_of(asset.number) if asset.enabled else []
-    deposits = [catalogue.network(offer.network).code for offer in offers if offer.deposits]
+    suspensions = call.context.suspensions
+    deposits = [catalogue.network(offer.network).code for offer in offers if suspensions.takes_deposits(offer)]
     withdrawals = [catalogue.network(offer.network).code for offer in offers if offer.withdrawals]
     spends = not user.frozen
     actions = {

@@ -129,7 +129,6 @@ CREATE TABLE address (
     deleted  INTEGER NOT NULL,
     PRIMARY KEY (network, address, tag)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX address_in_pool ON address (network, owner);
 
 CREATE TABLE address_book (
     owner   INTEGER NOT NULL,
@@ -148,7 +147,22 @@ CREATE TABLE placed (
     PRIMARY KEY (network, position)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE branch (network INTEGER PRIMARY KEY, derived INTEGER NOT NULL) STRICT;
+CREATE TABLE branch (
+    network INTEGER NOT NULL,
+    number  INTEGER NOT NULL,
+    derived INTEGER NOT NULL,
+    known   INTEGER NOT NULL,
+    PRIMARY KEY (network, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE epoch (id INTEGER PRIMARY KEY CHECK (id = 0), number INTEGER NOT NULL, began_ms INTEGER NOT NULL) STRICT;
+
+CREATE TABLE reconciled (
+    network INTEGER PRIMARY KEY,
+    epoch   INTEGER NOT NULL,
+    by_hand INTEGER NOT NULL,
+    unknown INTEGER NOT NULL
+) STRICT;
 
 CREATE TABLE tip (network INTEGER PRIMARY KEY, height INTEGER NOT NULL, block TEXT NOT NULL, at_ms INTEGER NOT NULL) STRICT;
 

@@ -1,0 +1,183 @@
+"""Restoration: brings a network's books that were restored from a backup to its chain, before anything is paid there.
+
+    addresses   those that may have been given out after the backup are derived first, so that nothing to them is missed
+    blocks      what each block spends of ours and the books do not know is adopted, before its outputs are noted
+    the end     once the tip is reached, nothing is unexplained and nothing of ours is on its way, payments go on
+
+While a payment is left that nobody is named for, the operator has the last word: some customer's balance is too high
+by it, and would be paid once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from typing import Final
+
+import structlog
+
+from strongroom.custody.chain import Block, Chain, Fate, Spending, Unreachable
+from strongroom.custody.reconciliation import MAX_COINS, MAX_OPEN, reconcile
+from strongroom.engine.command import Command
+from strongroom.records.addresses import Address
+from strongroom.records.coins import Coin, Sent
+from strongroom.records.deposits import Deposit
+from strongroom.records.epochs import Reconciled
+from strongroom.records.withdrawals import Payment
+from strongroom.wallet.addresses import house_address, next_behind
+from strongroom.wallet.adoptions import Found, NotAdopted, Paid, prepare_adoption
+from strongroom.wallet.context import Context
+from strongroom.wallet.deposits import OPEN, outpoint_of
+from strongroom.wallet.epochs import EndWaiting, prepare_end, waits
+from strongroom.wallet.payments import OPEN_PAYMENTS
+from strongroom.wallet.settlements import Change
+
+DERIVING: Final = "the addresses that may have been given out after the backup are being derived"
+READING: Final = "the blocks since the backup are being read"
+
+log = structlog.get_logger("restoration")
+
+
+class Restoration:
+    """One network's way back to its chain; `reason` says why its payments still wait, empty where they do not."""
+
+    def __init__(self, context: Context, chain: Chain, network: int) -> None:
+        self._context = context
+        self._chain = chain
+        self._network = network
+        self._spendable: set[str] = set()
+        self._told: dict[str, None] = {}
+        self._reason = READING
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the network's payments wait."""
+        return waits(self._context.reads, self._network)
+
+    @property
+    def reason(self) -> str:
+        """Why they wait, for the operator."""
+        return self._reason if self.is_waiting else ""
+
+    @property
+    def has_read(self) -> bool:
+        """Whether the chain's tip was reached since the start, so that all is adopted that the chain shows."""
+        return self._reason not in (DERIVING, READING)
+
+    def is_prepared(self) -> bool:
+        """Say whether blocks may be read: every address is known that may have been given out."""
+        if next_behind(self._context.reads, self._network) is None:
+            return True
+        self._tell(DERIVING)
+        return False
+
+    async def begin(self) -> None:
+        """Find out what of ours can be spent, before blocks are read."""
+        self._spendable = set()
+        if self._chain.spends_coins:
+            self._spendable = self._coins() | await self._change_of_open_payments()
+
+    async def adoptions(self, block: Block) -> AsyncIterator[Command]:
+        """Yield what takes a block's unknown payments into the books, each to be carried out before the next."""
+        home = house_address(self._context.reads, self._network)
+        for spending in await self._chain.spends_in(block.hash):
+            if (command := self._adoption(spending, home.address)) is not None:
+                yield command
+            self._note_arrivals(spending, home.address)
+
+    async def end(self) -> EndWaiting | None:
+        """Return what lets payments go on, once books and chain agree; None while they do not."""
+        try:
+            reason = await self._obstacle()
+        except Unreachable as problem:
+            reason = str(problem)
+        self._tell(reason or "payments go on")
+        return None if reason else prepare_end(self._context, self._network)
+
+    def _tell(self, reason: str) -> None:
+        if reason != self._reason:
+            log.warning("restored_network", network=self._chain.network, state=reason)
+        self._reason = reason
+
+    # -- what is ours
+
+    def _coins(self) -> set[str]:
+        """Return the outpoints of the coins and the open deposits in the books that no final payment has spent."""
+        reads, network = self._context.reads, self._network
+        found = {coin.outpoint for coin in reads.rows(Coin, {"network": network, "payment": 0}, MAX_COINS)}
+        for payment in self._open_payments():
+            found.update(payment.spends)
+        for state in OPEN:
+            equal = {"network": network, "state": state}
+            found.update(outpoint_of(deposit) for deposit in reads.rows(Deposit, equal, MAX_COINS))
+        return found
+
+    def _open_payments(self) -> list[Payment]:
+        states = [{"network": self._network, "state": state} for state in OPEN_PAYMENTS]
+        return [it for equal in states for it in self._context.reads.rows(Payment, equal, MAX_OPEN)]
+
+    async def _change_of_open_payments(self) -> set[str]:
+        """Return the change of payments that are in a block and not final: after the backup it may have been spent."""
+        home = house_address(self._context.reads, self._network).address
+        found: set[str] = set()
+        for payment in self._open_payments():
+            for txid in payment.candidates:
+                status = await self._chain.transaction(txid, payment.spends)
+                if status.fate is Fate.MINED and status.block is not None:
+                    outputs = await self._chain.outputs_in(status.block.hash)
+                    found.update(f"{it.txid}:{it.index}" for it in outputs if (it.txid, it.address) == (txid, home))
+        return found
+
+    def _note_arrivals(self, spending: Spending, home: str) -> None:
+        """Note what a transaction pays us: a later one of the same blocks may spend it."""
+        if not self._chain.spends_coins:
+            return
+        for it in spending.outputs:
+            if it.address == home or self._context.reads.row(Address, self._network, it.address, it.tag).ours:
+                self._spendable.add(f"{it.txid}:{it.index}")
+
+    # -- what is adopted
+
+    def _adoption(self, spending: Spending, home: str) -> Command | None:
+        """Return what takes a transaction into the books; None for one that is known, not ours, or cannot be taken."""
+        ours = [outpoint in self._spendable for outpoint in spending.spends]
+        coins = self._chain.spends_coins
+        if (coins and not any(ours)) or self._context.reads.row(Sent, self._network, spending.txid).payment:
+            return None
+        try:
+            if coins and not all(ours):
+                raise NotAdopted("it also spends what the books do not know")
+            command = prepare_adoption(self._context, _found(spending, self._network, home), coins=coins)
+        except NotAdopted as problem:
+            if spending.txid not in self._told:
+                self._told[spending.txid] = None
+                log.error("payment_not_adopted", network=self._chain.network, txid=spending.txid, reason=str(problem))
+            return None
+        log.warning("payment_adopted", network=self._chain.network, txid=spending.txid)
+        return command
+
+    # -- whether that is all
+
+    async def _obstacle(self) -> str:
+        """Return why payments may not go on yet, empty if they may."""
+        unknown = self._context.reads.row(Reconciled, self._network).unknown
+        if unknown:
+            return f"{unknown} payments were found that nobody is named for"
+        for found in await reconcile(self._context, self._chain, self._network):
+            if found.unexplained_units:
+                return f"books and chain differ by {found.unexplained_units} units of {found.asset} without a cause"
+        if self._chain.spends_coins and (waiting := await self._spent_by_waiting()):
+            return f"{len(waiting)} of our coins are spent by transactions that wait for their block"
+        return ""
+
+    async def _spent_by_waiting(self) -> Collection[str]:
+        """Return the free coins that something spends which waits to be mined: a payment that nobody knows here."""
+        rows = self._context.reads.rows(Coin, {"network": self._network, "payment": 0}, MAX_COINS)
+        free = [coin.outpoint for coin in rows if coin.height]
+        return set(free) - set(await self._chain.unspent(free, waiting=True))
+
+
+def _found(spending: Spending, network: int, home: str) -> Found:
+    """Return a transaction as the books take it; what it paid to the house's own address is change."""
+    paid = tuple(Paid(it.address, it.tag, it.asset_id, it.amount) for it in spending.outputs if it.address != home)
+    change = tuple(Change(f"{it.txid}:{it.index}", it.amount) for it in spending.outputs if it.address == home)
+    return Found(network, spending.txid, spending.spends, paid, change)

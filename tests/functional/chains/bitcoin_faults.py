@@ -1,0 +1,314 @@
+"""A node that fails: what is told, what stops, what goes on meanwhile, and that nothing is lost when it is back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from strongroom.chains import real_chains
+from strongroom.config.settings import Config, ConfigError, Node
+from support.coin_house import V3, CoinHouse, coin_house, coin_settings
+from support.fault_proxy import FaultProxy, Mode
+from support.nodes import FIRST_COINS, Bitcoind, Litecoind, wait_until
+from support.server import Member, transfer_to
+
+STRANGER = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
+EVENTS = ("network_stale", "deposits_suspended", "network_followed_again")
+V1 = "/public-api/wallet/v1/"
+STALE_AFTER_S, SUSPEND_AFTER_S = 1, 2
+TERMS: dict[str, Any] = {
+    "answer_within_s": 0.5,
+    "stale_after_s": STALE_AFTER_S,
+    "suspend_deposits_after_s": SUSPEND_AFTER_S,
+}
+
+
+class FaultyHouse(CoinHouse):
+    """A house whose way to its node can fail, and a customer who has a coin."""
+
+    line: FaultProxy
+    alice: Member
+
+    async def network(self) -> dict[str, Any]:
+        """Return what `/readyz` tells of the network; the server takes requests all the while."""
+        answer = await self.house.client.get("/readyz")
+        assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+        return answer.json()["details"]["networks"]["BITCOIN"]
+
+    async def until_told(self, what: str, value: Any) -> None:
+        """Wait until `/readyz` tells this of the network."""
+
+        async def is_told() -> bool:
+            return (await self.network())[what] == value
+
+        await wait_until(is_told, f"{what} is {value}")
+
+    async def offer(self) -> tuple[bool, bool]:
+        """Return whether deposits and withdrawals are offered, as a client without a key is told."""
+        answer = await self.house.client.get(f"{V1}crypto/networks", params={"crypto": "BTC"})
+        [network] = answer.json()["data"]
+        return network["depositEnable"], network["withdrawEnable"]
+
+    async def actions(self) -> tuple[bool, list[str]]:
+        """Return whether the customer is offered to deposit, and on which networks."""
+        rows = (await self.house.get(self.alice, f"{V1}user/assets")).json()["data"]
+        [row] = [row for row in rows if row["asset"] == "BTC"]
+        return "DEPOSIT" in row["availableActions"], row["cryptoNetwork"]["depositNetworks"]
+
+    async def metric(self, name: str) -> float:
+        """Return a metric of the network."""
+        lines = (await self.house.client.get("/metrics")).text.splitlines()
+        [line] = [line for line in lines if line.startswith(f'{name}{{network="BITCOIN"}}')]
+        return float(line.split()[-1])
+
+
+@asynccontextmanager
+async def faulty_house(folder: Path, node: Bitcoind, **more: Any) -> AsyncIterator[FaultyHouse]:
+    """Serve a house behind a line to a node, with short limits."""
+    async with FaultProxy(node.port) as line:
+        config = coin_settings(folder, node, "bitcoin-regtest", **{"url": node.url_at(line.port), **TERMS, **more})
+        async with coin_house(config, node) as opened:
+            house = FaultyHouse(opened.house, node)
+            house.line = line
+            house.alice = await house.customer("alice")
+            yield house
+
+
+async def fund(house: FaultyHouse, amount: str = "1") -> str:
+    """Credit the customer with an amount, and return the address it came to."""
+    address = await house.address(house.alice)
+    await house.node.pay(address, amount)
+    await house.mine_until_status(house.alice, "COMPLETED")
+    return address
+
+
+@pytest.fixture
+async def bitcoind(tmp_path: Path) -> AsyncIterator[Bitcoind]:
+    """A node whose stranger has coins to spend."""
+    async with Bitcoind(tmp_path / "node") as node:
+        _ = await node.mine(FIRST_COINS)
+        yield node
+
+
+async def paid(node: Bitcoind) -> Decimal:
+    """Return what the stranger was paid in blocks."""
+    told = await node.rpc("scantxoutset", "start", [f"addr({STRANGER})"])
+    return Decimal(told["total_amount"])
+
+
+async def refuses_addresses(house: FaultyHouse, member: Member) -> None:
+    """See that no new address is given out, in either dialect."""
+    for path, body in (
+        (f"{V3}wallet/address", {"currency": "BTC"}),
+        (f"{V1}user/crypto/address", {"crypto": "BTC", "network": "BITCOIN"}),
+    ):
+        answer = await house.house.post(member, path, body)
+        assert answer.status_code == 400, answer.text
+        assert (answer.json()["code"], answer.json()["msg"]) == (3505, "BADREQUEST: Invalid protocol")
+
+
+@pytest.mark.parametrize("fault", [Mode.REFUSE, Mode.STALL], ids=["down", "silent"])
+async def test_a_node_that_is_away_stops_deposits_and_nothing_else(
+    tmp_path: Path, bitcoind: Bitcoind, fault: Mode
+) -> None:
+    """Its network is stale, then takes no deposits; customers go on, withdrawals wait, and all is made up for later."""
+    with capture_logs() as logged:
+        await _go_through_an_outage(tmp_path, bitcoind, fault)
+    ours = [line["event"] for line in logged if line["event"] in EVENTS]
+    assert ours == list(EVENTS)
+
+
+async def _go_through_an_outage(folder: Path, bitcoind: Bitcoind, fault: Mode) -> None:
+    async with faulty_house(folder, bitcoind) as house:
+        alice, bob = house.alice, await house.customer("bob")
+        address = await fund(house)
+        assert (await house.offer(), await house.actions()) == ((True, True), (True, ["BITCOIN"]))
+        assert await house.metric("strongroom_network_stale") == 0
+        house.line.mode = fault
+        await house.until_told("stale", True)
+        await house.until_told("deposits_suspended", True)
+        assert "the node " in (await house.network())["watcher"]
+        assert (await house.offer(), await house.actions()) == ((False, True), (False, []))
+        for name in ("strongroom_network_stale", "strongroom_deposits_suspended"):
+            assert await house.metric(name) == 1
+        assert await house.metric("strongroom_network_age_seconds") >= SUSPEND_AFTER_S
+        for member in (alice, bob):
+            await refuses_addresses(house, member)
+        path = f"{V3}wallet/address"
+        listed = await house.house.client.get(path, params={"currency": "BTC"}, headers=alice.headers(path))
+        assert [row["address"] for row in listed.json()] == [address]
+        sent = await house.house.post(alice, f"{V3}wallet/transfer", transfer_to(bob, "0.25"))
+        assert sent.status_code == 200
+        await house.withdraw(alice, STRANGER, "0.5")
+        assert await house.balance(alice) == (Decimal("0.75"), Decimal("0.25"))
+        await bitcoind.pay(address, "0.125")
+        _ = await bitcoind.mine(2)
+        house.line.mode = Mode.PASS
+        await house.until_told("stale", False)
+        await house.until_told("deposits_suspended", False)
+        assert (await house.offer(), await house.actions()) == ((True, True), (True, ["BITCOIN"]))
+        assert await house.address(bob)
+        await house.mine_until_status(alice, "COMPLETED", "COMPLETED", "COMPLETED", "COMPLETED")
+        assert await paid(bitcoind) == Decimal("0.5")
+        assert await house.balance(alice) == (Decimal("0.375"), Decimal("0.375"))
+        assert (await house.reconciled()).differences == ()
+        house.check_books()
+
+
+async def test_an_outage_that_is_short_suspends_nothing(tmp_path: Path, bitcoind: Bitcoind) -> None:
+    """A network that is stale is told as such, and takes deposits until it has been stale for too long."""
+    async with faulty_house(tmp_path, bitcoind, suspend_deposits_after_s=600) as house:
+        house.line.mode = Mode.REFUSE
+        await house.until_told("stale", True)
+        assert (await house.network())["deposits_suspended"] is False
+        assert await house.offer() == (True, True)
+        assert await house.address(house.alice)
+
+
+async def test_a_server_that_starts_without_its_node_offers_no_deposits_at_first(
+    tmp_path: Path, bitcoind: Bitcoind
+) -> None:
+    """Nobody can say for how long the node has been away: an old network is suspended until it is followed again."""
+    async with faulty_house(tmp_path, bitcoind) as house:
+        alice = house.alice
+    await bitcoind.stop()
+    async with FaultProxy(bitcoind.port) as line:
+        config = coin_settings(tmp_path, bitcoind, "bitcoin-regtest", url=bitcoind.url_at(line.port), **TERMS)
+        async with coin_house(config, bitcoind) as opened:
+            house = FaultyHouse(opened.house, bitcoind)
+            await house.until_told("deposits_suspended", True)
+            await refuses_addresses(house, alice)
+            await bitcoind.start()
+            await house.until_told("deposits_suspended", False)
+            assert await house.address(alice)
+
+
+async def test_a_node_of_another_network_is_noticed_while_the_server_runs(tmp_path: Path, bitcoind: Bitcoind) -> None:
+    """A Litecoin node at the Bitcoin node's address is not followed: nothing is booked, taken back or paid by it."""
+    async with faulty_house(tmp_path, bitcoind) as house, Litecoind(tmp_path / "other") as other:
+        _ = await fund(house)
+        await other.copy_login(bitcoind)
+        _ = await other.mine(3)
+        house.line.turn_to(other.port)
+        await house.until_told("watcher", "the node follows another chain (regtest) than bitcoin-regtest")
+        await house.until_told("stale", True)
+        await house.withdraw(house.alice, STRANGER, "0.5")
+        assert await house.balance(house.alice) == (Decimal(1), Decimal("0.5"))
+        house.line.turn_to(bitcoind.port)
+        await house.mine_until_status(house.alice, "COMPLETED", "COMPLETED")
+        assert await paid(bitcoind) == Decimal("0.5")
+        house.check_books()
+
+
+async def test_a_node_that_is_behind_takes_nothing_back(tmp_path: Path, bitcoind: Bitcoind) -> None:
+    """A replacement that lacks the newest blocks is no reorganisation: what was credited stays."""
+    async with Bitcoind(tmp_path / "other") as other:
+        await other.copy_login(bitcoind)
+        await bitcoind.connect(other)
+        await bitcoind.agree(other)
+        await bitcoind.disconnect(other)
+        async with faulty_house(tmp_path, bitcoind) as house:
+            _ = await fund(house)
+            height = await bitcoind.height()
+            house.line.turn_to(other.port)
+            told = f"the node's newest block is {await other.height()}, the books have worked through {height}"
+            await house.until_told("watcher", told)
+            await house.until_told("stale", True)
+            assert await house.balance(house.alice) == (Decimal(1), Decimal(1))
+            await other.connect(bitcoind)
+            await bitcoind.agree(other)
+            await house.until_told("stale", False)
+            assert await house.statuses(house.alice) == ["COMPLETED"]
+            house.check_books()
+
+
+async def test_a_node_that_says_it_is_behind_is_not_followed(tmp_path: Path, bitcoind: Bitcoind) -> None:
+    """A node that knows of many more blocks than it has cannot tell what is deep enough: its network is stale."""
+    async with Bitcoind(tmp_path / "other") as other, faulty_house(tmp_path, bitcoind) as house:
+        await house.until_told("watcher", "")
+        await other.connect(bitcoind)
+        await bitcoind.agree(other)
+        await bitcoind.disconnect(other)
+        for block in await other.mine(10):
+            await bitcoind.rpc("submitheader", await other.rpc("getblockheader", block, False))
+        height = await bitcoind.height()
+        await house.until_told("watcher", f"the node is behind: it has {height} blocks of {height + 10}")
+        await house.until_told("stale", True)
+        await other.connect(bitcoind)
+        await bitcoind.agree(other)
+        await house.until_told("stale", False)
+        assert (await house.network())["height"] == height + 10
+
+
+async def test_a_pruned_node_is_refused_with_its_reason(tmp_path: Path) -> None:
+    """The operator reads that the node is pruned, and deposits are not offered."""
+    async with Bitcoind(tmp_path / "node", "-txindex=0", "-prune=1") as node:
+        _ = await node.mine(1)
+        async with faulty_house(tmp_path, node) as house:
+            pruned = "the node is pruned: it throws blocks away, and can have no index of transactions"
+            await house.until_told("watcher", pruned)
+            await house.until_told("deposits_suspended", True)
+            await refuses_addresses(house, house.alice)
+
+
+async def test_a_payment_whose_answer_never_came_is_paid_once(tmp_path: Path, bitcoind: Bitcoind) -> None:
+    """The node took it and the time ran out: it is offered again, the same one, until the node says that it has it."""
+    async with faulty_house(tmp_path, bitcoind) as house:
+        _ = await fund(house)
+        house.line.about, house.line.mode = b'"sendrawtransaction"', Mode.SWALLOW
+        await house.withdraw(house.alice, STRANGER, "0.5")
+        _ = await house.line.swallowed.wait()
+        await house.until_told("sender", "the node has not answered in 0.5 s")
+        [waiting] = await bitcoind.rpc("getrawmempool")
+        house.line.mode = Mode.PASS
+        await house.until_told("sender", "")
+        assert await bitcoind.rpc("getrawmempool") == [waiting]
+        await house.mine_until_status(house.alice, "COMPLETED", "COMPLETED")
+        assert await paid(bitcoind) == Decimal("0.5")
+        assert (await house.history(house.alice))[0]["txId"] == waiting
+        assert (await house.reconciled()).differences == ()
+        house.check_books()
+
+
+async def test_a_slow_node_is_waited_for(tmp_path: Path, bitcoind: Bitcoind) -> None:
+    """Answers that come in small pieces arrive: deposits and withdrawals only take longer."""
+    async with faulty_house(tmp_path, bitcoind, answer_within_s=20) as house:
+        _ = await fund(house)
+        house.line.delay_s, house.line.slow_bytes, house.line.mode = 0.005, 1_024, Mode.SLOW
+        await house.withdraw(house.alice, STRANGER, "0.5")
+        await house.mine_until_status(house.alice, "COMPLETED", "COMPLETED")
+        assert await paid(bitcoind) == Decimal("0.5")
+        house.check_books()
+
+
+async def test_errors_in_the_middle_of_anything_harm_nothing(tmp_path: Path, bitcoind: Bitcoind) -> None:
+    """A line that breaks at random, for many rounds of deposits and withdrawals, loses, doubles and forgets nothing."""
+    chance = random.Random(11)
+    faults = [Mode.PASS, Mode.REFUSE, Mode.CUT_ANSWER, Mode.CUT_ANSWER]
+    async with faulty_house(tmp_path, bitcoind) as house:
+        address = await fund(house)
+        for _ in range(20):
+            house.line.mode, house.line.answer_bytes = chance.choice(faults), chance.choice([0, 50, 150, 1_000])
+            await bitcoind.pay(address, "0.01")
+            await house.withdraw(house.alice, STRANGER, "0.02")
+            _ = await bitcoind.mine(1)
+        house.line.mode = Mode.PASS
+        await house.mine_until_status(house.alice, *["COMPLETED"] * 41)
+        assert await paid(bitcoind) == Decimal("0.4")
+        assert await house.balance(house.alice) == (Decimal("0.8"), Decimal("0.8"))
+        assert (await house.reconciled()).differences == ()
+        house.check_books()
+
+
+def test_limits_that_contradict_each_other_are_refused() -> None:
+    """A network whose deposits would be suspended before it is stale does not start."""
+    node = Node(url="http://127.0.0.1:1", chain="bitcoin-regtest", stale_after_s=60, suspend_deposits_after_s=59)
+    with pytest.raises(ConfigError, match=r"'nodes\.BITCOIN\.suspend_deposits_after_s' is below its stale_after_s"):
+        _ = real_chains(Config(nodes={"BITCOIN": node}))
