@@ -25,6 +25,7 @@ from strongroom.observe.logs import configure_logs
 _OF_CHAINS: Final = (
     protocol.PayFromFaucet,
     protocol.Reconcile,
+    protocol.GiveUpWithdrawal,
     protocol.HurryPayment,
     protocol.ShowHotWallets,
     protocol.PrepareCold,
