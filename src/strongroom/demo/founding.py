@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -22,8 +22,10 @@ from strongroom.config.settings import ConfigError
 from strongroom.demo.house import KEYS_FILE, MASTER_KEY_FILE, DemoKeys, Opening, demo_config, is_demo, read_keys
 from strongroom.demo.nodes import running_nodes, wait_until_gone
 from strongroom.demo.past import PAST_MS, Past
+from strongroom.engine.supervisor import Supervisor
 from strongroom.files import sync_folder, write_over
 from strongroom.store.sqlite.connection import DATABASE_FILE, LOCK_FILE, lock_folder
+from strongroom.treasury import FRESHNESS
 
 FOLDER: Final = ".founding"
 DONE: Final = "done"
@@ -87,6 +89,8 @@ async def _write(workshop: Path, chains: Sequence[str], programs: Mapping[str, P
         config = demo_config(workshop, Opening(seconds_per_block=_NO_BLOCKS_S), nodes.settings)
         application = Application(config, load_master_key(config, {}), clock, outside=nodes.outside)
         async with application.running():
+            # The clock of a past jumps over hours, and no network is away for that.
+            await cast(Supervisor, application.supervisor).join(FRESHNESS, 0)
             users = await Past(application, clock).write()
     write_over(workshop / KEYS_FILE, msgspec.json.encode(DemoKeys(users, list(chains))))
 

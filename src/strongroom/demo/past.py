@@ -24,7 +24,6 @@ from strongroom.wallet.addresses import house_address
 from strongroom.wallet.approvals import expire_due, prepare_rejection
 from strongroom.wallet.conversions import prepare_conversion
 from strongroom.wallet.deposits import OPEN as OPEN_DEPOSITS
-from strongroom.wallet.suspensions import Suspensions
 from strongroom.wallet.transfers import prepare_transfer
 
 PAST_MS: Final = 6 * DAY_MS
@@ -105,20 +104,12 @@ _MINUTE_MS: Final = 60_000
 _COINS: Final = 10
 
 
-class _NoSuspensions(Suspensions):
-    """The clock of a past jumps over hours, and no chain is away for that."""
-
-    def change(self, networks: frozenset[int]) -> None:
-        """Suspend nothing."""
-
-
 class Past:
     """Writes the past of a fresh house that runs by a clock that is set back."""
 
     def __init__(self, application: Application, clock: SetClock) -> None:
         self._actors = Actors(application)
         self._context = application.context
-        self._context.suspensions = _NoSuspensions()
         self._clock = clock
         self._began_ms = clock.at_ms
 

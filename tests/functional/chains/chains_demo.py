@@ -32,6 +32,7 @@ class Founded(NamedTuple):
 
     folder: Path
     said: list[str]
+    log: str
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def founded(tmp_path_factory: pytest.TempPathFactory) -> Founded:
         assert process.wait(STOPS_WITHIN_S) == 0
     finally:
         end(process)
-    return Founded(folder, said)
+    return Founded(folder, said, folder.with_name("log").read_text())
 
 
 @pytest.fixture
@@ -312,6 +313,12 @@ def test_the_first_start_tells_of_its_nodes_and_leaves_none_behind(founded: Foun
         assert str(founded.folder / "nodes") in line
         assert not is_alive(int(line.partition("process ")[2].partition(",")[0]))
     assert "Ctrl-C stops the server and its nodes." in founded.said[-1]
+
+
+def test_a_first_start_and_its_end_alarm_nobody(founded: Founded) -> None:
+    """What goes wrong in the past is meant to, and stopping the nodes is no failure: the log has nothing above info."""
+    assert "serving" in founded.log
+    assert [line for line in founded.log.splitlines() if "[info " not in line] == []
 
 
 def test_every_printed_line_works(folder: Path, tmp_path: Path) -> None:
