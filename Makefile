@@ -32,7 +32,7 @@ bench: dev ## Measure our speed beside nginx, pgbench and a FastAPI peer, and pr
 	@scripts/setup-bench.sh
 	@$(PYTHON) bench/run.py $(BENCH)
 
-nodes: ## Install the chain nodes that the tests run into .nodes
+nodes: ## Install the chain nodes that the tests and "demo --chains" run into .nodes
 	@scripts/get-nodes.sh
 
 soak: dev ## What is too long for every day: many more examples and every test marked soak

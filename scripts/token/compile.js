@@ -1,19 +1,22 @@
-// Compiles tests/data/evm/Token.sol and writes one JSON file a contract: its interface and its bytecode.
+// Compiles the contracts and writes one JSON file each, beside its source: its interface and its bytecode.
 "use strict";
 
 const fs = require("fs");
 const path = require("path");
 const solc = require("solc");
 
-const folder = path.resolve(__dirname, "../../tests/data/evm");
+const project = path.resolve(__dirname, "../..");
+const folders = { Token: "src/strongroom/demo/contracts", Payer: "tests/data/evm" };
+const fileOf = (name, kind) => path.join(project, folders[name], `${name}.${kind}`);
+const names = Object.keys(folders);
 const input = {
   language: "Solidity",
-  sources: { "Token.sol": { content: fs.readFileSync(path.join(folder, "Token.sol"), "utf8") } },
+  sources: Object.fromEntries(names.map((name) => [`${name}.sol`, { content: fs.readFileSync(fileOf(name, "sol"), "utf8") }])),
   settings: {
     optimizer: { enabled: true, runs: 200 },
     evmVersion: "paris",
     metadata: { bytecodeHash: "none" },
-    outputSelection: { "Token.sol": { "*": ["abi", "evm.bytecode.object"] } },
+    outputSelection: { "*": { "*": ["abi", "evm.bytecode.object"] } },
   },
 };
 
@@ -24,7 +27,8 @@ if (errors.length) {
   errors.forEach((error) => console.error(error.formattedMessage));
   process.exit(1);
 }
-for (const [name, contract] of Object.entries(output.contracts["Token.sol"])) {
+for (const name of names) {
+  const contract = output.contracts[`${name}.sol`][name];
   const kept = { abi: contract.abi, bytecode: "0x" + contract.evm.bytecode.object };
-  fs.writeFileSync(path.join(folder, `${name}.json`), JSON.stringify(kept, null, 1) + "\n");
+  fs.writeFileSync(fileOf(name, "json"), JSON.stringify(kept, null, 1) + "\n");
 }

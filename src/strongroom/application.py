@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from typing import Final
@@ -23,6 +23,7 @@ from strongroom.assembly import networks_of, next_snapshot, rate_book_of, tiers_
 from strongroom.clock import Clock, Ids
 from strongroom.config.catalogue import snapshot_of
 from strongroom.config.settings import Config, ConfigError
+from strongroom.custody.outside import Outside
 from strongroom.engine.command import NOBODY
 from strongroom.engine.supervisor import Supervisor
 from strongroom.engine.writer import Writer
@@ -59,8 +60,11 @@ class Application:
         clock: Clock | None = None,
         ids: Ids | None = None,
         thread: Executor | None = None,
+        outside: Mapping[str, Outside] | None = None,
     ) -> None:
         """Open the data folder; a simulator brings its own time, randomness and thread for the store.
+
+        A demo brings who plays the world outside on its practice nodes, by the network's id.
 
         Raises `ConfigError`, and `StoreError` if another server has the folder open or a newer release wrote it.
         """
@@ -75,6 +79,7 @@ class Application:
         self.events = Events(self.metrics)
         self.box = SecretBox(master_key)
         self.supervisor: Supervisor | None = None
+        self._outside = outside or {}
         self.store = SqliteStore(config.folder, self.ids, thread=thread)
         try:
             self.clock.go_on_after(self.store.last()[1])
@@ -121,6 +126,11 @@ class Application:
             await supervisor.join(WRITER, self.config.finish_s)
             await self.treasury.close()
             self.store.close()
+
+    def outside(self, network: str) -> Outside | None:
+        """Return who plays the world outside on a practice network, None on one that is for real."""
+        simulated = self.treasury.node if self.treasury.is_simulated(network) else None
+        return self._outside.get(network, simulated)
 
     def drain(self) -> None:
         """Answer 503 to every new request from now on."""

@@ -43,6 +43,9 @@ from strongroom.wallet.context import Context
 
 SEED_FILE: Final = "seed.sealed"
 CHAINS_FILE: Final = "chains.sqlite"
+FRESHNESS: Final = "freshness"
+"""The loop that looks whether networks are away."""
+
 RECONCILE_EVERY_S: Final = 600.0
 """So often the books are held against the chains."""
 
@@ -158,7 +161,7 @@ class Treasury:
             supervisor.start(f"sender {code}", sender.run)
         for code, keeper in self.keepers.items():
             supervisor.start(f"keeper {code}", keeper.run)
-        supervisor.start("freshness", self.freshness.run)
+        supervisor.start(FRESHNESS, self.freshness.run)
         supervisor.start("reconciliation", self._reconcile_again_and_again)
         if self.node is not None:
             supervisor.start("miner", self.node.run)

@@ -327,3 +327,23 @@ async def test_the_first_start_may_begin_at_the_tip(tmp_path: Path) -> None:
         await house.node.reorg("BITCOIN", 2)
         await watcher.go_round()
         assert house.states() == [CONFIRMING]
+
+
+async def test_nobody_waits_for_a_round_that_ended_while_the_node_was_asked(
+    house: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for the watcher goes on at once when it has worked through everything before the node answers."""
+    watcher, chain = house.watchers[BITCOIN], house.node.chain("BITCOIN")
+    asked, answer = asyncio.current_task(), chain.wait_change
+
+    async def slow_answer(seen: int, timeout_s: float) -> int:
+        if asyncio.current_task() is asked:
+            ended = watcher._round_ended
+            _ = await house.node.mine("BITCOIN")
+            _ = await ended.wait()
+        return await answer(seen, timeout_s)
+
+    monkeypatch.setattr(chain, "wait_change", slow_answer)
+    async with asyncio.timeout(5):
+        await watcher.settled()
+    assert watcher.status.height == chain.newest().height

@@ -15,10 +15,11 @@ from typing import IO, Any, Final, NamedTuple
 from click.testing import CliRunner
 
 from strongroom.cli.main import root
-from support.client import ApiClient, Credentials
+from support.client import V3, ApiClient, Credentials
 
 STRONGROOM: Final = (sys.executable, "-m", "strongroom.cli.main")
 STOPS_WITHIN_S: Final = 20
+_OF_THE_MOMENT: Final = ("timestamp", "orderId", "txId", "txid", "toAddress")
 _SOURCE: Final = Path(__file__).parents[2] / "src"
 
 
@@ -88,6 +89,14 @@ class Demo:
         """Kill it, as a loss of power would."""
         self.process.kill()
         self.process.communicate(timeout=STOPS_WITHIN_S)
+
+
+def history_of(demo: Demo, username: str) -> list[dict[str, Any]]:
+    """Return a user's history, the newest first, without what names a moment, a transaction or an address."""
+    client = demo.client(username)
+    rows: list[dict[str, Any]] = client.get(f"{V3}user/wallet_history").json()
+    client.close()
+    return [{name: value for name, value in row.items() if name not in _OF_THE_MOMENT} for row in rows]
 
 
 def launch(folder: Path, errors: Path, *options: str) -> subprocess.Popen[str]:

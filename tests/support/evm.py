@@ -18,12 +18,15 @@ from strongroom.custody.networks.evm import EvmChain
 from strongroom.custody.networks.evm_signing import EvmScheme
 from strongroom.custody.networks.evm_transactions import network_of
 from strongroom.custody.rpc import Node
+from strongroom.demo.evm_node import bytecode_of
 from strongroom.wallet.payments import Draft
 from support.nodes import Anvil, asking
 
 SEED: Final = bytes(range(64))
 ETHER: Final = 10**18
 CONTRACTS: Final = Path(__file__).parents[1] / "data" / "evm"
+"""The contracts of the tests, beside those that demos have too."""
+
 PLAIN: Final = network_of("ETHEREUM", {})
 _BRANCH: Final = Branch(PLAIN, account_xpubs(SEED, [PLAIN])["ETHEREUM"])
 HOT: Final = _BRANCH.address(0).address
@@ -81,9 +84,10 @@ def call_data(signature: str, *values: Any) -> str:
 
 
 async def deploy(anvil: Anvil, name: str) -> str:
-    """Put one of the test contracts on the chain and return its address."""
-    contract = json.loads((CONTRACTS / f"{name}.json").read_text("utf-8"))
-    call = {"from": (await anvil.accounts())[0], "data": contract["bytecode"], "gas": hex(3_000_000)}
+    """Put one of the contracts on the chain, the demo's token or one of the tests', and return its address."""
+    own = CONTRACTS / f"{name}.json"
+    bytecode = json.loads(own.read_text("utf-8"))["bytecode"] if own.exists() else bytecode_of(name)
+    call = {"from": (await anvil.accounts())[0], "data": bytecode, "gas": hex(3_000_000)}
     txid = await anvil.rpc("eth_sendTransaction", call)
     _ = await anvil.mine(1)
     receipt = await anvil.rpc("eth_getTransactionReceipt", txid)

@@ -14,6 +14,7 @@ from strongroom.admin.protocol import AdminError
 from strongroom.application import Application
 from strongroom.custody.chain import ChainError, Unreachable
 from strongroom.custody.networks.simulated import MAX_BLOCKS_AT_ONCE, SimulatedNode
+from strongroom.custody.outside import Outside
 from strongroom.engine.command import NOBODY, Command, Guard
 from strongroom.engine.settle import Outcome
 from strongroom.errors import InvariantBroken, Refused
@@ -154,10 +155,10 @@ async def _pay(house: Application, request: protocol.PayFromFaucet) -> views.Fau
     if units % unit_of(offer, asset):
         raise AdminError(f"the chain keeps {offer.decimals} decimals only")
     network = house.context.catalogue.network(offer.network)
-    to, node = await _address(house, user, asset, offer), _node(house, network.code)
-    txid = await node.faucet(network.code, to.address, to.tag, offer.token, chain_units(units, offer, asset))
+    to, outside = await _address(house, user, asset, offer), _outside(house, network.code)
+    txid = await outside.faucet(network.code, to.address, to.tag, offer.token, chain_units(units, offer, asset))
     if request.mine:
-        _ = await node.mine(network.code, network.confirmations)
+        _ = await outside.mine(network.code, network.confirmations)
     credited = request.wait and await _is_credited(house, network.number, txid)
     return views.FaucetView(*shown, network.code, to.address, to.tag, txid, credited)
 
@@ -187,8 +188,8 @@ async def _is_credited(house: Application, network: int, txid: str) -> bool:
 
 def _state_of(house: Application, network: int, txid: str) -> int:
     """Return the state of a faucet's deposit, 0 before it is seen."""
-    ref = house.store.row(Outpoint, network, txid, 0).ref
-    return house.store.row(Deposit, ref).state if ref else 0
+    paid = house.store.rows(Outpoint, {"network": network, "txid": txid}, 1)
+    return house.store.row(Deposit, paid[0].ref).state if paid else 0
 
 
 async def _show_balance(house: Application, request: protocol.ShowBalance) -> list[views.BalanceView]:
@@ -300,38 +301,44 @@ async def _release(house: Application, request: protocol.ReleaseNetwork) -> view
     return views.network_view(house.store, network, "")
 
 
-# -- simulated chains
+# -- practice chains
 
 
 async def _mine(house: Application, request: protocol.MineBlocks) -> list[views.BlockView]:
     if not 1 <= request.count <= MAX_BLOCKS_AT_ONCE:
         raise AdminError(f"between 1 and {MAX_BLOCKS_AT_ONCE} blocks are mined at once")
     network = _network(house, request.network)
-    blocks = await _node(house, network).mine(network, request.count)
+    blocks = await _outside(house, network).mine(network, request.count)
     return [views.BlockView(network, block.height, block.hash) for block in blocks]
 
 
 async def _reorganise(house: Application, request: protocol.Reorganise) -> list[views.BlockView]:
     network = _network(house, request.network)
-    blocks = await _node(house, network).reorg(network, request.depth)
+    blocks = await _outside(house, network).reorg(network, request.depth)
     return [views.BlockView(network, block.height, block.hash) for block in blocks]
 
 
 async def _fail_next(house: Application, request: protocol.FailNext) -> views.Done:
     network = _network(house, request.network)
     if request.undone:
-        _node(house, network).undo_next(network)
+        _outside(house, network).undo_next(network)
     else:
         _node(house, network).fail_next(network)
     return views.Done(f"the next payment on {network} will fail")
 
 
+def _outside(house: Application, network: str) -> Outside:
+    """Return who plays the world outside on a network. Raises `AdminError` where money is for real."""
+    outside = house.outside(network)
+    if outside is None:
+        raise AdminError(f"{network} is a real network")
+    return outside
+
+
 def _node(house: Application, network: str) -> SimulatedNode:
     node = house.treasury.node
-    if node is None:
-        raise AdminError("this house has no simulated chains")
-    if not house.treasury.is_simulated(network):
-        raise AdminError(f"{network} is a real network")
+    if node is None or not house.treasury.is_simulated(network):
+        raise AdminError(f"{network} is not simulated")
     return node
 
 

@@ -16,29 +16,34 @@ from strongroom.admin.socket import admin_socket
 from strongroom.application import Application
 from strongroom.config.secrets import load_master_key
 from strongroom.config.settings import Config
+from strongroom.custody.outside import Outside
 from strongroom.serving import bind, run, serve
 
 
-async def host(config: Config, master_key: bytes, on_ready: Callable[[str], None]) -> int:
+async def host(
+    config: Config, master_key: bytes, on_ready: Callable[[str], None], outside: Mapping[str, Outside] | None = None
+) -> int:
     """Serve a data folder, its operator's socket included, until a signal; return the process's exit code.
 
-    `on_ready` is told the base URL. Raises `ConfigError`, `StoreError`, `AdminError`, and `OSError` for files and
-    addresses that the system refuses.
+    `on_ready` is told the base URL; `outside` is for a demo's nodes. Raises `ConfigError`, `StoreError`, `AdminError`,
+    and `OSError` for files and addresses that the system refuses.
     """
     check_address(config.host, config.port)
-    application = Application(config, master_key)
+    application = Application(config, master_key, outside=outside)
     async with application.running():
         apply_kept_prices(application)
         async with admin_socket(application):
             return await serve(application, on_ready)
 
 
-async def carry_out_alone(config: Config, master_key: bytes, request: Request) -> Any:
+async def carry_out_alone(
+    config: Config, master_key: bytes, request: Request, outside: Mapping[str, Outside] | None = None
+) -> Any:
     """Open a data folder that no server has open, carry out one request, close it, and return plain dicts and lists.
 
     Raises `ConfigError`, `StoreError` (`DataFolderBusy` beside a server), `AdminError`.
     """
-    application = Application(config, master_key)
+    application = Application(config, master_key, outside=outside)
     async with application.running():
         apply_kept_prices(application)
         return msgspec.to_builtins(await carry_out(application, request))

@@ -70,7 +70,7 @@ class RevokeKey(Request, frozen=True, tag="key revoke"):
 
 
 class PayFromFaucet(Request, frozen=True, tag="faucet"):
-    """Let a stranger pay a user: coins to its address on a simulated chain, money to the house's bank.
+    """Let a stranger pay a user: coins to its address on a practice chain, money to the house's bank.
 
     `mine` makes the blocks it needs at once, `wait` answers when it is credited.
     """
@@ -208,21 +208,21 @@ class ReleaseNetwork(Request, frozen=True, tag="network release"):
 
 
 class MineBlocks(Request, frozen=True, tag="chain mine"):
-    """Mine blocks on a simulated chain."""
+    """Mine blocks on a practice chain."""
 
     network: str
     count: int = 1
 
 
 class Reorganise(Request, frozen=True, tag="chain reorg"):
-    """Replace the newest blocks of a simulated chain by others."""
+    """Replace the newest blocks of a practice chain by others."""
 
     network: str
     depth: int
 
 
 class FailNext(Request, frozen=True, tag="chain fail-next"):
-    """Let a simulated chain's next payment of ours fail for good; `undone`: in a block that takes its fee all the
+    """Let a practice chain's next payment of ours fail for good; `undone`: in a block that takes its fee all the
     same."""
 
     network: str

@@ -71,8 +71,12 @@ def _carry_out_alone(place: Place, request: Request) -> Any:
     from strongroom.config.secrets import load_master_key
     from strongroom.observe.logs import configure_logs
 
-    settings = _settings(place)
     configure_logs("error", "console")
+    if place.config is None and place.data and (place.data / DEMO_KEYS_FILE).is_file():
+        from strongroom.demo.running import carry_out_in_demo
+
+        return asyncio.run(carry_out_in_demo(place.data.absolute(), request))
+    settings = _settings(place)
     environ: Mapping[str, str] = {} if place.config is None else os.environ
     return asyncio.run(carry_out_alone(settings, load_master_key(settings, environ), request))
 
@@ -85,7 +89,7 @@ def _settings(place: Place) -> Any:
         return load_config(place.config, os.environ)
     folder = place.data or Path()
     if (folder / DEMO_KEYS_FILE).is_file():
-        from strongroom.demo.house import Opening, demo_config
+        from strongroom.demo.running import resting_config
 
-        return demo_config(folder.absolute(), Opening())
+        return resting_config(folder.absolute())
     raise AdminError(f"{folder} has no house: neither a server, nor {CONFIG_FILE}, nor a demo")

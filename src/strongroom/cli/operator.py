@@ -1,4 +1,4 @@
-"""The operator's commands: users, keys, money, withdrawals, prices and simulated chains of a house."""
+"""The operator's commands: users, keys, money, withdrawals, prices and practice chains of a house."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def key_revoke(house: House, key: str) -> None:
 @click.option("--wait", is_flag=True, help="Return when the deposit is credited, after a minute at most.")
 @of_house
 def faucet(house: House, user: str, asset: str, amount: str, network: str | None, mine: bool, wait: bool) -> None:
-    """Pay USER out of nothing: coins as a deposit on the simulated chain, money into the bank.
+    """Pay USER out of nothing: coins as a deposit on the practice chain, money into the bank.
 
     Where no server runs, the blocks are mined at once and the deposit is waited for.
     """
@@ -333,7 +333,7 @@ def rates_set(house: House, pair: str, price: str) -> None:
 
 @root.group()
 def chain() -> None:
-    """Simulated chains: let happen what happens."""
+    """Practice chains: let happen what happens."""
 
 
 @chain.command("mine")
@@ -359,5 +359,8 @@ def chain_reorg(house: House, network: str, depth: int) -> None:
 @click.option("--undone", is_flag=True, help="In a block that takes its fee all the same, as EVM chains do.")
 @of_house
 def chain_fail_next(house: House, network: str, undone: bool) -> None:
-    """Let the next payment on NETWORK fail for good. It is forgotten when the server stops."""
+    """Let the next payment on NETWORK fail for good. It is forgotten when the server stops.
+
+    Of nodes, the demo's EVM node can do that, with --undone.
+    """
     house.ask(protocol.FailNext(network, undone))

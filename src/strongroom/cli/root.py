@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from strongroom.cli.failures import expected_failures
+
+if TYPE_CHECKING:
+    from strongroom.demo.telling import Ready
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,24 +31,43 @@ def root() -> None:
     default=2.0,
     show_default=True,
     type=click.FloatRange(0, 31_536_000, min_open=True),
-    help="Pace of the simulated chains.",
+    help="Pace of the chains.",
+)
+@click.option("--chains", help="Chains on nodes of their own: bitcoin,litecoin,evm; default: all are simulated.")
+@click.option(
+    "--nodes",
+    envvar="STRONGROOM_NODES",
+    show_envvar=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with the nodes' programs; default: what 'make nodes' has installed, or the path.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON when ready, and nothing else.")
 def demo(
-    host: str, port: int, data: Path | None, no_rate_limits: bool, seconds_per_block: float, as_json: bool
+    host: str,
+    port: int,
+    data: Path | None,
+    no_rate_limits: bool,
+    seconds_per_block: float,
+    as_json: bool,
+    chains: str | None,
+    nodes: Path | None,
 ) -> None:
-    """Start a complete server with simulated chains, three customers, their money and a week of history."""
-    from strongroom.demo.house import DemoKeys, Opening
-    from strongroom.demo.running import run_demo
+    """Start a complete server with practice chains, three customers, their money and a week of history.
+
+    The chains are simulated but for those of --chains, whose nodes are started and stopped with the server.
+    """
+    from strongroom.demo.chains import read_chains
+    from strongroom.demo.house import Opening
+    from strongroom.demo.running import Chosen, run_demo
     from strongroom.demo.telling import greeting, json_line
 
-    def tell(url: str, folder: Path, keys: DemoKeys) -> None:
-        text = json_line(url, folder, keys.users) if as_json else greeting(url, folder, keys.users)
-        print(text, flush=True)
+    def tell(ready: Ready) -> None:
+        print(json_line(ready) if as_json else greeting(ready), flush=True)
 
     opening = Opening(host, port, seconds_per_block, not no_rate_limits)
     with expected_failures():
-        sys.exit(run_demo(data, opening, tell))
+        chosen = Chosen(None if chains is None else read_chains(chains), nodes)
+        sys.exit(run_demo(data, opening, chosen, tell))
 
 
 @root.command()

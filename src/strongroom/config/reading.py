@@ -14,8 +14,8 @@ import msgspec
 from strongroom.config.settings import LOWER, UPPER, Config, ConfigError, Node
 
 PREFIX: Final = "STRONGROOM_"
-OUTSIDE: Final = frozenset({"STRONGROOM_MASTER_KEY", "STRONGROOM_CONFIG"})
-"""Variables of ours that are no settings: the master key itself, and where the settings file is."""
+OUTSIDE: Final = frozenset({"STRONGROOM_MASTER_KEY", "STRONGROOM_CONFIG", "STRONGROOM_NODES"})
+"""Variables of ours that are no settings: the master key itself, and where the settings file and a demo's nodes are."""
 
 _NEAR: Final = 0.5
 _MAX_FILE_BYTES: Final = 4 * 1024 * 1024

@@ -158,7 +158,8 @@ class Watcher:
 
     async def settled(self) -> None:
         """Wait until a round has worked through all that the chain shows now."""
-        while self._finished != await self._chain.wait_change(-1, 0):
+        # Asked first, compared then: a round that ends while the node is asked is not waited for again.
+        while await self._chain.wait_change(-1, 0) != self._finished:
             _ = await self._round_ended.wait()
 
     async def try_round(self) -> bool:

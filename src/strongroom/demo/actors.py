@@ -9,7 +9,8 @@ from typing import Final
 import msgspec
 
 from strongroom.application import Application
-from strongroom.custody.networks.simulated import SimulatedNode
+from strongroom.custody.families import Family
+from strongroom.custody.outside import Outside
 from strongroom.demo.house import DemoUser
 from strongroom.engine.command import NOBODY, Command, Guard
 from strongroom.engine.settle import Outcome
@@ -19,17 +20,18 @@ from strongroom.money import parse_amount
 from strongroom.records.history import LineType
 from strongroom.records.keys import Permission
 from strongroom.records.settings import AssetSettings, OfferSettings
-from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Withdrawal
+from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Payment, Withdrawal
 from strongroom.wallet.addresses import AddressRule, GivenAddress, give_address
 from strongroom.wallet.bookings import FundHouse, prepare_booking
 from strongroom.wallet.context import perform_own
 from strongroom.wallet.holdings import chain_units
 from strongroom.wallet.keys import KeyTerms, prepare_key
+from strongroom.wallet.payments import OPEN_PAYMENTS
 from strongroom.wallet.users import prepare_user
 from strongroom.wallet.withdrawals import WithdrawalRequested, prepare_withdrawal
 
-_MAX_BLOCKS: Final = 50
-"""A withdrawal that is not settled after so many blocks never will be."""
+_MAX_ROUNDS: Final = 50
+"""What has not come to its end after its confirmations were mined so many times never will."""
 
 _MOMENT_S: Final = 0.015
 
@@ -38,12 +40,8 @@ class Actors:
     """The customers, the operator and the outside world of one house, by the customers' names."""
 
     def __init__(self, application: Application) -> None:
-        """Raise `InvariantBroken` for a house whose chains are not simulated."""
-        node = application.treasury.node
-        if node is None:
-            raise InvariantBroken("a demo's chains are simulated")
-        self.node: SimulatedNode = node
         self.context = application.context
+        self._house = application
         self._box = application.box
         self._treasury = application.treasury
         self._uids: dict[str, int] = {}
@@ -94,7 +92,13 @@ class Actors:
         asset, offer = self.offer(code)
         units = chain_units(parse_amount(amount, asset.scale), offer, asset)
         network = self.context.catalogue.network(offer.network).code
-        return await self.node.faucet(network, address, tag, offer.token, units)
+        return await self._outside(network).faucet(network, address, tag, offer.token, units)
+
+    async def lose(self, code: str, txid: str) -> None:
+        """Let a stranger take a payment back before it is in a block, and what took its place be buried."""
+        network = self.context.catalogue.network(self.offer(code)[1].network).code
+        await self._outside(network).void(network, txid)
+        await self.bury()
 
     def offer(self, code: str) -> tuple[AssetSettings, OfferSettings]:
         """Return an asset and its default network's offer."""
@@ -104,8 +108,29 @@ class Actors:
     async def bury(self) -> None:
         """Mine every network until what waits has its confirmations, and let the books follow."""
         for network in self.context.catalogue.snapshot.networks:
-            _ = await self.node.mine(network.code, network.confirmations)
+            _ = await self._outside(network.code).mine(network.code, network.confirmations)
         await self.follow()
+
+    def keeps_coins(self, code: str) -> bool:
+        """Say whether what is paid in an asset is a coin of its own, and spent whole."""
+        network = self.context.catalogue.network(self.offer(code)[1].network)
+        return network.family == Family.BITCOIN.value and not self._treasury.is_simulated(network.code)
+
+    async def finish_moves(self) -> None:
+        """Mine until the house has moved all its own money to where it pays from. Raises `InvariantBroken`."""
+        for _ in range(_MAX_ROUNDS):
+            await self._pause()
+            if not self._is_moving():
+                return
+            await self.bury()
+        raise InvariantBroken("the house's own money does not come to rest")
+
+    def _is_moving(self) -> bool:
+        return any(self.context.reads.rows(Payment, {"state": state}, 1) for state in OPEN_PAYMENTS)
+
+    def undo_next(self, network: str) -> None:
+        """Have the block of the next payment on a network of accounts take its fee and pay nobody."""
+        self._outside(network).undo_next(network)
 
     async def follow(self) -> None:
         """Wait until the books know all that the chains show."""
@@ -124,14 +149,21 @@ class Actors:
 
     async def settle(self, ref: int) -> None:
         """Mine until a withdrawal has ended, well or badly. Raises `InvariantBroken` if it does not."""
-        network = self.context.catalogue.network(self.withdrawal(ref).network).code
-        for _ in range(_MAX_BLOCKS):
+        network = self.context.catalogue.network(self.withdrawal(ref).network)
+        for _ in range(_MAX_ROUNDS):
             if self.withdrawal(ref).state not in OPEN_WITHDRAWALS:
                 return
             await self._pause()
-            _ = await self.node.mine(network)
-            await self._treasury.watchers[network].settled()
+            _ = await self._outside(network.code).mine(network.code, network.confirmations)
+            await self._treasury.watchers[network.code].settled()
         raise InvariantBroken(f"withdrawal {ref} does not end")
+
+    def _outside(self, network: str) -> Outside:
+        """Return who plays the world outside on a network. Raises `InvariantBroken` where nobody does."""
+        outside = self._house.outside(network)
+        if outside is None:
+            raise InvariantBroken("a demo's chains are for practice")
+        return outside
 
     async def _pause(self) -> None:
         """Let the sender take its next steps: until nothing has been committed for a moment."""

@@ -1,7 +1,7 @@
 """The demo's past: a week in which everything happened once that can happen to a customer's money.
 
-Nothing is made up: coins arrive on the simulated chains, withdrawals leave on them, and every line of history is the
-work of the same use cases that serve clients. Only the clock is set back while it is written.
+Nothing is made up: coins arrive on the practice chains, withdrawals leave on them, and every line of history is the
+work of the same use cases that serve clients. Only the clock is set back while it is written, that of nodes too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Final
 
 from strongroom.application import Application
 from strongroom.clock import DAY_MS, SetClock
+from strongroom.custody.watcher import UNKNOWN_GRACE_MS
 from strongroom.demo.actors import Actors
 from strongroom.demo.house import DemoUser
 from strongroom.engine.command import NOBODY
@@ -33,7 +34,7 @@ INVENTORY: Final = {
     "ETH": "20000",
     "USDT": "30000000",
     "USDC": "30000000",
-    "LTC": "100000",
+    "LTC": "8000",
     "XRP": "10000000",
     "USD": "30000000",
     "EUR": "30000000",
@@ -100,6 +101,7 @@ _CONVERSIONS: Final = (
     ("bob", "USDT", "JPY", "300"),
 )
 _MINUTE_MS: Final = 60_000
+_COINS: Final = 10
 
 
 class Past:
@@ -138,19 +140,29 @@ class Past:
             else:
                 _, offer = self._actors.offer(code)
                 own = house_address(self._context.reads, offer.network)
-                _ = await self._actors.faucet(code, own.address, own.tag, amount)
+                for part in self._parts(code, amount):
+                    _ = await self._actors.faucet(code, own.address, own.tag, part)
         await self._actors.bury()
         for code, amount in EQUITY.items():
             inventory = house(Purpose.INVENTORY, self._context.catalogue.asset(code).number)
             await self._actors.fund_house(code, amount, inventory, Purpose.EQUITY)
 
+    def _parts(self, code: str, amount: str) -> list[str]:
+        """Return how an amount is paid to the house: where it keeps coins, as several, so that several payments can be
+        under way at once."""
+        return [str(int(amount) // _COINS)] * _COINS if self._actors.keeps_coins(code) else [amount]
+
     async def _pay_in(self) -> None:
-        """Day 1: everybody pays in, coins to addresses of their own and money to the house's bank."""
+        """Day 1: everybody pays in, coins to addresses of their own and money to the house's bank.
+
+        Where the house pays from another address than these, it moves the coins there.
+        """
         self._turn_to_day(1)
         for username, funds in (("alice", FUNDS), ("bob", FUNDS), ("alice-sub1", SMALL_FUNDS)):
             self._pass_minutes()
             await self._pay_in_all(username, funds)
         await self._actors.bury()
+        await self._actors.finish_moves()
 
     async def _pay_in_all(self, username: str, funds: Mapping[str, str]) -> None:
         for code, amount in funds.items():
@@ -207,15 +219,17 @@ class Past:
         unwanted = await self._actors.ask("alice", "BTC", "22", STRANGERS["BITCOIN"])
         self._pass_minutes()
         _ = await self._actors.do(lambda: prepare_rejection(self._context, NOBODY, unwanted))
-        self._actors.node.fail_next("ERC20")
+        self._actors.undo_next("ERC20")
         await self._actors.settle(await self._actors.ask("alice", "USDT", "99", STRANGERS["ERC20"]))
         to = await self._actors.address("alice", "BTC")
         _ = await self._actors.faucet("BTC", to.address, to.tag, "0.00005")
         await self._actors.bury()
         lost = await self._actors.faucet("BTC", to.address, to.tag, "0.3")
         await self._actors.follow()
-        await self._actors.node.void("BITCOIN", lost)
-        await self._actors.follow()
+        await self._actors.lose("BTC", lost)
+        # A node does not say that something else was mined: what it does not know is given up after a while.
+        self._clock.at_ms += UNKNOWN_GRACE_MS + _MINUTE_MS
+        await self._actors.bury()
 
     def _turn_to_day(self, number: int) -> None:
         """Set the clock to a day of the past."""

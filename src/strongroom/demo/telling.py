@@ -10,29 +10,35 @@ from pathlib import Path
 import msgspec
 
 from strongroom.demo.house import DemoUser
+from strongroom.demo.nodes import NodeView
 
 OUTSIDE_ADDRESS = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
 """An address of nobody in the house: the example of BIP-173, with the prefix of a practice chain."""
 
 
-class Ready(msgspec.Struct, frozen=True):
-    """The line of JSON: a contract with the tools that start demos."""
+class Ready(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A demo that takes requests. Its line of JSON is a contract with the tools that start demos; `nodes` is in it
+    where some chains are not simulated."""
 
     base_url: str
     data: str
     users: Sequence[DemoUser]
+    nodes: Sequence[NodeView] = ()
 
 
-def json_line(url: str, folder: Path, users: Sequence[DemoUser]) -> str:
+def json_line(ready: Ready) -> str:
     """Return the demo as one line of JSON."""
-    return msgspec.json.encode(Ready(url, str(folder), users)).decode()
+    return msgspec.json.encode(ready).decode()
 
 
-def greeting(url: str, folder: Path, users: Sequence[DemoUser]) -> str:
+def greeting(ready: Ready) -> str:
     """Return the demo as text for people; every line that can be pasted is whole, however long it is."""
-    lines = [f"Strongroom is ready: {url}", "The coins are simulated, and everything here is worth nothing.", ""]
+    url, users = ready.base_url, ready.users
+    lines = [f"Strongroom is ready: {url}", _coins(ready.nodes), ""]
     lines += [f"  API reference  {url}/docs", f"  OpenAPI        {url}/openapi.json", f"  health         {url}/readyz"]
-    lines += [f"  data           {folder}", ""]
+    lines += [f"  data           {ready.data}"]
+    lines += [f"  {node.program:<13}  {node.url}, process {node.pid}, data {node.data}" for node in ready.nodes]
+    lines += [""]
     for user in users:
         of = f", sub-account of {user.parent}" if user.parent else ""
         lines += [f"{user.username} <{user.email}>, uid {user.uid}{of}"]
@@ -40,9 +46,19 @@ def greeting(url: str, folder: Path, users: Sequence[DemoUser]) -> str:
     alice, bob = users[0], users[1]
     for what, line in curl_lines(url, alice, bob):
         lines += [f"# {what}", line, ""]
-    faucet = f"{_program()} faucet alice BTC 0.5 --data {shlex.quote(str(folder))}"
-    lines += ["# coins for alice, as a deposit on the simulated chain", faucet, "", "Ctrl-C stops the server."]
+    faucet = f"{_program()} faucet alice BTC 0.5 --data {shlex.quote(ready.data)}"
+    lines += ["# coins for alice, as a deposit on the practice chain", faucet, ""]
+    lines += ["Ctrl-C stops the server and its nodes." if ready.nodes else "Ctrl-C stops the server."]
     return "\n".join(lines)
+
+
+def _coins(nodes: Sequence[NodeView]) -> str:
+    """Return what kind of money this is."""
+    if not nodes:
+        return "The coins are simulated, and everything here is worth nothing."
+    *first, last = [node.title for node in nodes]
+    real = f"{', '.join(first)} and {last} run on nodes of their own" if first else f"{last} runs on a node of its own"
+    return f"{real}, the other chains are simulated, and everything here is worth nothing."
 
 
 def _program() -> str:

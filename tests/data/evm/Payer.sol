@@ -1,21 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.20;
 
-import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
-
-/// A token for the tests: anybody makes as much of it as they like.
-contract Token is ERC20 {
-    constructor() ERC20("Test Dollar", "TUSD") {}
-
-    function decimals() public pure override returns (uint8) {
-        return 6;
-    }
-
-    function mint(address to, uint256 amount) external {
-        _mint(to, amount);
-    }
-}
 
 /// Pays from inside a call of its own, as wallets that are contracts and exchanges' batch payers do.
 contract Payer {
