@@ -57,6 +57,8 @@ class CoinChaos:
 
         self._fresh: list[str] = []
         self._left: list[str] = []
+        self._remembered: dict[str, str] = {}
+        self._undone: set[str] = set()
         self._asked = 0
 
     def add(self, member: Member, addresses: list[str]) -> None:
@@ -78,6 +80,7 @@ class CoinChaos:
         for _ in range(steps):
             [act] = self.chance.choices([act for _, act in acts], [weight for weight, _ in acts])
             await act()
+            await self._remind()
             await self._forget_deep_ones()
 
     def _amount(self, most: int) -> tuple[str, int]:
@@ -107,18 +110,32 @@ class CoinChaos:
     async def reorganise(self) -> None:
         """Replace the newest blocks by more of them; what was in them is mined again at once, or later."""
         depth = self.chance.randint(1, DEEPEST)
-        await self._leave(depth)
+        self._left.append(await self._leave(depth))
         empty = self.chance.random() < 0.5
         for _ in range(depth + 1):
             _ = await self._mine(empty=empty)
         self.done[f"reorganised {depth}"] += 1
 
-    async def _leave(self, depth: int) -> None:
-        """Take the newest blocks off the chain."""
+    async def _leave(self, depth: int) -> str:
+        """Take the newest blocks off the chain; return the first of them."""
         height = await self.node.height()
-        orphan = await self.node.rpc("getblockhash", height - depth + 1)
-        self._left.append(orphan)
-        await self.node.invalidate(orphan)
+        hashes = [await self.node.rpc("getblockhash", height - nth) for nth in reversed(range(depth))]
+        for block in hashes:
+            _, *transactions = (await self.node.rpc("getblock", block, 2))["tx"]
+            self._remembered |= {it["txid"]: it["hex"] for it in transactions}
+        await self.node.invalidate(hashes[0])
+        return hashes[0]
+
+    async def _remind(self) -> None:
+        """Show the node what it had in blocks that were left, as other nodes would, which have kept it.
+
+        A node forgets what spends a miner's pay that is not a hundred blocks deep any more.
+        """
+        for txid in self._undone & set(self._remembered):
+            del self._remembered[txid]
+        for raw in self._remembered.values():
+            with suppress(RpcError):
+                _ = await self.node.rpc("sendrawtransaction", raw)
 
     async def undo_a_payment(self) -> None:
         """Spend elsewhere what a payment to us spends that is not deep, and all that depends on it with it."""
@@ -130,7 +147,8 @@ class CoinChaos:
             return
         rival = await self.node.rival_of(txid)
         if depth:
-            await self._leave(depth)
+            # This branch never comes back: what it pays would be deep by then, and undone a second time.
+            _ = await self._leave(depth)
         try:
             _ = await self._mine(empty=False, transactions=(rival,))
         except RpcError:
@@ -138,6 +156,7 @@ class CoinChaos:
             self.done["undone in vain"] += 1
         else:
             self._fresh.remove(txid)
+            self._undone.add(txid)
             self.done[f"undone {depth}"] += 1
         for _ in range(depth):
             _ = await self._mine(empty=self.chance.random() < 0.5)
@@ -220,6 +239,7 @@ class CoinChaos:
         for address in [house_address(house.store, NETWORK).address, *self.addresses]:
             await self.node.pay(address, "2")
         for _ in range(REST_BLOCKS):
+            await self._remind()
             _ = await self._mine(empty=False)
             await house.worked_through()
             for waiting in house.store.rows(Withdrawal, {"state": WithdrawalState.AWAITING}, 1_000):
