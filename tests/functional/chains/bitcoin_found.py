@@ -57,7 +57,7 @@ async def stock(house: CoinHouse, until: int) -> None:
     """Derive addresses up to a position, as the pool does when it runs low."""
     context, treasury = house.house.application.context, house.house.application.treasury
     source = treasury._sources[NETWORK]
-    while (first := house.store.row(Branch, NETWORK).derived) <= until:
+    while (first := house.store.row(Branch, NETWORK, 0).derived) <= until:
         derived = source.branch.addresses(first, STOCKED_AT_ONCE)
         _ = await perform_own(context, lambda first=first, derived=derived: prepare_stock(NETWORK, first, derived))
 

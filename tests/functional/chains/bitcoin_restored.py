@@ -171,7 +171,7 @@ async def test_a_restored_house_pays_nobody_twice_and_comes_to_what_the_chain_sa
 
 async def name_bob(house: CoinHouse) -> None:
     """Say that what the backup did not know was all bob's."""
-    [deposit] = await ask(house, protocol.ListDeposits())
+    [deposit] = await ask(house, protocol.ListDeposits("withheld"))
     assert (deposit.amount, deposit.user) == ("2", "")
     _ = await ask(house, protocol.AssignDeposit(int(deposit.ref), "bob"))
     for row in house.store.rows(Withdrawal, {"owner": 0}, 10):
