@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Final
 import msgspec
 
 from strongroom.admin import protocol
-from strongroom.admin.protocol import AdminError
+from strongroom.admin.states import states_named
 from strongroom.admin.views import moment
 from strongroom.application import Application
 from strongroom.engine.port import Reads
@@ -26,8 +25,6 @@ from strongroom.wallet.debts import Debt, debts
 from strongroom.wallet.deposits import OPEN
 
 MAX_LISTED: Final = 1_000
-
-_OPEN: Final = "open"
 
 
 class DepositView(msgspec.Struct, frozen=True):
@@ -59,19 +56,10 @@ async def list_deposits(house: Application, request: protocol.ListDeposits) -> l
     """Return the deposits in a state, oldest first. Raises `AdminError` for a state that there is none of."""
     found: list[Deposit] = []
     for network in house.context.catalogue.networks:
-        for state in _states(request.state):
+        for state in states_named(request.state, DepositState, OPEN):
             found += house.store.rows(Deposit, {"network": network, "state": state}, MAX_LISTED)
     shown = sorted(found, key=lambda deposit: deposit.ref)[:MAX_LISTED]
     return [deposit_view(house.store, house.context.catalogue, deposit) for deposit in shown]
-
-
-def _states(name: str) -> Iterable[DepositState]:
-    if name == _OPEN:
-        return OPEN
-    if name.upper() in DepositState.__members__:
-        return [DepositState[name.upper()]]
-    known = ", ".join(state.name.lower() for state in DepositState)
-    raise AdminError(f"there is no state {name}: the states are {known}, and open")
 
 
 def deposit_view(reads: Reads, catalogue: Catalogue, deposit: Deposit) -> DepositView:

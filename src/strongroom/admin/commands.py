@@ -11,6 +11,7 @@ import msgspec
 from strongroom.admin import arrivals, payments, protocol, views
 from strongroom.admin.prices import set_price
 from strongroom.admin.protocol import AdminError
+from strongroom.admin.states import states_named
 from strongroom.application import Application
 from strongroom.custody.chain import ChainError, Unreachable
 from strongroom.custody.networks.simulated import MAX_BLOCKS_AT_ONCE, SimulatedNode
@@ -43,7 +44,6 @@ CREDITED_WITHIN_S: Final = 60
 
 _LOOKS: Final = 1_200
 _ALL: Final = "all"
-_OPEN: Final = "open"
 _ENDED: Final = (DepositState.CREDITED, DepositState.TOO_SMALL, DepositState.DROPPED)
 
 
@@ -210,21 +210,10 @@ async def _show_balance(house: Application, request: protocol.ShowBalance) -> li
 
 async def _list_withdrawals(house: Application, request: protocol.ListWithdrawals) -> list[views.WithdrawalView]:
     found: list[Withdrawal] = []
-    for state in _states(request.state):
+    for state in states_named(request.state, WithdrawalState, OPEN_WITHDRAWALS):
         found += house.store.rows(Withdrawal, {"state": state}, MAX_LISTED)
     shown = sorted(found, key=lambda withdrawal: withdrawal.ref)[:MAX_LISTED]
     return [views.withdrawal_view(house.store, house.context.catalogue, withdrawal) for withdrawal in shown]
-
-
-def _states(name: str) -> Iterable[WithdrawalState]:
-    if name == _ALL:
-        return WithdrawalState
-    if name == _OPEN:
-        return OPEN_WITHDRAWALS
-    if name.upper() in WithdrawalState.__members__:
-        return [WithdrawalState[name.upper()]]
-    known = ", ".join(state.name.lower() for state in WithdrawalState)
-    raise AdminError(f"there is no state {name}: the states are {known}, open and all")
 
 
 async def _approve(house: Application, request: protocol.ApproveWithdrawal) -> views.WithdrawalView:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from strongroom.cli import auditor, cashier, custodian, keeper, operator
+from strongroom.cli import archivist, auditor, cashier, custodian, operator
 from strongroom.cli.root import root
 
-COMMANDS = (operator, cashier, auditor, keeper, custodian)
+COMMANDS = (operator, cashier, auditor, archivist, custodian)
 """The modules whose import gives the root its commands."""
 
 

@@ -1,4 +1,4 @@
-"""The keeper's commands: backups of the books, and their return."""
+"""The archivist's commands: backups of the books, and their return."""
 
 from __future__ import annotations
 
