@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from strongroom.engine.command import NOBODY
@@ -12,7 +13,7 @@ from strongroom.errors import InvariantBroken, Refused
 from strongroom.ledger.accounts import Purpose, house, omnibus
 from strongroom.ledger.entries import Posting
 from strongroom.records.chains import Holding
-from strongroom.records.coins import Pot
+from strongroom.records.coins import Pot, Sent
 from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState
 from strongroom.wallet.moves import (
     Move,
@@ -23,7 +24,7 @@ from strongroom.wallet.moves import (
     prepare_move_revert,
 )
 from strongroom.wallet.payments import Draft, MinePayment, nonce_text, prepare_signing, prepare_void
-from strongroom.wallet.pots import filled_pots
+from strongroom.wallet.pots import due_pots, filled_pots
 from strongroom.wallet.reopenings import prepare_reopening
 from support.paying import COIN, Payouts, book, paying
 from support.payment_rows import keep
@@ -43,7 +44,7 @@ async def payouts(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         await payouts.endow(payouts.alice, ETH, ERC20, 2 * COIN)
         await keep(
             payouts,
-            Pot(ERC20, AT, USDT, "40000000", filled=True),
+            Pot(ERC20, AT, USDT, "40000000", filled=True, due=True),
             Pot(ERC20, AT, ETH, str(500_000 * GWEI), filled=True),
         )
         yield payouts
@@ -80,7 +81,12 @@ async def mined(payouts: Payouts, command: ReserveMove, fee: int = 80_000 * GWEI
 
 def pots(payouts: Payouts) -> dict[tuple[int, int], int]:
     """Return what lies on deposit addresses."""
-    return {(pot.position, pot.asset): int(pot.chain_units) for pot in filled_pots(payouts.reads, ERC20)}
+    return {(pot.position, pot.asset): int(pot.chain_units) for pot in filled_pots(payouts.reads, ERC20, 10)}
+
+
+def due(payouts: Payouts) -> list[tuple[int, int]]:
+    """Return what waits to be swept."""
+    return [(pot.position, pot.asset) for pot in due_pots(payouts.reads, ERC20)]
 
 
 def owned(payouts: Payouts, asset: int) -> int:
@@ -89,11 +95,14 @@ def owned(payouts: Payouts, asset: int) -> int:
 
 
 async def test_a_sweep_empties_its_pot_and_costs_the_houses_fee(payouts: Payouts) -> None:
-    """The tokens lie with the hot wallet then; what the chain took came out of the address's own ether."""
-    payment = await mined(payouts, moving(payouts, PaymentPurpose.SWEEP, USDT, 40_000_000, source=AT))
+    """What lies with the hot wallet then, and the fee, are off the pots; what is left there is not due again."""
+    assert due(payouts) == [(AT, USDT)]
+    payment = await mined(payouts, moving(payouts, PaymentPurpose.SWEEP, USDT, 30_000_000, source=AT))
+    assert due(payouts) == []
     before = owned(payouts, USDT), owned(payouts, ETH)
     await payouts.do(lambda: prepare_move_finish(payouts.world.context, payment, 11))
-    assert pots(payouts) == {(AT, ETH): 420_000 * GWEI}
+    assert pots(payouts) == {(AT, USDT): 10_000_000, (AT, ETH): 420_000 * GWEI}
+    assert due(payouts) == []
     assert (owned(payouts, USDT), owned(payouts, ETH)) == (before[0], before[1] - 80_000 * GWEI)
     assert payouts.balance(house(Purpose.CHAIN_FEE, ETH)) == -8_000
     assert payouts.reads.row(Payment, payment.ref).state == PaymentState.FINAL
@@ -129,11 +138,27 @@ async def test_what_went_to_the_cold_address_is_owned_there(payouts: Payouts) ->
     assert payouts.balance(house(Purpose.INVENTORY, ETH)) == 0
 
 
+async def test_one_that_comes_signed_holds_no_nonce_without_its_transaction(payouts: Payouts) -> None:
+    """Nonce, transaction and candidate are kept in one commit; where the nonce was used nothing is."""
+    command = moving(payouts, PaymentPurpose.COLD, ETH, 10**18)
+    signed = msgspec.structs.replace(command, txid="tx", blob=b"signed")
+    await payouts.do(lambda: signed)
+    payment = payouts.reads.row(Payment, signed.payment)
+    assert (payment.state, payment.candidates, payment.blob) == (PaymentState.SIGNED, ("tx",), b"signed")
+    assert payouts.reads.row(Sent, ERC20, "tx").payment == signed.payment
+    late = msgspec.structs.replace(moving(payouts, PaymentPurpose.COLD, ETH, 10**18), txid="late", blob=b"signed")
+    assert (await payouts.world.context.submit(late)).stale
+    assert not payouts.reads.row(Payment, late.payment).state
+    assert not payouts.reads.row(Sent, ERC20, "late").payment
+    payouts.agree()
+
+
 async def test_a_move_that_the_chain_undid_costs_its_fee_only(payouts: Payouts) -> None:
     """Everything lies where it was, but for the gas."""
     payment = await mined(payouts, moving(payouts, PaymentPurpose.SWEEP, USDT, 40_000_000, source=AT))
     await payouts.do(lambda: prepare_move_revert(payouts.world.context, payment, 9, 50_000 * GWEI, 11))
     assert pots(payouts) == {(AT, USDT): 40_000_000, (AT, ETH): 450_000 * GWEI}
+    assert due(payouts) == [(AT, USDT)]
     assert payouts.reads.row(Payment, payment.ref).state == PaymentState.VOIDED
     payouts.agree()
 
@@ -146,6 +171,7 @@ async def test_a_move_that_is_never_mined_changes_nothing(payouts: Payouts) -> N
     before = pots(payouts)
     await payouts.do(lambda: prepare_void(payouts.world.context, payouts.reads.row(Payment, command.payment)))
     assert pots(payouts) == before
+    assert due(payouts) == [(AT, USDT)]
     await payouts.do(lambda: moving(payouts, PaymentPurpose.SWEEP, USDT, 40_000_000, source=AT, nonce=1))
     payouts.agree()
 

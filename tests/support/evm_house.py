@@ -29,7 +29,9 @@ OUTSIDE: Final = "0x00000000000000000000000000000000DeaDBeef"
 """Somebody else's address."""
 
 
-def evm_settings(folder: Path, anvil: Anvil, token: str, hot: dict[str, Hot] | None = None, **more: Any) -> Config:
+def evm_settings(
+    folder: Path, anvil: Anvil, token: str, hot: dict[str, Hot] | None = None, *, token_minimum: str = "0", **more: Any
+) -> Config:
     """Return the settings of a small house whose one network is that of an EVM node, with ether and a token."""
     declared = Node(url=anvil.url, chain="evm", chain_id=anvil.chain_id, start_height=0, hot=hot or {}, **more)
     return settings(
@@ -41,7 +43,7 @@ def evm_settings(folder: Path, anvil: Anvil, token: str, hot: dict[str, Hot] | N
         },
         offers={
             "ETH": {"ERC20": Offer(decimals=18, default=True)},
-            "USDT": {"ERC20": Offer(decimals=6, token=token, default=True)},
+            "USDT": {"ERC20": Offer(decimals=6, token=token, default=True, deposit_minimum=token_minimum)},
         },
         nodes={"ERC20": declared},
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final
+
+import msgspec
 
 from strongroom.admin import protocol, views
 from strongroom.admin.protocol import AdminError
+from strongroom.admin.states import states_named
 from strongroom.application import Application
 from strongroom.custody import offline
 from strongroom.custody.chain import ChainError, Payee
@@ -25,8 +27,6 @@ MAX_LISTED: Final = 1_000
 MAX_OFFERED: Final = 100
 """So many payments of chains of accounts may be away to be signed."""
 
-_ALL: Final = "all"
-_OPEN: Final = "open"
 _USED: Final = "what the payment spends was used meanwhile: prepare it again"
 
 
@@ -34,7 +34,7 @@ async def list_payments(house: Application, request: protocol.ListPayments) -> l
     """Return payments in a state, oldest first, at most 1,000."""
     found: list[Payment] = []
     for network in house.context.catalogue.snapshot.networks:
-        for state in _states(request.state):
+        for state in states_named(request.state, PaymentState, OPEN_PAYMENTS):
             found += house.store.rows(Payment, {"network": network.number, "state": state}, MAX_LISTED)
     return [_shown(house, it) for it in sorted(found, key=lambda payment: payment.ref)[:MAX_LISTED]]
 
@@ -90,9 +90,7 @@ async def prepare_cold(house: Application, request: protocol.PrepareCold) -> vie
 
 async def export_cold(house: Application, request: protocol.ExportCold) -> views.UnsignedView:
     """Return a payment that was prepared for a cold address and waits for its signature. Raises `AdminError`."""
-    payment = _payment(house, request.ref)
-    if payment.purpose != PaymentPurpose.COLD or payment.state != PaymentState.RESERVED:
-        raise AdminError("the payment does not wait to be signed elsewhere")
+    payment = _waiting(house, request.ref)
     offer = house.context.catalogue.offer_at(payment.asset, payment.network)
     keeper = _keeper(house, house.context.catalogue.network(payment.network).code)
     if offer is None:
@@ -107,19 +105,19 @@ async def import_cold(house: Application, request: protocol.ImportCold) -> views
     keeper = _keeper_of(house, request.ref)
     code = keeper.chain.network
     offered = keeper.offered.get(request.ref)
-    body = offered.draft.body if offered else _payment(house, request.ref).body
+    body = offered.draft.body if offered else _waiting(house, request.ref).body
     try:
         text = offline.signed_text(request.content, code, request.ref)
         candidate = keeper.chain.import_signed(body, text)
     except (ChainError, offline.OfflineError) as no:
         raise AdminError(str(no)) from None
     if offered:
-        _ = await _perform(house, offered)
+        signed = msgspec.structs.replace(offered, txid=candidate.txid, blob=candidate.blob)
+        _ = await _perform(house, signed)
         _ = keeper.offered.pop(request.ref, None)
-    payment = _payment(house, request.ref)
-    if payment.purpose != PaymentPurpose.COLD or payment.state != PaymentState.RESERVED:
-        raise AdminError("the payment does not wait to be signed elsewhere")
-    _ = await perform_own(house.context, lambda: prepare_signing(payment, candidate.txid, candidate.blob))
+    else:
+        payment = _waiting(house, request.ref)
+        _ = await perform_own(house.context, lambda: prepare_signing(payment, candidate.txid, candidate.blob))
     house.treasury.senders[code].wake()
     return _shown(house, _payment(house, request.ref))
 
@@ -170,22 +168,19 @@ def _keeper_of(house: Application, ref: int) -> Keeper:
     return _keeper(house, house.context.catalogue.network(_payment(house, ref).network).code)
 
 
+def _waiting(house: Application, ref: int) -> Payment:
+    """Return a payment that waits to be signed elsewhere. Raises `AdminError`."""
+    payment = _payment(house, ref)
+    if payment.purpose != PaymentPurpose.COLD or payment.state != PaymentState.RESERVED:
+        raise AdminError("the payment does not wait to be signed elsewhere")
+    return payment
+
+
 def _payment(house: Application, ref: int) -> Payment:
     payment = house.store.row(Payment, ref)
     if not payment.state:
         raise AdminError("there is no such payment, or the server was started again since it was prepared")
     return payment
-
-
-def _states(name: str) -> Iterable[PaymentState]:
-    if name == _ALL:
-        return PaymentState
-    if name == _OPEN:
-        return OPEN_PAYMENTS
-    if name.upper() in PaymentState.__members__:
-        return [PaymentState[name.upper()]]
-    known = ", ".join(state.name.lower() for state in PaymentState)
-    raise AdminError(f"there is no state {name}: the states are {known}, open and all")
 
 
 def _shown(house: Application, payment: Payment) -> views.PaymentView:

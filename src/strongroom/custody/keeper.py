@@ -20,6 +20,7 @@ import structlog
 
 from strongroom.crashpoints import reach
 from strongroom.custody.chain import Chain, Funds, InsufficientFunds, NeedsGas, Payee, Rejected, Unreachable
+from strongroom.custody.sender import BACK_OFF_S
 from strongroom.engine.state import State
 from strongroom.errors import PARAMETER_INVALID, InvariantBroken, Refused
 from strongroom.records.coins import Coin, Pot
@@ -27,9 +28,10 @@ from strongroom.records.settings import OfferSettings
 from strongroom.records.withdrawals import Payment, PaymentPurpose
 from strongroom.wallet.context import Context, perform_own
 from strongroom.wallet.epochs import WAITS, waits
+from strongroom.wallet.holdings import chain_units
 from strongroom.wallet.moves import Move, ReserveMove, prepare_move
-from strongroom.wallet.payments import OPEN_PAYMENTS, free_coins, next_nonce
-from strongroom.wallet.pots import filled_pots
+from strongroom.wallet.payments import free_coins, next_nonce, open_payments
+from strongroom.wallet.pots import due_pots
 from strongroom.wallet.settlements import fee_asset_of
 
 MAX_OPEN: Final = 2_000
@@ -40,7 +42,6 @@ COINS_AT_ONCE: Final = 100
 """So many of the smallest coins become one at once."""
 
 IDLE_S: Final = 60.0
-BACK_OFF_S: Final = (0.5, 1, 2, 5, 10, 30)
 
 log = structlog.get_logger("keeper")
 
@@ -167,10 +168,7 @@ class Keeper:
             self._asked.set()
 
     def _open(self) -> list[Payment]:
-        found: list[Payment] = []
-        for state in OPEN_PAYMENTS:
-            found += self._context.reads.rows(Payment, {"network": self._network, "state": state}, MAX_OPEN)
-        return found
+        return open_payments(self._context.reads, self._network, MAX_OPEN)
 
     # -- sweeps
 
@@ -179,7 +177,7 @@ class Keeper:
         moves = [it for it in under_way if it.purpose in (PaymentPurpose.SWEEP, PaymentPurpose.GAS)]
         busy = {position for it in moves for position in (it.source, it.target)}
         room = MAX_SWEEPS_AT_ONCE - len(moves)
-        for position, pots in groupby(filled_pots(self._context.reads, self._network), lambda pot: pot.position):
+        for position, pots in groupby(due_pots(self._context.reads, self._network), lambda pot: pot.position):
             due = [] if position in busy else [pot for pot in pots if self._is_due(pot)]
             # Tokens first: what the native coin's sweep takes would be missing for theirs.
             due.sort(key=lambda pot: not self._offer(pot.asset).token)
@@ -187,8 +185,11 @@ class Keeper:
                 room -= 1
 
     def _is_due(self, pot: Pot) -> bool:
+        """Say whether a pot has enough: gas for less than a deposit must have would be anybody's way to our ether."""
+        offer, asset = self._offer(pot.asset), self._context.catalogue.assets[pot.asset]
+        least = chain_units(offer.deposit_minimum, offer, asset)
         marks = self._terms.marks.get(pot.asset, Marks())
-        return int(pot.chain_units) >= max(1, marks.sweep_above)
+        return int(pot.chain_units) >= max(1, marks.sweep_above, least)
 
     async def _sweep_pot(self, pot: Pot) -> None:
         chain = cast(Sweepable, self._chain)

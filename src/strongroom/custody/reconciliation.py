@@ -6,6 +6,7 @@ the books have not settled yet is a cause; so is, on a chain of accounts, a depo
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Final, cast
@@ -15,14 +16,15 @@ import msgspec
 from strongroom.custody.chain import Block, Chain, Fate, Unreachable
 from strongroom.custody.keeper import Sweepable
 from strongroom.records.addresses import Address, Placed
-from strongroom.records.chains import Holding
+from strongroom.records.chains import Holding, Tip
 from strongroom.records.coins import Coin
 from strongroom.records.deposits import Deposit, DepositState
+from strongroom.records.kept import Kept
 from strongroom.records.settings import OfferSettings
 from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState
 from strongroom.wallet.addresses import HOUSE_POSITION
 from strongroom.wallet.context import Context
-from strongroom.wallet.payments import OPEN_PAYMENTS, outgoing, withdrawals_of
+from strongroom.wallet.payments import OPEN_PAYMENTS, open_payments, outgoing, withdrawals_of
 from strongroom.wallet.pots import filled_pots
 
 MAX_OPEN: Final = 10_000
@@ -30,8 +32,10 @@ MAX_COINS: Final = 1_000_000
 MAX_ADDRESSES: Final = 10_000
 """So many of the newest deposit addresses are looked at, whatever the books know of them, on a chain of accounts."""
 
-MAX_TRIES: Final = 5
-"""A chain whose tip moves while it is asked is asked again so often."""
+MAX_TRIES: Final = 8
+"""So often are books and chain compared again that move meanwhile."""
+
+_PAUSE_S: Final = 0.2
 
 _ON_CHAIN: Final = (Fate.MINED, Fate.REVERTED)
 
@@ -62,13 +66,25 @@ class Reconciliation(msgspec.Struct, frozen=True):
 
 
 async def reconcile(context: Context, chain: Chain, network: int) -> list[Reconciliation]:
-    """Return a reconciliation for each asset that is offered on a network. Raises `Unreachable`."""
-    for _ in range(MAX_TRIES):
-        tip = await chain.tip()
-        found = [await _reconcile(context, chain, offer, tip) for offer in _offers(context, network)]
-        if (await chain.tip()).hash == tip.hash:
-            return found
-    raise Unreachable("the chain moved while it was compared with the books")
+    """Return a reconciliation for each asset that is offered on a network. Raises `Unreachable`.
+
+    Books and chain are each asked in many steps: what either has done meanwhile would look like a difference, so that
+    all is asked again then.
+    """
+    for attempt in range(MAX_TRIES):
+        tip, books = await chain.tip(), _standing(context, network)
+        if not chain.needs_sweeps or context.reads.row(Tip, network).block == tip.hash:
+            found = [await _reconcile(context, chain, offer, tip) for offer in _offers(context, network)]
+            if (await chain.tip()).hash == tip.hash and _standing(context, network) == books:
+                return found
+        await asyncio.sleep(_PAUSE_S * attempt)
+    raise Unreachable("books or chain moved while they were compared")
+
+
+def _standing(context: Context, network: int) -> list[Kept]:
+    """Return what a comparison goes by: what the books own on a network, and the payments under way."""
+    owned = [context.reads.row(Holding, network, offer.asset) for offer in _offers(context, network)]
+    return [*owned, *open_payments(context.reads, network, MAX_OPEN)]
 
 
 def _offers(context: Context, network: int) -> list[OfferSettings]:
@@ -106,16 +122,14 @@ class _Underway(msgspec.Struct, frozen=True):
 async def _open_payments(context: Context, chain: Chain, offer: OfferSettings) -> list[_Underway]:
     """Return the payments on a network that the books have not settled, as far as the chain has them."""
     found: list[_Underway] = []
-    for state in OPEN_PAYMENTS:
-        for payment in context.reads.rows(Payment, {"network": offer.network, "state": state}, MAX_OPEN):
-            for txid in payment.candidates:
-                status = await chain.transaction(txid, payment.spends)
-                waiting = status.fate is Fate.MEMPOOL and not chain.spends_coins and not chain.needs_sweeps
-                if status.fate in _ON_CHAIN or waiting:
-                    paid = _paid(context, payment)
-                    own = payment.asset == offer.asset
-                    fee = 0 if offer.token else status.fee
-                    found.append(_Underway(payment, paid if own else 0, fee, status.fate is Fate.REVERTED))
+    for payment in open_payments(context.reads, offer.network, MAX_OPEN):
+        for txid in payment.candidates:
+            status = await chain.transaction(txid, payment.spends)
+            waiting = status.fate is Fate.MEMPOOL and not chain.spends_coins and not chain.needs_sweeps
+            if status.fate in _ON_CHAIN or waiting:
+                paid = _paid(context, payment) if payment.asset == offer.asset else 0
+                fee = 0 if offer.token else status.fee
+                found.append(_Underway(payment, paid, fee, status.fate is Fate.REVERTED))
     return found
 
 

@@ -22,13 +22,12 @@ from strongroom.records.addresses import Address
 from strongroom.records.coins import Coin, Sent
 from strongroom.records.deposits import Deposit
 from strongroom.records.epochs import Reconciled
-from strongroom.records.withdrawals import Payment
 from strongroom.wallet.addresses import house_address, next_behind
 from strongroom.wallet.adoptions import Found, NotAdopted, Paid, prepare_adoption
 from strongroom.wallet.context import Context
 from strongroom.wallet.deposits import OPEN, outpoint_of
 from strongroom.wallet.epochs import EndWaiting, prepare_end, waits
-from strongroom.wallet.payments import OPEN_PAYMENTS
+from strongroom.wallet.payments import open_payments
 from strongroom.wallet.settlements import Change
 
 DERIVING: Final = "the addresses that may have been given out after the backup are being derived"
@@ -104,22 +103,18 @@ class Restoration:
         """Return the outpoints of the coins and the open deposits in the books that no final payment has spent."""
         reads, network = self._context.reads, self._network
         found = {coin.outpoint for coin in reads.rows(Coin, {"network": network, "payment": 0}, MAX_COINS)}
-        for payment in self._open_payments():
+        for payment in open_payments(self._context.reads, self._network, MAX_OPEN):
             found.update(payment.spends)
         for state in OPEN:
             equal = {"network": network, "state": state}
             found.update(outpoint_of(deposit) for deposit in reads.rows(Deposit, equal, MAX_COINS))
         return found
 
-    def _open_payments(self) -> list[Payment]:
-        states = [{"network": self._network, "state": state} for state in OPEN_PAYMENTS]
-        return [it for equal in states for it in self._context.reads.rows(Payment, equal, MAX_OPEN)]
-
     async def _change_of_open_payments(self) -> set[str]:
         """Return the change of payments that are in a block and not final: after the backup it may have been spent."""
         home = house_address(self._context.reads, self._network).address
         found: set[str] = set()
-        for payment in self._open_payments():
+        for payment in open_payments(self._context.reads, self._network, MAX_OPEN):
             for txid in payment.candidates:
                 status = await self._chain.transaction(txid, payment.spends)
                 if status.fate is Fate.MINED and status.block is not None:

@@ -37,7 +37,6 @@ from strongroom.wallet.context import Context, perform_own
 from strongroom.wallet.epochs import WAITS, waits
 from strongroom.wallet.moves import prepare_move_finish, prepare_move_revert
 from strongroom.wallet.payments import (
-    OPEN_PAYMENTS,
     Draft,
     MinePayment,
     RedraftPayment,
@@ -45,6 +44,7 @@ from strongroom.wallet.payments import (
     free_coins,
     has_its_coins,
     next_nonce,
+    open_payments,
     outgoing,
     prepare_reservation,
     prepare_signing,
@@ -197,11 +197,7 @@ class Sender:
         self._handed.intersection_update(refs)
 
     def _open_payments(self) -> list[Payment]:
-        found: list[Payment] = []
-        for state in OPEN_PAYMENTS:
-            equal = {"network": self._number, "state": state}
-            found += self._context.reads.rows(Payment, equal, MAX_OPEN)
-        return found
+        return open_payments(self._context.reads, self._number, MAX_OPEN)
 
     def _approved(self, room: int) -> list[Withdrawal]:
         limit = min(MAX_STARTED_AT_ONCE, room)

@@ -37,7 +37,8 @@ class Pot(Kept, frozen=True, gc=False):
     """What lies on a deposit address of a chain of accounts, in the chain's unit, as text: it waits to be swept.
 
     `position` is the address's on the network's branch; what is at position 0 is the hot wallet's and has no pot. It
-    may be below zero while a reorganisation has taken the deposit and not yet the sweep. `filled` unless it is zero.
+    may be below zero while a reorganisation has taken the deposit and not yet the sweep. `filled` unless it is zero;
+    `due` from a deposit on until a sweep is reserved, so that what a sweep leaves behind is not looked at again.
     """
 
     KEY = 3
@@ -47,3 +48,4 @@ class Pot(Kept, frozen=True, gc=False):
     asset: int
     chain_units: str = "0"
     filled: bool = False
+    due: bool = False

@@ -233,7 +233,9 @@ class CreditDeposit(Command, frozen=True):
         pot that it is in."""
         if not self.outpoint:
             units = int(deposit.chain_units)
-            return [pot_change(view, self.network, self.position, self.asset, units)] if self.position else []
+            if not self.position:
+                return []
+            return [pot_change(view, self.network, self.position, self.asset, units, due=True)]
         check(self.outpoint == outpoint_of(deposit), "a deposit is the coin of its own output")
         known = view.get(Coin, self.network, self.outpoint)
         units = int(deposit.chain_units)

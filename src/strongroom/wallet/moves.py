@@ -17,7 +17,7 @@ from strongroom.engine.command import NOBODY, Command, Decision, View
 from strongroom.errors import PARAMETER_INVALID, check
 from strongroom.ledger.accounts import Purpose, house
 from strongroom.ledger.entries import Posting
-from strongroom.records.coins import Coin, Pot
+from strongroom.records.coins import Coin, Pot, Sent
 from strongroom.records.heads import Head, head_of
 from strongroom.records.kept import Kept, Key
 from strongroom.records.settings import SETTINGS_KEY, Settings
@@ -26,7 +26,7 @@ from strongroom.wallet.catalogue import Catalogue, catalogue_of
 from strongroom.wallet.context import Context
 from strongroom.wallet.epochs import check_open, hold_needs
 from strongroom.wallet.holdings import holding_needs, ledger_units
-from strongroom.wallet.payments import Draft, in_state, offered_on, reservation, reservation_needs
+from strongroom.wallet.payments import Draft, in_state, offered_on, reservation, reservation_needs, signed_rows
 from strongroom.wallet.pots import pot_change
 from strongroom.wallet.settlements import Change, chain_fee, check_buried, coins_back, fee_asset_of, leave
 
@@ -44,7 +44,8 @@ class Move(msgspec.Struct, frozen=True):
 class ReserveMove(Command, frozen=True):
     """Make a payment that moves the house's own money, and reserve what it spends: `coins`, or else a nonce.
 
-    `units` of the asset, in the chain's unit, reach `address`: ours at position `target`, or the cold one.
+    `units` of the asset, in the chain's unit, reach `address`: ours at position `target`, or the cold one. With `txid`
+    and `blob` it comes signed: so a nonce is never held for a signature that may not come.
     """
 
     payment: int
@@ -57,12 +58,15 @@ class ReserveMove(Command, frozen=True):
     units: str
     draft: Draft
     coins: bool
+    txid: str = ""
+    blob: bytes = b""
 
     def needs(self) -> list[Key]:
-        """The new payment, what it spends, and the pot that it empties."""
+        """The new payment, what it spends, the pot that it empties, and its transaction's own row."""
         reserved = reservation_needs(self.payment, self.network, self.draft.spends, coins=self.coins)
         pot = [Pot.at(self.network, self.source, self.asset)] if self.source else []
-        return [*reserved, *pot, *hold_needs(self.network)]
+        sent = [Sent.at(self.network, self.txid)] if self.txid else []
+        return [*reserved, *pot, *sent, *hold_needs(self.network)]
 
     def decide(self, view: View, now_ms: int) -> Decision:
         """Reserve it, unless what it spends is taken or gone, or the network waits after a restore."""
@@ -70,8 +74,7 @@ class ReserveMove(Command, frozen=True):
         check(bool(self.draft.spends), "a payment spends something")
         check(self.purpose != PaymentPurpose.WITHDRAWALS and int(self.units) > 0, "a move moves something of ours")
         check(self.purpose == PaymentPurpose.SWEEP or not self.source, "only a sweep is paid by a deposit address")
-        if self.source and int(view.get(Pot, self.network, self.source, self.asset).chain_units) < int(self.units):
-            raise PARAMETER_INVALID("the address has less than is to be swept")
+        pots = self._pots(view)
         payment = Payment(
             ref=self.payment,
             network=self.network,
@@ -87,7 +90,20 @@ class ReserveMove(Command, frozen=True):
             address=self.address,
             units=self.units,
         )
-        return Decision(rows=[payment, *reservation(view, payment, coins=self.coins)])
+        reserved = reservation(view, payment, coins=self.coins)
+        if not self.txid:
+            return Decision(rows=[payment, *pots, *reserved])
+        signed, sent = signed_rows(payment, self.txid, self.blob, now_ms)
+        return Decision(rows=[signed, *pots, *reserved, sent])
+
+    def _pots(self, view: View) -> list[Kept]:
+        """Return the pot that a sweep empties, which waits no longer. Raises `Refused` for more than is in it."""
+        if not self.source:
+            return []
+        pot = pot_change(view, self.network, self.source, self.asset, 0, due=False)
+        if int(pot.chain_units) < int(self.units):
+            raise PARAMETER_INVALID("the address has less than is to be swept")
+        return [pot]
 
 
 class FinishMove(Command, frozen=True):
@@ -158,17 +174,19 @@ class FinishMove(Command, frozen=True):
 def pots_after(view: View, payment: Payment, fee_asset: int, *, undone: bool = False, sign: int = 1) -> list[Kept]:
     """Return what lies on deposit addresses after a payment; with `sign` -1, after it was taken back.
 
-    The hot wallet, at position 0, has no pot. Where the chain has `undone` a payment its fee is all that has gone.
+    The hot wallet, at position 0, has no pot. Where the chain has `undone` a payment its fee is all that has gone, and
+    what it was to sweep waits again.
     """
     moved = 0 if undone else int(payment.units)
     changes: Counter[tuple[int, int]] = Counter()
     changes[payment.source, payment.asset] -= moved
     changes[payment.source, fee_asset] -= int(payment.chain_fee_units)
     changes[payment.target, payment.asset] += moved
+    swept = (payment.source, payment.asset)
     return [
-        pot_change(view, payment.network, position, asset, sign * units)
-        for (position, asset), units in changes.items()
-        if position and units
+        pot_change(view, payment.network, *place, sign * units, due=True if undone and place == swept else None)
+        for place, units in changes.items()
+        if place[0] and (units or (undone and place == swept))
     ]
 
 

@@ -18,9 +18,10 @@ from typing import Final, NamedTuple
 import msgspec
 
 from strongroom.engine.command import NOBODY, Command, Decision, Stale, View
+from strongroom.engine.port import Reads
 from strongroom.errors import PARAMETER_INVALID, check
 from strongroom.ledger.entries import Posting
-from strongroom.records.coins import Coin, Sent
+from strongroom.records.coins import Coin, Pot, Sent
 from strongroom.records.kept import Kept, Key
 from strongroom.records.settings import AssetSettings, OfferSettings
 from strongroom.records.withdrawals import Payment, PaymentState, Reserved, Withdrawal, WithdrawalState
@@ -28,6 +29,7 @@ from strongroom.wallet.catalogue import Catalogue
 from strongroom.wallet.context import Context
 from strongroom.wallet.epochs import check_open, hold_needs
 from strongroom.wallet.holdings import chain_units
+from strongroom.wallet.pots import pot_change
 from strongroom.wallet.withdrawals import bar_needs, bar_to_paying, release, release_needs
 
 OPEN_PAYMENTS: Final = (PaymentState.RESERVED, PaymentState.SIGNED, PaymentState.MINED)
@@ -161,15 +163,16 @@ class SignPayment(Command, frozen=True):
     def decide(self, view: View, now_ms: int) -> Decision:
         """Keep it as the payment's newest candidate."""
         payment = in_state(view, self.payment, PaymentState.RESERVED, PaymentState.SIGNED)
-        others = tuple(txid for txid in payment.candidates if txid != self.txid)
-        signed = msgspec.structs.replace(
-            payment,
-            state=PaymentState.SIGNED,
-            candidates=(*others, self.txid),
-            blob=self.blob,
-            signed_ms=now_ms,
-        )
-        return Decision(rows=[signed, Sent(self.network, self.txid, self.payment)])
+        return Decision(rows=signed_rows(payment, self.txid, self.blob, now_ms))
+
+
+def signed_rows(payment: Payment, txid: str, blob: bytes, now_ms: int) -> tuple[Payment, Sent]:
+    """Return a payment with its newest candidate, and that transaction's own row."""
+    others = tuple(known for known in payment.candidates if known != txid)
+    signed = msgspec.structs.replace(
+        payment, state=PaymentState.SIGNED, candidates=(*others, txid), blob=blob, signed_ms=now_ms
+    )
+    return signed, Sent(payment.network, txid, payment.ref)
 
 
 class MinePayment(Command, frozen=True):
@@ -223,20 +226,26 @@ def _located(view: View, withdrawals: Sequence[int], txid: str, height: int) -> 
 
 
 class VoidPayment(Command, frozen=True):
-    """Give up a payment of which the chain says that no candidate can ever be mined; its withdrawals have failed."""
+    """Give up a payment of which the chain says that no candidate can ever be mined; its withdrawals have failed.
+
+    `swept` is the key of the pot that it was to sweep.
+    """
 
     payment: int
     withdrawals: tuple[Withdrawal, ...]
+    swept: tuple[int, int, int] | None = None
 
     def needs(self) -> list[Key]:
-        """The payment, and what its withdrawals hold."""
-        return [Payment.at(self.payment), *(key for it in self.withdrawals for key in release_needs(it))]
+        """The payment, and what its withdrawals hold, or the pot that it was to sweep."""
+        pot = [Pot.at(*self.swept)] if self.swept else []
+        return [Payment.at(self.payment), *pot, *(key for it in self.withdrawals for key in release_needs(it))]
 
     def decide(self, view: View, now_ms: int) -> Decision:
-        """Release the customers' money; what it spends stays reserved."""
+        """Release the customers' money, or let the pot be swept again; what the payment spends stays reserved."""
         payment = in_state(view, self.payment, PaymentState.SIGNED)
         postings, rows = releases(view, payment, self.withdrawals)
-        return Decision(postings, [msgspec.structs.replace(payment, state=PaymentState.VOIDED), *rows])
+        pots = [pot_change(view, *self.swept, 0, due=True)] if self.swept else []
+        return Decision(postings, [msgspec.structs.replace(payment, state=PaymentState.VOIDED), *rows, *pots])
 
 
 def releases(view: View, payment: Payment, withdrawals: Sequence[Withdrawal]) -> tuple[list[Posting], list[Kept]]:
@@ -283,6 +292,12 @@ def next_nonce(context: Context, network: int) -> int:
     return nonce_of(newest[0].spends) + 1 if newest and not position_of(newest[0].spends) else 0
 
 
+def open_payments(reads: Reads, network: int, limit: int) -> list[Payment]:
+    """Return a network's payments that have a step before them, at most `limit` of each state."""
+    states = [{"network": network, "state": state} for state in OPEN_PAYMENTS]
+    return [payment for equal in states for payment in reads.rows(Payment, equal, limit)]
+
+
 def free_coins(context: Context, network: int) -> list[Coin]:
     """Return coins that no payment spends, oldest outpoints first, at most 5,000."""
     free = context.reads.rows(Coin, {"network": network, "payment": 0}, MAX_COINS)
@@ -327,7 +342,8 @@ def prepare_signing(payment: Payment, txid: str, blob: bytes) -> SignPayment:
 
 def prepare_void(context: Context, payment: Payment) -> VoidPayment:
     """Return the command that gives up a payment that is never mined."""
-    return VoidPayment(NOBODY, payment.ref, tuple(withdrawals_of(context, payment)))
+    swept = (payment.network, payment.source, payment.asset) if payment.source else None
+    return VoidPayment(NOBODY, payment.ref, tuple(withdrawals_of(context, payment)), swept)
 
 
 def withdrawals_of(context: Context, payment: Payment) -> list[Withdrawal]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from strongroom.admin import protocol
+from strongroom.admin.commands import carry_out
+from strongroom.admin.protocol import AdminError
+from strongroom.admin.views import UnsignedView
 from strongroom.records.withdrawals import PaymentPurpose, PaymentState
-from support.evm_house import ETH, ETHER, OUTSIDE, USDT, EvmHouse, evm_house
+from strongroom.wallet.pots import due_pots
+from support.evm_house import ETH, ETHER, ETHEREUM, OUTSIDE, USDT, EvmHouse, evm_house
 from support.nodes import Anvil
 
 
@@ -67,6 +74,33 @@ async def test_a_token_is_swept_with_gas_from_the_hot_wallet(house: EvmHouse) ->
     assert (await house.balance(alice))[0] == 0
     assert await is_reconciled(house)
     house.check_books()
+
+
+async def test_what_a_sweep_leaves_is_left_until_more_arrives(house: EvmHouse) -> None:
+    """An address that is paid again is swept again; in between nobody asks what its rest is worth."""
+    alice = await house.customer("alice")
+    address = await house.address(alice)
+    for sweeps in (1, 2):
+        await house.anvil.pay(address, 3 * ETHER)
+        await house.mine_until(lambda n=sweeps: [it.state for it in house.payments()] == [PaymentState.FINAL] * n)
+        assert due_pots(house.store, ETHEREUM) == []
+    assert await house.balance(alice) == (Decimal(6), Decimal(6))
+    assert await is_reconciled(house)
+
+
+async def test_less_than_a_deposit_must_have_is_not_swept(tmp_path: Path, anvil: Anvil) -> None:
+    """Nobody can have our ether spent as gas by paying next to nothing in tokens again and again."""
+    async with evm_house(tmp_path, anvil, token_minimum="5") as house:
+        await house.stock()
+        alice = await house.customer("alice")
+        address = await house.address(alice, "USDT")
+        await house.mint(address, 4_999_999)
+        await house.mine_until(lambda: USDT in {asset for _, asset in house.pots()})
+        assert await house.keeper.step()
+        assert house.payments() == []
+        await house.mint(address, 1)
+        await house.mine_until(lambda: [it.state for it in house.payments()] == [PaymentState.FINAL] * 2)
+        assert await house.held(house.hot) == 5_000_000
 
 
 async def test_what_was_swept_pays_withdrawals(house: EvmHouse) -> None:
@@ -136,3 +170,40 @@ async def test_a_settled_withdrawal_that_a_reorganisation_took_is_paid_again(hou
     assert await house.ether(OUTSIDE) - before == ETHER
     assert await is_reconciled(house)
     house.check_books()
+
+
+async def sign_elsewhere(house: EvmHouse, unsigned: UnsignedView) -> protocol.ImportCold:
+    """Return the request that brings a payment back, signed by the key that its file is for."""
+    signer = house.house.application.treasury.senders["ERC20"]._signer
+    body = base64.b64decode(json.loads(unsigned.file)["body"])
+    raw = await signer.sign("ERC20", int(unsigned.ref), body)
+    return protocol.ImportCold(int(unsigned.ref), raw.hex().encode())
+
+
+async def test_ether_goes_to_the_cold_address_and_a_nonce_is_never_held_for_it(tmp_path: Path, anvil: Anvil) -> None:
+    """What is away to be signed holds nothing up; when a withdrawal was quicker it is refused, and prepared again."""
+    cold = "0x000000000000000000000000000000000000dEaD"
+    async with evm_house(tmp_path, anvil, cold_address=cold) as house:
+        await house.stock()
+        alice = await house.customer("alice")
+        await house.anvil.pay(await house.address(alice), 3 * ETHER)
+        await house.mine_until(lambda: [it.state for it in house.payments()] == [PaymentState.FINAL])
+        application = house.house.application
+        prepare = protocol.PrepareCold("ERC20", "ETH", "4")
+        overtaken = await sign_elsewhere(house, await carry_out(application, prepare))
+        await house.withdraw(alice, OUTSIDE, "1")
+        await house.mine_until(lambda: len(house.payments()) == 2 and not house.is_busy())
+        before = house.holding(ETH)
+        with pytest.raises(AdminError, match="used meanwhile: prepare it again"):
+            _ = await carry_out(application, overtaken)
+        assert (len(house.payments()), house.holding(ETH)) == (2, before)
+        request = await sign_elsewhere(house, await carry_out(application, prepare))
+        _ = await carry_out(application, request)
+        await house.mine_until(lambda: len(house.payments()) == 3 and not house.is_busy())
+        assert await house.ether(cold) == 4 * ETHER
+        assert house.payments()[-1].purpose == PaymentPurpose.COLD
+        assert house.holding(ETH) == before - 4 * ETHER - int(house.payments()[-1].chain_fee_units)
+        with pytest.raises(AdminError, match="does not wait"):
+            _ = await carry_out(application, request)
+        assert await is_reconciled(house)
+        house.check_books()

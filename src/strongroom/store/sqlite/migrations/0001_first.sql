@@ -281,9 +281,11 @@ CREATE TABLE pot (
     asset       INTEGER NOT NULL,
     chain_units TEXT NOT NULL,
     filled      INTEGER NOT NULL,
+    due         INTEGER NOT NULL,
     PRIMARY KEY (network, position, asset)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX pot_by_filled ON pot (network, filled);
+CREATE INDEX pot_by_due ON pot (network, due);
 
 CREATE TABLE sent (
     network INTEGER NOT NULL,
