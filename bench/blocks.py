@@ -71,7 +71,7 @@ async def give_out(house: CoinHouse, count: int) -> list[str]:
     """Give so many addresses to customers, ten each, and return them."""
     application = house.house.application
     context, source = application.context, application.treasury._sources[NETWORK]
-    while (first := house.store.row(Branch, NETWORK).derived) <= count:
+    while (first := house.store.row(Branch, NETWORK, 0).derived) <= count:
         derived = await asyncio.to_thread(source.branch.addresses, first, AT_ONCE)
         _ = await perform_own(context, lambda first=first, derived=derived: prepare_stock(NETWORK, first, derived))
     owners: list[int] = []

@@ -16,7 +16,7 @@ from strongroom.chains import real_chains
 from strongroom.config.settings import Config, ConfigError, Node
 from support.coin_house import V3, CoinHouse, coin_house, coin_settings
 from support.fault_proxy import FaultProxy, Mode
-from support.nodes import FIRST_COINS, Bitcoind, Litecoind, wait_until
+from support.nodes import Bitcoind, Litecoind, wait_until
 from support.server import Member, transfer_to
 
 STRANGER = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
@@ -87,14 +87,6 @@ async def fund(house: FaultyHouse, amount: str = "1") -> str:
     await house.node.pay(address, amount)
     await house.mine_until_status(house.alice, "COMPLETED")
     return address
-
-
-@pytest.fixture
-async def bitcoind(tmp_path: Path) -> AsyncIterator[Bitcoind]:
-    """A node whose stranger has coins to spend."""
-    async with Bitcoind(tmp_path / "node") as node:
-        _ = await node.mine(FIRST_COINS)
-        yield node
 
 
 async def paid(node: Bitcoind) -> Decimal:

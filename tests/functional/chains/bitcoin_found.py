@@ -23,20 +23,12 @@ from strongroom.records.heads import Head
 from strongroom.wallet.addresses import AddressRule, GivenAddress, give_address, prepare_stock
 from strongroom.wallet.context import perform_own
 from support.coin_house import ASSET, NETWORK, V3, CoinHouse, coin_house, coin_settings
-from support.nodes import FIRST_COINS, Bitcoind
+from support.nodes import Bitcoind
 from support.server import Member
 
 FAR = 10_000
 MANY, EACH = 2_000, 10
 STOCKED_AT_ONCE = 1_000
-
-
-@pytest.fixture
-async def bitcoind(tmp_path: Path) -> AsyncIterator[Bitcoind]:
-    """A node whose stranger has coins to spend."""
-    async with Bitcoind(tmp_path / "node") as node:
-        _ = await node.mine(FIRST_COINS)
-        yield node
 
 
 @pytest.fixture

@@ -20,19 +20,11 @@ from strongroom.records.heads import Head
 from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState
 from support.coin_house import ASSET, CoinHouse, coin_house, coin_settings
 from support.demos import Ran, environment
-from support.nodes import FIRST_COINS, Bitcoind, wait_until
+from support.nodes import Bitcoind, wait_until
 
 STRANGER = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
 COLD = "bcrt1qrp33g0q5c5txsp9arysrx4k6zdkfs4nce4xj0gdcccefvpysxf3qzf4jry"
 MARKS = {"BTC": Hot(low="0.5", high="2", keep="1")}
-
-
-@pytest.fixture
-async def bitcoind(tmp_path: Path) -> AsyncIterator[Bitcoind]:
-    """A node whose stranger has coins to spend."""
-    async with Bitcoind(tmp_path / "node") as node:
-        _ = await node.mine(FIRST_COINS)
-        yield node
 
 
 @pytest.fixture

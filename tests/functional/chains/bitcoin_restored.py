@@ -23,19 +23,11 @@ from strongroom.records.withdrawals import Payment, Withdrawal, WithdrawalState
 from strongroom.wallet import addresses
 from support.coin_house import NETWORK, CoinHouse, coin_house, coin_settings
 from support.demos import Ran, run
-from support.nodes import FIRST_COINS, Bitcoind
+from support.nodes import Bitcoind
 from support.server import Member
 
 STRANGER = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
 FEE_ROOM = Decimal("0.001")
-
-
-@pytest.fixture
-async def bitcoind(tmp_path: Path) -> AsyncIterator[Bitcoind]:
-    """A node whose stranger has coins to spend."""
-    async with Bitcoind(tmp_path / "node") as node:
-        _ = await node.mine(FIRST_COINS)
-        yield node
 
 
 @pytest.fixture

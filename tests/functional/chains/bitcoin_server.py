@@ -11,17 +11,9 @@ import pytest
 from strongroom.custody.chain import Funds, Payee
 from strongroom.records.coins import Coin
 from support.coin_house import CoinHouse, coin_house, coin_settings
-from support.nodes import FIRST_COINS, Bitcoind
+from support.nodes import Bitcoind
 
 STRANGER = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
-
-
-@pytest.fixture
-async def bitcoind(tmp_path: Path) -> AsyncIterator[Bitcoind]:
-    """A node whose stranger has coins to spend."""
-    async with Bitcoind(tmp_path / "node") as node:
-        _ = await node.mine(FIRST_COINS)
-        yield node
 
 
 @pytest.fixture(params=[False, True], ids=["segwit", "taproot"])

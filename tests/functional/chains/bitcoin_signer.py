@@ -15,7 +15,7 @@ import pytest
 
 from support.coin_house import CoinHouse, coin_house, coin_settings
 from support.demos import environment, invoke
-from support.nodes import FIRST_COINS, Bitcoind
+from support.nodes import Bitcoind
 
 STRANGER = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
 CAPS = """\
@@ -24,14 +24,6 @@ max_fee = "100000"
 [networks.BITCOIN.daily]
 native = "40000000"
 """
-
-
-@pytest.fixture
-async def bitcoind(tmp_path: Path) -> AsyncIterator[Bitcoind]:
-    """A node whose stranger has coins to spend."""
-    async with Bitcoind(tmp_path / "node") as node:
-        _ = await node.mine(FIRST_COINS)
-        yield node
 
 
 class Vault:

@@ -56,13 +56,6 @@ ALL = tuple(f"{side} {step}" for step in STEPS for side in ("before", "after"))
 AMOUNT = Decimal("0.25")
 
 
-@pytest.fixture
-async def anvil(tmp_path: Path) -> AsyncIterator[Anvil]:
-    """A node of a chain of its own."""
-    async with Anvil(tmp_path / "node") as node:
-        yield node
-
-
 class Rounds:
     """A customer of a house whose server dies round after round."""
 

@@ -21,13 +21,6 @@ from support.nodes import Anvil
 
 
 @pytest.fixture
-async def anvil(tmp_path: Path) -> AsyncIterator[Anvil]:
-    """A node of a chain of its own."""
-    async with Anvil(tmp_path / "node") as node:
-        yield node
-
-
-@pytest.fixture
 async def house(tmp_path: Path, anvil: Anvil) -> AsyncIterator[EvmHouse]:
     """A server on that node, with ether of its own."""
     async with evm_house(tmp_path, anvil) as it:
