@@ -19,7 +19,7 @@ demo: env ## Start a complete server with customers, money and a past (DEMO="--p
 	@exec .venv/bin/strongroom demo $(DEMO)
 
 test: dev ## Install what the tests need and run them all (TESTS="tests/unit -k nonce" chooses)
-	@$(PYTHON) -m pytest $(TESTS)
+	@$(PYTHON) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(TESTS)
 
 check: dev ## The quick gates: style, types, the arrows between the rooms
 	@scripts/check.sh

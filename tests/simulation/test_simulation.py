@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import structlog
 
 from strongroom.crashpoints import BATCH_POINTS
 from support.simulation import play
@@ -22,6 +24,7 @@ from support.simulation_runs import play_many
 SEEDS: Final = 1_000
 FIRST: Final = 1 if os.environ.get("CI") else random.SystemRandom().randrange(10**9)
 TWICE: Final = 6
+A_SEED_WITH_WARNINGS: Final = 41_093_432
 TESTS: Final = Path(__file__).parents[1]
 
 
@@ -63,3 +66,14 @@ def test_a_seed_always_goes_the_same_way() -> None:
     here = [f"{seed} {play(seed).digest}" for seed in range(FIRST, FIRST + TWICE)]
     again = [f"{seed} {play(seed).digest}" for seed in range(FIRST, FIRST + TWICE)]
     assert here == again == digests(1, FIRST) == digests(2, FIRST)
+
+
+def test_a_seed_goes_the_same_way_after_a_command_that_logs_nothing() -> None:
+    """What a seed shows does not depend on how much the process was told to log before."""
+    told = play(A_SEED_WITH_WARNINGS)
+    assert any("log warning" in event for event in told.trace)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        assert play(A_SEED_WITH_WARNINGS).digest == told.digest
+    finally:
+        structlog.reset_defaults()

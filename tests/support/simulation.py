@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import re
 import shutil
 import tempfile
@@ -239,7 +240,9 @@ def logged(note: Any) -> Iterator[None]:
         note(f"log {method}: {event['event']} {told}")
         raise structlog.DropEvent
 
-    structlog.configure(processors=[keep], cache_logger_on_first_use=False)
+    # Every event of every level, whatever a command that ran in this process before has set.
+    everything = structlog.make_filtering_bound_logger(logging.NOTSET)
+    structlog.configure(processors=[keep], wrapper_class=everything, cache_logger_on_first_use=False)
     try:
         yield
     finally:
