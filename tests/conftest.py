@@ -25,7 +25,7 @@ BUDGETS_S: Final = {
     "crash": 220,
     "browser": 60,
 }
-"""Seconds each family may use of the ten minutes that all have, on each of two cores; more is shown, and never fails."""
+"""Seconds each family may use of the ten minutes that two cores have for all; more is shown, and never fails."""
 
 used_s: defaultdict[str, float] = defaultdict(float)
 ran: Counter[str] = Counter()
