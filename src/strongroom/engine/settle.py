@@ -14,7 +14,7 @@ from strongroom.errors import IDEMPOTENCY_MISMATCH, INVALID_NONCE, Refused, chec
 from strongroom.ledger.entries import Booked, book_entry
 from strongroom.records.guards import Nonce, Reply
 from strongroom.records.heads import Head
-from strongroom.records.history import LINES_PER_ITEM, Entry, Line, Link, Thread
+from strongroom.records.history import LINES_PER_ITEM, Entry, Line, Link, Thread, append_line
 
 REPLY_KEPT_MS: Final = DAY_MS + DAY_MS // 24
 """How long a reply is remembered: the contract's 24 hours and one more, for clocks that differ."""
@@ -117,9 +117,12 @@ def _link(entries: Sequence[Entry], state: State, item: int, now_ms: int) -> tup
     lines: list[Line] = []
     threads: dict[ThreadKey, Thread] = {}
     for entry in entries:
-        whole, kind = (entry.owner, 0, 0), (entry.owner, entry.asset, entry.type)
-        threads[whole], in_all = (threads.get(whole) or state.thread(whole)).append(number)
-        threads[kind], in_kind = (threads.get(kind) or state.thread(kind)).append(number)
+        owner, asset, type_ = entry.owner, entry.asset, entry.type
+        whole, kind = (owner, 0, 0), (owner, asset, type_)
+        spine, in_all = append_line((threads.get(whole) or state.thread(whole)).spine, number)
+        threads[whole] = Thread(owner, 0, 0, spine)
+        spine, in_kind = append_line((threads.get(kind) or state.thread(kind)).spine, number)
+        threads[kind] = Thread(owner, asset, type_, spine)
         lines.append(_line(entry, number, now_ms, in_all, in_kind))
         number += 1
     return lines, list(threads.values())

@@ -128,6 +128,8 @@ class Writer:
         while not self._queue and not self._closing:
             self._arrived.clear()
             await self._arrived.wait()
+        # What has reached the sockets meanwhile shares this commit instead of waiting for it.
+        await asyncio.sleep(0)
         return [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
 
     async def _write(self, batch: Sequence[Waiting]) -> None:

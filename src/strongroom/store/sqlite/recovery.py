@@ -13,7 +13,7 @@ import msgspec
 from strongroom.ledger.accounts import owner_of
 from strongroom.ledger.entries import Booked
 from strongroom.store.sqlite.connection import run
-from strongroom.store.sqlite.folios import Arrears, thread_number
+from strongroom.store.sqlite.folios import Arrears, pack_head, thread_number
 
 _EVERY: Final = thread_number(0, 0)
 
@@ -49,7 +49,7 @@ def unswept(connection: apsw.Connection) -> dict[int, Arrears]:
             account = posting.account
             owner = owner_of(account)
             found = behind.get(owner) or behind.setdefault(owner, Arrears())
-            found.heads[account] = (posting.after, posting.nth)
+            found.heads[account] = pack_head(posting.after, posting.nth)
         for line in effects.lines:
             found = behind.get(line.owner) or behind.setdefault(line.owner, Arrears())
             found.lines += ((_EVERY, line.number), (thread_number(line.asset, line.type), line.number))

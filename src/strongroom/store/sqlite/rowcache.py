@@ -21,17 +21,17 @@ class RowCache:
     """Rows that were read or written lately; the absent row, for an address at which there is none."""
 
     def __init__(self) -> None:
-        self._by_kind: dict[type[Kept], dict[Any, Kept]] = {kind: {} for kind in KINDS}
+        self.by_kind: dict[type[Kept], dict[Any, Kept]] = {kind: {} for kind in KINDS}
 
     def get(self, key: Key) -> Kept | None:
         """Return the row at an address, None if it is not in memory."""
-        return self._by_kind[key[0]].get(key[1] if len(key) == 2 else key[1:])
+        return self.by_kind[key[0]].get(key[1] if len(key) == 2 else key[1:])
 
     def update(self, rows: Iterable[tuple[Key, Kept]]) -> None:
         """Keep rows, and let those go that came first when there are too many."""
         for key, row in rows:
-            self._by_kind[key[0]][key[1] if len(key) == 2 else key[1:]] = row
-        if sum(map(len, self._by_kind.values())) > MAX_CACHED_ROWS:
-            for known in self._by_kind.values():
+            self.by_kind[key[0]][key[1] if len(key) == 2 else key[1:]] = row
+        if sum(map(len, self.by_kind.values())) > MAX_CACHED_ROWS:
+            for known in self.by_kind.values():
                 for first in list(islice(known, len(known) // 10)):
                     del known[first]

@@ -15,7 +15,7 @@ from strongroom.clock import Ids
 from strongroom.crashpoints import reach
 from strongroom.engine.command import Command, Row
 from strongroom.engine.port import DiskFailed, InDoubt, NotDone
-from strongroom.engine.state import NonceKey, State, ThreadKey
+from strongroom.engine.state import State
 from strongroom.errors import check
 from strongroom.ledger.seals import Frontier
 from strongroom.records.addresses import Address
@@ -100,6 +100,11 @@ class SqliteStore(DiskReads):
         self._thread = thread or ThreadPoolExecutor(1, "strongroom-store")
         self._listeners: list[Callable[[State], None]] = []
         self._cache = RowCache()
+        self._rows = self._cache.by_kind
+        # Found by whoever knows them: nothing is added on the way.
+        self.head = self._folios.head
+        self.thread = self._folios.thread
+        self.nonce = self._nonces.get
         self._forgotten_ms = 0
         self._fresh_replies = 0
         self._doubt: Written | None = None
@@ -237,38 +242,28 @@ class SqliteStore(DiskReads):
 
     # -- committed rows
 
-    def head(self, account: int) -> Head:
-        """Return the head of a packed account."""
-        return self._folios.head(account)
-
-    def thread(self, key: ThreadKey) -> Thread:
-        """Return a thread."""
-        return self._folios.thread(key)
-
-    def nonce(self, key: NonceKey) -> Nonce:
-        """Return what is remembered of a signature; all are in memory, so that one not found is absent."""
-        return self._nonces.get(key)
-
     def kept(self, key: Key) -> Kept:
         """Return the row of any other kind. Raises `DiskFailed`.
 
         What is at no address is not kept in memory: every output of every block is looked up once, and is a stranger's.
         """
-        row = self._cache.get(key)
-        if row is None:
-            try:
-                row = load(self._reader, key)
-            except apsw.Error as error:
-                raise DiskFailed(str(error)) from error
-            if not isinstance(row, Address) or row.ours:
-                self._cache.update(((key, row),))
+        # As `RowCache.get` does, without the call: a transfer looks up nine rows.
+        return self._rows[key[0]].get(key[1] if len(key) == 2 else key[1:]) or self._load(key)
+
+    def _load(self, key: Key) -> Kept:
+        try:
+            row = load(self._reader, key)
+        except apsw.Error as error:
+            raise DiskFailed(str(error)) from error
+        if not isinstance(row, Address) or row.ours:
+            self._cache.update(((key, row),))
         return row
 
     def row(self, kind: type[Row], *key: int | str | bytes) -> Row:
         """Return the committed row, or the absent one."""
-        if (find := _FROM_MEMORY.get(kind)) is not None:
-            return cast(Row, find(self, key))
-        return cast(Row, self.kept((kind, *key)))
+        if (known := self._rows.get(kind)) is not None:
+            return cast(Row, known.get(key[0] if len(key) == 1 else key) or self._load((kind, *key)))
+        return cast(Row, _FROM_MEMORY[kind](self, key))
 
     def subscribe(self, listener: Callable[[State], None]) -> None:
         """Call the listener with the state of each commit."""
