@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import suppress
 from decimal import Decimal
+from pathlib import Path
 from random import Random
 from typing import Final
+
+import pytest
 
 from strongroom.admin import protocol
 from strongroom.admin.commands import carry_out
 from strongroom.admin.protocol import AdminError
+from strongroom.custody import watcher
 from strongroom.custody.rpc import RpcError
 from strongroom.engine.command import NOBODY
 from strongroom.records.deposits import Deposit, DepositState
@@ -23,9 +27,9 @@ from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Withdrawal, Withdra
 from strongroom.wallet.addresses import house_address
 from strongroom.wallet.approvals import prepare_approval
 from strongroom.wallet.context import perform_own
-from support.coin_house import NETWORK, CoinHouse
+from support.coin_house import NETWORK, CoinHouse, coin_house, coin_settings
 from support.coin_process import CoinProcess
-from support.nodes import CoinNode, wait_until
+from support.nodes import FIRST_COINS, CoinNode, wait_until
 from support.server import Member
 
 UNITS: Final = 10**8
@@ -290,6 +294,29 @@ class CoinChaos:
         for height in range(1, await self.node.height() + 1):
             block = await self.node.rpc("getblock", await self.node.rpc("getblockhash", height), 2)
             for output in (it for transaction in block["tx"] for it in transaction["vout"]):
-                if address := output["scriptPubKey"].get("address"):
+                script = output["scriptPubKey"]
+                # Litecoin Core 0.21 tells the one address in a list.
+                for address in [script["address"]] if "address" in script else script.get("addresses", []):
                     found.setdefault(address, []).append(int(output["value"] * UNITS))
         return found
+
+
+async def play(node: CoinNode, chain: str, folder: Path, seed: int, steps: int) -> CoinChaos:
+    """Play one run on a node that has just started, and judge it."""
+    _ = await node.mine(FIRST_COINS + 20)
+    config = coin_settings(folder, node, chain)
+    async with coin_house(config, node) as house:
+        members = [await house.customer(name) for name in ("alice", "bob", "carol")]
+        addresses = [(member, [await house.address(member)]) for member in members]
+    async with CoinProcess(folder, node, chain) as server:
+        chaos = CoinChaos(node, server, Random(seed))
+        for member, given in addresses:
+            chaos.add(member, given)
+        await chaos.run(steps)
+    # At rest nothing comes back any more: what the node does not know is gone.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(watcher, "UNKNOWN_GRACE_MS", 0)
+        async with coin_house(config, node) as house:
+            await chaos.come_to_rest(house)
+            await chaos.judge(house)
+    return chaos
