@@ -19,7 +19,7 @@ from strongroom.records.heads import Head
 from strongroom.records.withdrawals import Payment, PaymentState
 from strongroom.store.sqlite.snapshot import SqliteSnapshot
 from strongroom.wallet.verification import verify
-from support.nodes import CoinNode
+from support.nodes import FIRST_COINS, CoinNode
 from support.server import Member, Served, join, served, settings
 
 V3: Final = "/api/v3.2/user/"
@@ -29,8 +29,8 @@ WAIT_S: Final = 30
 
 
 def coin_settings(folder: Path, node: CoinNode, chain: str, **more: Any) -> Config:
-    """Return the settings of a small house whose one network is that of a node."""
-    declared = Node(**{"url": node.url, "chain": chain, "start_height": 0, **more})
+    """Return the settings of a small house whose one network is that of a node, seen from the first useful block on."""
+    declared = Node(**{"url": node.url, "chain": chain, "start_height": FIRST_COINS, **more})
     return settings(folder, simulation=Simulation(), nodes={"BITCOIN": declared})
 
 

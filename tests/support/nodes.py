@@ -247,6 +247,8 @@ class CoinNode(Process):
             "-listenonion=0",
             "-addresstype=bech32",
             "-changetype=bech32",
+            # Keys that no test asks for take longer to make than all else at a start.
+            "-keypool=20",
             "-txindex",
             "-printtoconsole=0",
         ]
