@@ -4,6 +4,9 @@
 .NOTPARALLEL:
 .PHONY: help env dev demo test check format bench nodes soak simulate mutants docs lock clean
 
+# What was compiled is kept: the tests are many processes, and each would compile the same modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON := .venv/bin/python
 
 help: ## List the targets
@@ -19,7 +22,7 @@ demo: env ## Start a complete server with customers, money and a past (DEMO="--p
 	@exec .venv/bin/strongroom demo $(DEMO)
 
 test: dev ## Install what the tests need and run them all (TESTS="tests/unit -k nonce" chooses)
-	@$(PYTHON) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(TESTS)
+	@$(PYTHON) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: dev ## The quick gates: style, types, the arrows between the rooms
 	@scripts/check.sh

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,19 @@ BUDGETS_S: Final = {
 }
 """Seconds each family may use of the ten minutes that two cores have for all; more is shown, and never fails."""
 
+ORDER: Final = (
+    "crash/test_killed_server.py",
+    "functional/chains",
+    "simulation",
+    "crash",
+    "functional",
+    "browser",
+    "property",
+    "contract",
+)
+"""What several processes begin with: what takes longest, so that in the end none is alone with a long file, and
+between one thing that needs every core and the next something that waits for blocks."""
+
 used_s: defaultdict[str, float] = defaultdict(float)
 ran: Counter[str] = Counter()
 
@@ -43,14 +57,42 @@ def family_of(path: Path) -> str:
     return parts[0] if len(parts) > 1 else "tidy"
 
 
+def rank_of(path: Path) -> int:
+    """Return when a test's file has its turn."""
+    place = path.relative_to(TESTS).as_posix() if path.is_relative_to(TESTS) else ""
+    return next((rank for rank, begins in enumerate(ORDER) if place.startswith(begins)), len(ORDER))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one process more than there are cores: many tests wait for a node, a block or a disk most of their time."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Declare each family's mark, so that `-m` can choose by it."""
     for family, budget_s in BUDGETS_S.items():
         config.addinivalue_line("markers", f"{family}: the tests in tests/{family}, {budget_s} s in all")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with its family, and name each apart: of two of one name only one runs beside another process."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage in what is imported and collected: all of it stays until the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark each test with its family, and name each apart: of two of one name only one runs beside another process.
+
+    Where there are several processes, the longest files come first.
+    """
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: rank_of(item.path))
     named: Counter[str] = Counter()
     for item in items:
         named[item.nodeid] += 1

@@ -1,4 +1,5 @@
-// Compiles the contracts and writes one JSON file each, beside its source: its interface and its bytecode.
+// Compiles the contracts and writes one JSON file each, its interface and its bytecode: beside its source, or into the
+// folder that is given.
 "use strict";
 
 const fs = require("fs");
@@ -30,5 +31,6 @@ if (errors.length) {
 for (const name of names) {
   const contract = output.contracts[`${name}.sol`][name];
   const kept = { abi: contract.abi, bytecode: "0x" + contract.evm.bytecode.object };
-  fs.writeFileSync(fileOf(name, "json"), JSON.stringify(kept, null, 1) + "\n");
+  const file = process.argv[2] ? path.join(process.argv[2], `${name}.json`) : fileOf(name, "json");
+  fs.writeFileSync(file, JSON.stringify(kept, null, 1) + "\n");
 }

@@ -1,13 +1,14 @@
 """Chains: the real networks of the settings as parts, each with its node, its keys and how its payments are made.
 
-A network that the settings name no node for is simulated; those are in `custody.families`.
+A network that the settings name no node for is simulated; those are in `custody.families`. What a real network needs
+is imported only where there is one: the libraries for EVM chains alone would double the time that a start takes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
@@ -19,20 +20,17 @@ from strongroom.custody.derivation import NO_FINGERPRINT, TAPROOT_PURPOSE, Branc
 from strongroom.custody.families import NATIVE, NETWORKS, Family, Network
 from strongroom.custody.freshness import FreshnessTerms
 from strongroom.custody.keeper import KeeperTerms, Marks
-from strongroom.custody.networks.evm import EvmChain
-from strongroom.custody.networks.evm_fees import FeeTerms
-from strongroom.custody.networks.evm_signing import EvmScheme
-from strongroom.custody.networks.evm_transactions import network_of
 from strongroom.custody.networks.simulated_signing import SimulatedScheme
-from strongroom.custody.networks.utxo import FeePolicy, UtxoChain
 from strongroom.custody.networks.utxo_parameters import CHAINS
-from strongroom.custody.networks.utxo_signing import SEGWIT_PURPOSE, UtxoScheme
 from strongroom.custody.rpc import Node
 from strongroom.custody.sender import PaymentTerms
 from strongroom.custody.signer import Scheme
 from strongroom.money import AmountError, parse_amount
 from strongroom.records.settings import AssetSettings, NetworkSettings, OfferSettings
 from strongroom.wallet.catalogue import Catalogue
+
+if TYPE_CHECKING:
+    from strongroom.custody.networks.utxo import FeePolicy
 
 EVM: Final = "evm"
 """The chain of a node of an EVM network."""
@@ -112,12 +110,19 @@ class RealChain(msgspec.Struct, frozen=True):
             return branch.address(position).address
 
         if self.is_evm:
+            from strongroom.custody.networks.evm import EvmChain
+            from strongroom.custody.networks.evm_fees import FeeTerms
+
             terms = FeeTerms(self.settings.fee_floor * GWEI, self.settings.fee_cap * GWEI)
             return node, EvmChain(self.spec, self.settings.chain_id, address_at, tokens, node, terms=terms)
+        from strongroom.custody.networks.utxo import UtxoChain
+
         parameters, fees = CHAINS[self.settings.chain], self._fee_policy()
         return node, UtxoChain(self.spec, parameters, node, address_at, fees=fees, keys=branch, fingerprint=fingerprint)
 
     def _fee_policy(self) -> FeePolicy:
+        from strongroom.custody.networks.utxo import FeePolicy
+
         fees = self.settings
         fallback = min(max(_FALLBACK_PER_VB, fees.fee_floor), fees.fee_cap)
         quiet = min(fees.consolidate_fee, fees.fee_cap)
@@ -126,7 +131,11 @@ class RealChain(msgspec.Struct, frozen=True):
     def scheme(self, seed: bytes) -> Scheme:
         """Return how its payments are signed."""
         if self.is_evm:
+            from strongroom.custody.networks.evm_signing import EvmScheme
+
             return EvmScheme(seed, self.spec, self.settings.chain_id)
+        from strongroom.custody.networks.utxo_signing import UtxoScheme
+
         return UtxoScheme(seed, self.spec, CHAINS[self.settings.chain])
 
 
@@ -173,11 +182,15 @@ def real_chains(config: Config) -> dict[str, RealChain]:
 
 def _spec(code: str, node: NodeSettings, offers: Mapping[str, Mapping[str, Offer]]) -> Network:
     if node.chain == EVM:
+        from strongroom.custody.networks.evm_transactions import network_of
+
         offered = [by_network[code] for by_network in offers.values() if code in by_network]
         try:
             return network_of(code, {offer.token: offer.decimals for offer in offered if offer.token})
         except ValueError as problem:
             raise ConfigError([f"a token of network {code}: {problem}"]) from None
+    from strongroom.custody.networks.utxo_signing import SEGWIT_PURPOSE
+
     parameters = CHAINS[node.chain]
     # Not 1, the coin of all practice chains: two networks of one seed never share a key.
     coin = _LITECOIN_COIN if node.chain.startswith(_LITECOIN) else parameters.coin_type

@@ -19,18 +19,19 @@ from strongroom.records.heads import Head
 from strongroom.records.withdrawals import Payment, PaymentState
 from strongroom.store.sqlite.snapshot import SqliteSnapshot
 from strongroom.wallet.verification import verify
-from support.nodes import CoinNode
+from support.nodes import FIRST_COINS, CoinNode
 from support.server import Member, Served, join, served, settings
 
 V3: Final = "/api/v3.2/user/"
 NETWORK: Final = 1
 ASSET: Final = 1
 WAIT_S: Final = 30
+PATIENCE_S: Final = 2
 
 
 def coin_settings(folder: Path, node: CoinNode, chain: str, **more: Any) -> Config:
-    """Return the settings of a small house whose one network is that of a node."""
-    declared = Node(**{"url": node.url, "chain": chain, "start_height": 0, **more})
+    """Return the settings of a small house whose one network is that of a node, seen from the first useful block on."""
+    declared = Node(**{"url": node.url, "chain": chain, "start_height": FIRST_COINS, **more})
     return settings(folder, simulation=Simulation(), nodes={"BITCOIN": declared})
 
 
@@ -108,8 +109,11 @@ class CoinHouse:
 
     async def worked_through(self) -> None:
         """Wait until the watcher has worked through all that the node shows."""
+        watcher = self.house.application.treasury.watchers[self.watched]
+        # Looked at here with patience: between polls as frequent as ours a busy node seems not to have changed.
+        await watcher._chain._look(PATIENCE_S)  # pyright: ignore[reportAttributeAccessIssue]
         async with asyncio.timeout(WAIT_S):
-            await self.house.application.treasury.watchers[self.watched].settled()
+            await watcher.settled()
 
     async def reconciled(self) -> Reconciliation:
         """Hold the books against the node, as `strongroom reconcile` does."""

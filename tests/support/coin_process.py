@@ -12,7 +12,7 @@ import httpx
 
 from support.coin_house import V3
 from support.demos import environment
-from support.nodes import CoinNode, free_port, wait_until
+from support.nodes import FIRST_COINS, CoinNode, free_port, wait_until
 from support.server import MASTER_KEY, Member
 
 HOUSE: Final = """\
@@ -20,7 +20,7 @@ data = "data"
 [nodes.BITCOIN]
 url = "{url}"
 chain = "{chain}"
-start_height = 0
+start_height = {first}
 [rate_limits.default]
 unlimited = true
 [assets.BTC]
@@ -45,8 +45,8 @@ class CoinProcess:
         self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
         self._settings = folder / "house.toml"
-        self._settings.write_text(HOUSE.format(url=node.url, chain=chain))
-        self.client = httpx.AsyncClient()
+        self._settings.write_text(HOUSE.format(url=node.url, chain=chain, first=FIRST_COINS))
+        self.client = httpx.AsyncClient(verify=False)
 
     @property
     def pid(self) -> int:
@@ -69,7 +69,7 @@ class CoinProcess:
             self._process = await asyncio.create_subprocess_exec(
                 *command, env={**environment(), **more}, stdout=log, stderr=log
             )
-        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}")
+        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", verify=False)
         await wait_until(self._is_ready, "the server is ready")
 
     async def kill(self) -> None:

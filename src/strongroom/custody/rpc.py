@@ -10,8 +10,10 @@ Numbers with a point are read as `Decimal`: a node tells amounts that way, and n
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import cache
 from typing import Any, Final
 
 import httpx2
@@ -61,11 +63,19 @@ class _RawAnswer(msgspec.Struct):
 _decode_raw: Final = msgspec.json.Decoder(_RawAnswer).decode
 
 
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Return what a node behind TLS is held against: the same for every node, and slow to read."""
+    return httpx2.create_ssl_context(trust_env=False)
+
+
 class Node:
     """The way to one node: `url` may hold a user and a password, which are told to nobody else."""
 
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
-        self._client = httpx2.AsyncClient(timeout=timeout_s, trust_env=False, follow_redirects=False)
+        self._client = httpx2.AsyncClient(
+            verify=_certificates(), timeout=timeout_s, trust_env=False, follow_redirects=False
+        )
         self._url = url
         self._timeout_s = timeout_s
         self._next_id = 0

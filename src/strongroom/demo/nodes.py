@@ -17,7 +17,6 @@ from strongroom.custody.chain import Unreachable
 from strongroom.custody.outside import Outside
 from strongroom.demo.chains import CHAINS, DemoChain
 from strongroom.demo.coin_node import KINDS, CoinNode, coin_settings
-from strongroom.demo.evm_node import EvmNode, evm_settings
 from strongroom.demo.process import NodeProcess, lock_when_free
 
 FOLDER: Final = "nodes"
@@ -119,10 +118,15 @@ async def running_nodes(
 
 def resting_settings(chains: Sequence[str]) -> dict[str, NodeSettings]:
     """Return the settings of a demo's networks while its nodes do not run: nobody answers."""
-    return {
-        CHAINS[name].network: coin_settings(KINDS[name], _NOWHERE) if name in KINDS else evm_settings(_NOWHERE)
-        for name in chains
-    }
+    return {CHAINS[name].network: _resting(name) for name in chains}
+
+
+def _resting(name: str) -> NodeSettings:
+    if name in KINDS:
+        return coin_settings(KINDS[name], _NOWHERE)
+    from strongroom.demo.evm_node import evm_settings
+
+    return evm_settings(_NOWHERE)
 
 
 async def wait_until_gone(folder: Path) -> None:
@@ -133,8 +137,13 @@ async def wait_until_gone(folder: Path) -> None:
 
 
 def _node(chain: DemoChain, programs: Mapping[str, Path], folder: Path, clock: Clock | None) -> DemoNode:
-    kind = CoinNode if chain.name in KINDS else EvmNode
-    return kind(chain, programs[chain.program], folder / FOLDER / chain.name, clock)
+    program, place = programs[chain.program], folder / FOLDER / chain.name
+    if chain.name in KINDS:
+        return CoinNode(chain, program, place, clock)
+    # Late, as its libraries take long to import and most demos have simulated chains.
+    from strongroom.demo.evm_node import EvmNode
+
+    return EvmNode(chain, program, place, clock)
 
 
 async def _start_all(nodes: Sequence[DemoNode]) -> None:

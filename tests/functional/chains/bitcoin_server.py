@@ -122,8 +122,8 @@ async def test_a_deposit_that_the_chain_takes_back_is_credited_again_when_it_is_
 
 
 async def test_a_deposit_that_came_while_the_server_was_down_is_found(tmp_path: Path, bitcoind: Bitcoind) -> None:
-    """The next start reads the blocks that it has missed."""
-    config = coin_settings(tmp_path, bitcoind, "bitcoin-regtest")
+    """The next start reads the blocks that it has missed, and the first one a hundred, from the very first on."""
+    config = coin_settings(tmp_path, bitcoind, "bitcoin-regtest", start_height=0)
     async with coin_house(config, bitcoind) as first:
         alice = await first.customer("alice")
         address = await first.address(alice)
