@@ -214,6 +214,7 @@ class Treasury:
             "stuck_payments": len(sender.stuck),
             "unbooked": watcher.status.unbooked,
             "reversed_deposits": watcher.status.reversed,
+            "reopened_payments": watcher.status.reopened,
             "restored": watcher.restoration.reason,
         }
 

@@ -73,7 +73,7 @@ def play(seed: int) -> Played:
     failure = ""
     folder = Path(tempfile.mkdtemp(prefix="strongroom-", dir=MEMORY if MEMORY.is_dir() else None))
     try:
-        with hurried(), logged(simulation.note):
+        with hurried(), logged(simulation.note, simulation.counts):
             simulation.play(folder)
     except Exception as error:  # noqa: BLE001 - whatever goes wrong, the seed that shows it is told
         failure = f"{type(error).__name__}: {error}"
@@ -231,13 +231,14 @@ def _read(folder: Path) -> dict[str, bytes]:
 
 
 @contextmanager
-def logged(note: Any) -> Iterator[None]:
-    """Write what the server logs into the trace."""
+def logged(note: Any, counts: Counter[str]) -> Iterator[None]:
+    """Write what the server logs into the trace, and count it by its name."""
     before = structlog.get_config()
 
     def keep(_logger: Any, method: str, event: Any) -> Any:
         told = " ".join(f"{name}={value!r}" for name, value in event.items() if name != "event")
         note(f"log {method}: {event['event']} {told}")
+        counts[" ".join(("log", event["event"], event.get("was", ""))).rstrip()] += 1
         raise structlog.DropEvent
 
     # Every event of every level, whatever a command that ran in this process before has set.

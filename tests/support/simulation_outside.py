@@ -8,6 +8,7 @@ from random import Random
 from typing import Any, Final
 
 from strongroom.custody.networks.simulated import SimulatedNode
+from strongroom.custody.networks.simulated_store import State
 from strongroom.engine.command import NOBODY
 from strongroom.errors import Refused
 from strongroom.records.users import User
@@ -88,10 +89,28 @@ class World:
         depth = min(self._chance.choice((1, 2, 4, _DEEPEST)), height - 1)
         mined = [paid.txid for paid in self._record.faucets if paid.network == network]
         lost = [txid for txid in mined if self._chance.random() < 0.5 and await self._in_newest(network, txid, depth)]
-        await self.node.reorg(network, depth, lost)
+        ours, mended = self._of_the_house(network, depth)
+        await self.node.reorg(network, depth, [*lost, *ours], mended)
         if self._chance.random() < 0.5:
             self._empty_newest(network)
-        self._life.note(f"{network} reorganised {depth} deep, {len(lost)} lost")
+        told = f"{len(lost)} lost, {len(ours)} of the house's, {len(mended)} mended"
+        self._life.note(f"{network} reorganised {depth} deep, {told}")
+
+    def _of_the_house(self, network: str, depth: int) -> tuple[list[str], list[str]]:
+        """Return the house's payments in the newest blocks that something else takes the nonce of, and those that were
+        undone and are not undone the next time."""
+        store, newest = self.node.chain(network)._store, self.node.chain(network).newest().height
+        lost: list[str] = []
+        mended: list[str] = []
+        for height in range(newest - depth + 1, newest + 1):
+            block = store.block_at(network, height)
+            for txid, _ in store.payments_in(network, block.hash) if block else ():
+                fate = self._chance.random()
+                if fate < 0.3:
+                    lost.append(txid)
+                elif fate < 0.7 and store.transaction(network, txid).state is State.UNDONE:
+                    mended.append(txid)
+        return lost, mended
 
     def _empty_newest(self, network: str) -> None:
         """Let the newest block be one without transactions: those it had wait again."""

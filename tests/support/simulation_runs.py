@@ -113,6 +113,7 @@ def _play_range(seeds: range) -> int:
         f"seeds {seeds.start} to {seeds.stop - 1}: {failed} failed; {counts['deeds']} requests, {counts['happened']} "
         f"done, {counts['lives']} lives, {time.monotonic() - began_s:.0f} s"
     )
+    print("\n".join(f"{count:8}  {name}" for name, count in sorted(counts.items())))
     return 1 if failed else 0
 
 

@@ -2,7 +2,7 @@
 
 Each round makes the books agree with the chain as it is now, in this order:
 
-    orphans     deposits of blocks that the chain gave up are taken back; then the tip goes back to the fork
+    orphans     the tip goes back to the fork; then what was booked by blocks that the chain gave up is taken back
     blocks      each new block's outputs are noted; then the tip advances; then what is deep enough is credited
     mempool     what waits to be mined is noted early
     open ones   deposits whose transaction is gone are dropped
@@ -29,7 +29,7 @@ from strongroom.engine.command import Command
 from strongroom.errors import InvariantBroken, Refused
 from strongroom.ledger.accounts import owed
 from strongroom.records.addresses import Address
-from strongroom.records.chains import Tip
+from strongroom.records.chains import REMEMBERED_BLOCKS, Tip
 from strongroom.records.coins import Sent
 from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.heads import Head
@@ -51,7 +51,7 @@ from strongroom.wallet.deposits import (
 from strongroom.wallet.epochs import epoch_of
 from strongroom.wallet.reopenings import prepare_reopening
 from strongroom.wallet.reversals import prepare_reversal
-from strongroom.wallet.tips import PassedBlock, passed_block, prepare_tip
+from strongroom.wallet.tips import PassedBlock, left_blocks, passed_block, prepare_tip
 
 BLOCKS_AT_ONCE: Final = 50
 """So many blocks are worked through before the tip advances over them and deposits are credited."""
@@ -90,7 +90,7 @@ class NetworkStatus(msgspec.Struct):
     """How a network's watcher fares: `error` is empty when its latest round succeeded; times in Unix milliseconds.
 
     `unbooked` counts outputs that reached an address of ours and could not be booked for anybody, `reversed` booked
-    deposits that the chain took back.
+    deposits that the chain took back, `reopened` payments whose end it took back.
     """
 
     network: str
@@ -99,6 +99,7 @@ class NetworkStatus(msgspec.Struct):
     error: str = ""
     unbooked: int = 0
     reversed: int = 0
+    reopened: int = 0
 
 
 Report = Callable[[str, Output], None]
@@ -197,7 +198,13 @@ class Watcher:
     # -- orphans
 
     async def _leave_orphans(self) -> None:
-        """Go back to the newest block that the chain still has, once nothing is booked by a later one."""
+        """Go back to the newest block that the chain still has, and take back what is booked by later ones.
+
+        The tip goes back first: from then on nobody books anything by a block that the chain has left. What a crash
+        leaves undone is found above the tip.
+        """
+        for orphan in reversed(left_blocks(self._context.reads, self._network, REMEMBERED_BLOCKS)):
+            await self._take_back(orphan)
         tip = self._context.reads.row(Tip, self._network)
         if not tip.block:
             return
@@ -212,9 +219,9 @@ class Watcher:
                 raise OtherChain(f"none of the newest {len(orphans)} blocks is on the node's chain")
         if orphans:
             log.warning("chain_reorganised", network=self.status.network, depth=len(orphans), height=height)
+            await self._do([prepare_tip(self._network, tip.block, [PassedBlock(height, ours)])])
             for orphan in orphans:
                 await self._take_back(orphan)
-            await self._do([prepare_tip(self._network, tip.block, [PassedBlock(height, ours)])])
 
     async def _check_not_behind(self, tip: Tip) -> None:
         """Raise `NodeBehind` if the node's chain ends below the books' tip and on the way to it.
@@ -230,7 +237,7 @@ class Watcher:
             raise NodeBehind(f"the node's newest block is {newest.height}, the books have worked through {tip.height}")
 
     async def _take_back(self, orphan: str) -> None:
-        """Take every deposit out of a block, and every payment that was final by it."""
+        """Take every deposit out of a block, and every payment's end that goes by it."""
         where = {"network": self._network, "block": orphan}
         while found := self._context.reads.rows(Deposit, where, _AT_ONCE):
             coin = self._chain.spends_coins
@@ -243,10 +250,17 @@ class Watcher:
             for deposit in found:
                 if deposit.state in CREDITED:
                     self._tell_reversal(deposit)
-        while final := self._context.reads.rows(Payment, {**where, "state": PaymentState.FINAL}, _AT_ONCE):
-            await self._do([prepare_reopening(self._context, it) for it in final])
-            for it in final:
-                log.error("payment_reopened", network=self.status.network, ref=it.ref, txid=it.txid)
+        for state in (PaymentState.FINAL, PaymentState.VOIDED):
+            while ended := self._context.reads.rows(Payment, {**where, "state": state}, _AT_ONCE):
+                await self._reopen(ended)
+
+    async def _reopen(self, ended: Sequence[Payment]) -> None:
+        """Take back the ends of payments, which are on their way again."""
+        await self._do([prepare_reopening(self._context, it) for it in ended])
+        self.status.reopened += len(ended)
+        for it in ended:
+            was = PaymentState(it.state).name.lower()
+            log.error("payment_reopened", network=self.status.network, ref=it.ref, was=was, txids=it.candidates)
 
     def _tell_reversal(self, deposit: Deposit) -> None:
         """Count and log a booked deposit that was taken back, and whether its owner owes the house now."""
@@ -272,7 +286,9 @@ class Watcher:
             if adopting:
                 async for command in self.restoration.adoptions(block):
                     await self._do([command])
-            await self._note(await self._chain.outputs_in(block.hash), block)
+            outputs = await self._chain.outputs_in(block.hash)
+            await self._revive(outputs)
+            await self._note(outputs, block)
         if blocks:
             passed = [PassedBlock(block.height, block.hash) for block in blocks]
             await self._do([prepare_tip(self._network, tip.block, passed)])
@@ -292,6 +308,16 @@ class Watcher:
             blocks.append(block)
             parent, height = block.hash, block.height
         return blocks
+
+    async def _revive(self, outputs: Sequence[Output]) -> None:
+        """Take back that a payment was given up of which a block has a transaction after all."""
+        reads = self._context.reads
+        if not reads.rows(Payment, {"network": self._network, "state": PaymentState.VOIDED}, 1):
+            return
+        refs = {reads.row(Sent, self._network, output.txid).payment for output in outputs}
+        payments = [reads.row(Payment, ref) for ref in sorted(refs - {0})]
+        if voided := [it for it in payments if it.state == PaymentState.VOIDED]:
+            await self._reopen(voided)
 
     def _told_early(self, waiting: Sequence[Output]) -> Sequence[Output]:
         """Return what is noted before it is mined: not what may be the change of a payment that is adopted later."""

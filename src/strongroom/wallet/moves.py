@@ -28,7 +28,16 @@ from strongroom.wallet.epochs import check_open, hold_needs
 from strongroom.wallet.holdings import holding_needs, ledger_units
 from strongroom.wallet.payments import Draft, in_state, offered_on, reservation, reservation_needs, signed_rows
 from strongroom.wallet.pots import pot_change
-from strongroom.wallet.settlements import Change, chain_fee, check_buried, coins_back, fee_asset_of, leave
+from strongroom.wallet.settlements import (
+    Change,
+    chain_fee,
+    check_buried,
+    check_placed,
+    coins_back,
+    fee_asset_of,
+    leave,
+)
+from strongroom.wallet.tips import passed_needs
 
 
 class Move(msgspec.Struct, frozen=True):
@@ -111,6 +120,7 @@ class FinishMove(Command, frozen=True):
 
     `spends` are the coins it spent, none on a chain of accounts, and `change` is what of them came back. Where the
     chain has undone it (`undone_at` is the block's height then) the fee is all that is booked, and the move is void.
+    `height` is that of the block it is in, and `block` the one that has undone it.
     """
 
     payment: int
@@ -124,6 +134,8 @@ class FinishMove(Command, frozen=True):
     change: tuple[Change, ...] = ()
     undone_at: int = 0
     fee_units: str = "0"
+    height: int = 0
+    block: str = ""
 
     def needs(self) -> list[Key]:
         """The settings, the payment, its coins or pots, and what the house owns, in the chain's own coin too."""
@@ -132,6 +144,7 @@ class FinishMove(Command, frozen=True):
         return [
             SETTINGS_KEY,
             Payment.at(self.payment),
+            *passed_needs(self.network, self.height),
             *(Coin.at(self.network, outpoint) for outpoint in self.spends),
             *(Coin.at(self.network, change.outpoint) for change in self.change),
             *(Pot.at(self.network, position, asset) for position in positions for asset in assets),
@@ -145,6 +158,7 @@ class FinishMove(Command, frozen=True):
         payment = self._payment(view)
         catalogue = catalogue_of(view.get(Settings, 0).snapshot)
         check_buried(catalogue, self.network, payment.height, self.tip)
+        check_placed(view, payment, self.height)
         moved = 0 if self.undone_at else int(payment.units)
         fee = int(payment.chain_fee_units)
         postings: list[Posting] = []
@@ -165,7 +179,9 @@ class FinishMove(Command, frozen=True):
             payment = in_state(view, self.payment, PaymentState.MINED)
         else:
             payment = in_state(view, self.payment, PaymentState.SIGNED, PaymentState.MINED)
-            payment = msgspec.structs.replace(payment, height=self.undone_at, chain_fee_units=self.fee_units)
+            payment = msgspec.structs.replace(
+                payment, height=self.undone_at, block=self.block, chain_fee_units=self.fee_units
+            )
         check(payment.purpose != PaymentPurpose.WITHDRAWALS, "a move has no withdrawals")
         check((payment.source, payment.target) == (self.source, self.target), "a move is between its own addresses")
         return payment
@@ -245,9 +261,12 @@ def prepare_move_finish(
     return _finish(context.catalogue, payment, tip, spends=spends, change=tuple(change or ()))
 
 
-def prepare_move_revert(context: Context, payment: Payment, height: int, fee_units: int, tip: int) -> FinishMove:
-    """Return the command that gives up a move that the chain has undone in the block at `height`, for its fee."""
-    return _finish(context.catalogue, payment, tip, undone_at=height, fee_units=str(fee_units))
+def prepare_move_revert(
+    context: Context, payment: Payment, height: int, fee_units: int, tip: int, block: str = ""
+) -> FinishMove:
+    """Return the command that gives up a move that the chain has undone in the `block` at `height`, for its fee."""
+    undone = msgspec.structs.replace(payment, height=height)
+    return _finish(context.catalogue, undone, tip, undone_at=height, fee_units=str(fee_units), block=block)
 
 
 def _finish(
@@ -259,7 +278,8 @@ def _finish(
     change: tuple[Change, ...] = (),
     undone_at: int = 0,
     fee_units: str = "0",
+    block: str = "",
 ) -> FinishMove:
     fee_asset = fee_asset_of(catalogue, catalogue.network(payment.network))
     places = (payment.ref, payment.network, payment.asset, fee_asset, payment.source, payment.target)
-    return FinishMove(NOBODY, *places, tip, spends, change, undone_at, fee_units)
+    return FinishMove(NOBODY, *places, tip, spends, change, undone_at, fee_units, payment.height, block)

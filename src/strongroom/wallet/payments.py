@@ -30,6 +30,7 @@ from strongroom.wallet.context import Context
 from strongroom.wallet.epochs import check_open, hold_needs
 from strongroom.wallet.holdings import chain_units
 from strongroom.wallet.pots import pot_change
+from strongroom.wallet.tips import check_passed, passed_needs
 from strongroom.wallet.withdrawals import bar_needs, bar_to_paying, release, release_needs
 
 OPEN_PAYMENTS: Final = (PaymentState.RESERVED, PaymentState.SIGNED, PaymentState.MINED)
@@ -228,24 +229,32 @@ def _located(view: View, withdrawals: Sequence[int], txid: str, height: int) -> 
 class VoidPayment(Command, frozen=True):
     """Give up a payment of which the chain says that no candidate can ever be mined; its withdrawals have failed.
 
-    `swept` is the key of the pot that it was to sweep.
+    `swept` is the key of the pot that it was to sweep. `block` at `height` is the rival's, which is the chain's word;
+    empty where no block has it.
     """
 
     payment: int
     withdrawals: tuple[Withdrawal, ...]
     swept: tuple[int, int, int] | None = None
+    network: int = 0
+    height: int = 0
+    block: str = ""
 
     def needs(self) -> list[Key]:
         """The payment, and what its withdrawals hold, or the pot that it was to sweep."""
         pot = [Pot.at(*self.swept)] if self.swept else []
-        return [Payment.at(self.payment), *pot, *(key for it in self.withdrawals for key in release_needs(it))]
+        rows = [Payment.at(self.payment), *pot, *passed_needs(self.network, self.height)]
+        return [*rows, *(key for it in self.withdrawals for key in release_needs(it))]
 
     def decide(self, view: View, now_ms: int) -> Decision:
         """Release the customers' money, or let the pot be swept again; what the payment spends stays reserved."""
         payment = in_state(view, self.payment, PaymentState.SIGNED)
+        if self.block:
+            check_passed(view, self.network, self.height, self.block)
         postings, rows = releases(view, payment, self.withdrawals)
         pots = [pot_change(view, *self.swept, 0, due=True)] if self.swept else []
-        return Decision(postings, [msgspec.structs.replace(payment, state=PaymentState.VOIDED), *rows, *pots])
+        voided = msgspec.structs.replace(payment, state=PaymentState.VOIDED, block=self.block)
+        return Decision(postings, [voided, *rows, *pots])
 
 
 def releases(view: View, payment: Payment, withdrawals: Sequence[Withdrawal]) -> tuple[list[Posting], list[Kept]]:
@@ -340,10 +349,11 @@ def prepare_signing(payment: Payment, txid: str, blob: bytes) -> SignPayment:
     return SignPayment(NOBODY, payment.ref, payment.network, txid, blob)
 
 
-def prepare_void(context: Context, payment: Payment) -> VoidPayment:
-    """Return the command that gives up a payment that is never mined."""
+def prepare_void(context: Context, payment: Payment, height: int = 0, block: str = "") -> VoidPayment:
+    """Return the command that gives up a payment that is never mined, because of a rival in the `block` at `height`."""
     swept = (payment.network, payment.source, payment.asset) if payment.source else None
-    return VoidPayment(NOBODY, payment.ref, tuple(withdrawals_of(context, payment)), swept)
+    withdrawals = tuple(withdrawals_of(context, payment))
+    return VoidPayment(NOBODY, payment.ref, withdrawals, swept, payment.network, height, block)
 
 
 def withdrawals_of(context: Context, payment: Payment) -> list[Withdrawal]:

@@ -20,6 +20,7 @@ from strongroom.wallet.catalogue import Catalogue, catalogue_of
 from strongroom.wallet.context import Context
 from strongroom.wallet.holdings import holding_change, holding_needs, ledger_units
 from strongroom.wallet.payments import in_state, offered_on, outgoing, releases, withdrawals_of
+from strongroom.wallet.tips import check_passed, passed_needs
 from strongroom.wallet.withdrawals import release_needs
 
 
@@ -34,7 +35,7 @@ class FinishPayment(Command, frozen=True):
     """Settle withdrawals whose transaction is buried: the chain's newest block was `tip` when it was seen.
 
     `owners` are the withdrawals' customers; `spends` are the coins it spent, none on a chain of accounts, and `change`
-    is what of them came back.
+    is what of them came back. `height` is its block's.
     """
 
     payment: int
@@ -46,12 +47,14 @@ class FinishPayment(Command, frozen=True):
     tip: int
     spends: tuple[str, ...]
     change: tuple[Change, ...]
+    height: int = 0
 
     def needs(self) -> list[Key]:
         """The settings, all rows, what is held, and what the house owns, in the chain's own coin too."""
         return [
             SETTINGS_KEY,
             Payment.at(self.payment),
+            *passed_needs(self.network, self.height),
             *map(Withdrawal.at, self.withdrawals),
             *(head_of(source_of(owner, self.asset)) for owner in self.owners),
             *(Coin.at(self.network, spends) for spends in self.spends),
@@ -68,6 +71,7 @@ class FinishPayment(Command, frozen=True):
         withdrawals = [view.get(Withdrawal, ref) for ref in payment.withdrawals]
         catalogue = catalogue_of(view.get(Settings, 0).snapshot)
         check_buried(catalogue, self.network, payment.height, self.tip)
+        check_placed(view, payment, self.height)
         postings, holdings, left = _settlement(view, catalogue, withdrawals, payment, self.fee_asset)
         settled = [msgspec.structs.replace(it, state=WithdrawalState.SETTLED) for it in withdrawals]
         final = msgspec.structs.replace(payment, state=PaymentState.FINAL)
@@ -76,7 +80,7 @@ class FinishPayment(Command, frozen=True):
 
 
 class RevertPayment(Command, frozen=True):
-    """Give up a payment whose transaction is buried at `height`, and which the chain took its fee for and undid."""
+    """Give up a payment whose transaction is buried in `block` at `height`, which took its fee and undid it."""
 
     payment: int
     withdrawals: tuple[Withdrawal, ...]
@@ -85,12 +89,14 @@ class RevertPayment(Command, frozen=True):
     fee_units: str
     height: int
     tip: int
+    block: str = ""
 
     def needs(self) -> list[Key]:
         """The settings, the payment, what its withdrawals hold, and what the house owns of the chain's own coin."""
         return [
             SETTINGS_KEY,
             Payment.at(self.payment),
+            *passed_needs(self.network, self.height),
             *(key for it in self.withdrawals for key in release_needs(it)),
             head_of(house(Purpose.CHAIN_FEE, self.fee_asset)),
             *holding_needs(self.network, self.fee_asset),
@@ -101,12 +107,13 @@ class RevertPayment(Command, frozen=True):
         payment = in_state(view, self.payment, PaymentState.SIGNED, PaymentState.MINED)
         catalogue = catalogue_of(view.get(Settings, 0).snapshot)
         check_buried(catalogue, self.network, self.height, self.tip)
+        check_passed(view, self.network, self.height, self.block)
         fees: list[Posting] = []
         leaving = chain_fee(catalogue, self.network, self.fee_asset, int(self.fee_units), fees)
         holdings = leave(view, catalogue, self.network, leaving, fees)
         postings, rows = releases(view, payment, self.withdrawals)
         voided = msgspec.structs.replace(
-            payment, state=PaymentState.VOIDED, height=self.height, chain_fee_units=self.fee_units
+            payment, state=PaymentState.VOIDED, height=self.height, block=self.block, chain_fee_units=self.fee_units
         )
         return Decision([*fees, *postings], [voided, *rows, *holdings])
 
@@ -130,11 +137,14 @@ def prepare_finish(
         tip=tip,
         spends=() if change is None else payment.spends,
         change=tuple(change or ()),
+        height=payment.height,
     )
 
 
-def prepare_revert(context: Context, payment: Payment, height: int, fee_units: int, tip: int) -> RevertPayment:
-    """Return the command that gives up a payment that the chain has undone in the block at `height`."""
+def prepare_revert(
+    context: Context, payment: Payment, height: int, fee_units: int, tip: int, block: str = ""
+) -> RevertPayment:
+    """Return the command that gives up a payment that the chain has undone in the `block` at `height`."""
     network = context.catalogue.network(payment.network)
     return RevertPayment(
         NOBODY,
@@ -145,6 +155,7 @@ def prepare_revert(context: Context, payment: Payment, height: int, fee_units: i
         fee_units=str(fee_units),
         height=height,
         tip=tip,
+        block=block,
     )
 
 
@@ -162,6 +173,13 @@ def check_buried(catalogue: Catalogue, network: int, height: int, tip: int) -> N
     """Raise `Refused` PARAMETER_INVALID unless the block at `height` has its confirmations with that newest block."""
     if tip - height + 1 < catalogue.network(network).confirmations:
         raise PARAMETER_INVALID("payment is not confirmed")
+
+
+def check_placed(view: View, payment: Payment, height: int) -> None:
+    """Raise `Refused` PARAMETER_INVALID unless a payment is still at a height, in a block that stands."""
+    if payment.height != height:
+        raise PARAMETER_INVALID("the payment is in another block meanwhile")
+    check_passed(view, payment.network, height, payment.block)
 
 
 def coins_back(

@@ -119,11 +119,13 @@ class SimulatedNode:
         chain.changes.fire()
         return txid
 
-    async def reorg(self, network: str, depth: int, drop: Collection[str] = ()) -> list[Block]:
+    async def reorg(
+        self, network: str, depth: int, drop: Collection[str] = (), mend: Collection[str] = ()
+    ) -> list[Block]:
         """Replace the last `depth` blocks by `depth` + 1 new ones, which are returned.
 
         The orphans' transactions are mined again in the newest block, except those in `drop`: something else spent what
-        they spent, and they can never be mined again.
+        they spent, and they can never be mined again. Those in `mend`, which their block had undone, are not undone now.
         """
         chain = self.chain(network)
         height = chain.newest().height
@@ -132,6 +134,8 @@ class SimulatedNode:
             self._store.orphan_from(network, height - depth + 1)
             for txid in drop:
                 self._void(network, txid)
+            for txid in mend:
+                self._store.set_state(network, txid, State.WAITING)
             fresh = [self._add_block(chain, []) for _ in range(depth)]
             fresh.append(self._mine_waiting(chain))
         chain.changes.fire()
