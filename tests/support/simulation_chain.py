@@ -14,6 +14,7 @@ from strongroom.custody.chain import (
     Output,
     Payee,
     Rejected,
+    Spending,
     TransactionStatus,
     Unreachable,
 )
@@ -22,6 +23,9 @@ from strongroom.custody.sender import PaymentTerms
 from strongroom.wallet.payments import Draft
 
 Result = TypeVar("Result")
+
+CheckSent = Callable[[str], None]
+"""Told the network whenever something is handed to it."""
 
 _LONG_S: Final = 3.0
 
@@ -36,7 +40,10 @@ class Line:
 class DistantChain:
     """A network as seen over a line that is slow, broken or answers no: the chain port."""
 
-    def __init__(self, chain: SimulatedChain, line: Line, chance: Random, check_alive: Callable[[], None]) -> None:
+    def __init__(
+        self, chain: SimulatedChain, line: Line, chance: Random, check_alive: Callable[[], None], check_sent: CheckSent
+    ) -> None:
+        self._check_sent = check_sent
         self._chain = chain
         self._line = line
         self._chance = chance
@@ -77,6 +84,10 @@ class DistantChain:
         """Return every output of a block."""
         return await self._through(lambda: self._chain.outputs_in(block_hash))
 
+    async def spends_in(self, block_hash: str) -> Sequence[Spending]:
+        """Return the house's own transactions of a block."""
+        return await self._through(lambda: self._chain.spends_in(block_hash))
+
     async def mempool(self) -> Sequence[Output]:
         """Return what waits to be mined."""
         return await self._through(self._chain.mempool)
@@ -93,9 +104,9 @@ class DistantChain:
         """Return what the hot wallet can spend."""
         return await self._through(lambda: self._chain.balance(asset_id))
 
-    async def unspent(self, outpoints: Sequence[str]) -> Collection[str]:
+    async def unspent(self, outpoints: Sequence[str], *, waiting: bool = False) -> Collection[str]:
         """Return those of the outputs that are unspent."""
-        return await self._through(lambda: self._chain.unspent(outpoints))
+        return await self._through(lambda: self._chain.unspent(outpoints, waiting=waiting))
 
     @property
     def spends_coins(self) -> bool:
@@ -134,6 +145,7 @@ class DistantChain:
 
     async def broadcast(self, blob: bytes) -> str:
         """Hand a payment to the network; the node may say no, or take it without anybody hearing so."""
+        self._check_sent(self.network)
         await self._wait()
         if self._chance.random() < self._line.rejecting:
             raise Rejected("the node does not like it now")
@@ -150,13 +162,17 @@ class DistantChain:
         return await self._chain.wait_change(seen, timeout_s)
 
 
-def watch_through(treasury: Any, line: Line, chance: Random, check_alive: Callable[[], None]) -> None:
+def watch_through(
+    treasury: Any, line: Line, chance: Random, check_alive: Callable[[], None], check_sent: CheckSent
+) -> None:
     """Let the watchers, senders and pools of a house see their chains over a line."""
     distant = {
-        code: DistantChain(treasury.node.chain(code), line, chance, check_alive) for code in sorted(treasury.watchers)
+        code: DistantChain(treasury.node.chain(code), line, chance, check_alive, check_sent)
+        for code in sorted(treasury.watchers)
     }
     for code, chain in distant.items():
-        treasury.watchers[code]._chain = treasury.senders[code]._chain = chain
+        watcher = treasury.watchers[code]
+        watcher._chain = watcher.restoration._chain = treasury.senders[code]._chain = chain
         # Impatient, and several customers in one transaction where the chain can do that.
         treasury.senders[code]._terms = PaymentTerms(batch=3, redraft_after_s=2)
     sources = treasury.pools._sources

@@ -11,11 +11,12 @@ from strongroom.custody.chain import Fate
 from strongroom.ledger.accounts import CUSTOMER_PURPOSES, Purpose, house, unpack
 from strongroom.records.addresses import Address
 from strongroom.records.chains import Holding
+from strongroom.records.deposits import Deposit, DepositState, Outpoint
 from strongroom.records.history import Line, LineType
 from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Withdrawal, WithdrawalState
+from strongroom.wallet.epochs import waits
 from strongroom.wallet.verification import verify
-from support.simulation_clients import address_of
-from support.simulation_deeds import NOT_USED_UP, Deed, Faucet, Mark, Record
+from support.simulation_deeds import NOT_USED_UP, Deed, Faucet, Mark, Record, address_of
 from support.simulation_house import (
     ASSETS,
     BTC,
@@ -60,6 +61,7 @@ class Checker:
 
     def __init__(self, application: Application, template: Template, record: Record) -> None:
         self._store = application.store
+        self._treasury = application.treasury
         self._node: Any = application.treasury.node
         self._template = template
         self._record = record
@@ -80,6 +82,7 @@ class Checker:
         self._check_all_accounted_for()
         self._check_withdrawals(happened, await self._paid())
         self._check_conversions(happened)
+        await self._check_reconciled()
         self._check_balances()
         await self._check_holdings()
         self._check_addresses()
@@ -170,12 +173,41 @@ class Checker:
         demand(len(lines) <= 1, f"a deposit is listed {len(lines)} times: {paid}")
         if fate is not Fate.MINED:
             return
+        if paid.address in self._record.lost_addresses:
+            self._check_withheld(paid, lines)
+            return
         demand(len(lines) == 1, f"a deposit was overlooked: {paid}")
         self._expected[self._uids[paid.user], paid.asset] += paid.net
         if paid.net:
             self._house[Purpose.FEES, paid.asset] += DEPOSIT_FEE[paid.asset]
         else:
             self._house[Purpose.SUSPENSE, paid.asset] += paid.amount
+
+    def _check_withheld(self, paid: Faucet, lines: list[Line]) -> None:
+        """Check what came to an address that a restored house did not know it had given: nobody's, or as it was said.
+
+        Once it is said whose it is, the address is that customer's, and what comes later is a deposit like any other.
+        """
+        ref = self._store.row(Outpoint, NUMBERS[paid.network], paid.txid, 0).ref
+        deposit = self._store.row(Deposit, ref)
+        demand(ref != 0 and deposit.amount == paid.amount, f"a deposit was overlooked: {paid}")
+        demand(deposit.owner in (0, self._uids[paid.user]), f"somebody else was credited: {paid}")
+        demand(len(lines) == (deposit.owner != 0), f"a deposit is listed {len(lines)} times: {paid}")
+        if deposit.state == DepositState.CREDITED:
+            demand(deposit.net in (paid.amount, paid.net), f"a deposit was credited with {deposit.net}: {paid}")
+            self._expected[deposit.owner, paid.asset] += deposit.net
+            self._house[Purpose.FEES, paid.asset] += paid.amount - deposit.net
+        else:
+            held = (DepositState.WITHHELD, DepositState.TOO_SMALL)
+            demand(deposit.state in held, f"a deposit is neither credited nor withheld: {paid}")
+            self._house[Purpose.SUSPENSE, paid.asset] += paid.amount
+
+    async def _check_reconciled(self) -> None:
+        """Check that the house itself finds that books and chains agree."""
+        for found in await self._treasury.reconcile():
+            demand(not found.unexplained_units, f"books and chain differ: {found}")
+        for network in NUMBERS.values():
+            demand(not waits(self._store, network), f"network {network} waits still")
 
     def _check_all_accounted_for(self) -> None:
         """Check that the history has nothing that nobody asked for but the arrivals inside the house."""
@@ -184,8 +216,12 @@ class Checker:
             for deed in self._record.deeds
             if deed.kind == "withdraw" and deed.receiver
         }
+        named = {
+            Mark(self._uids[deed.user], deed.asset, LineType.WITHDRAW, deed.credited, arrives=False)
+            for deed in self._record.lost
+        }
         for mark, lines in self._lines.items():
-            demand(mark in arrivals, f"history has what nobody asked for: {lines}")
+            demand(mark in arrivals or mark in named, f"history has what nobody asked for: {lines}")
             demand(len(lines) == 1, f"arrived {len(lines)} times: {lines}")
 
     # -- withdrawals
@@ -202,6 +238,7 @@ class Checker:
 
     def _check_withdrawals(self, happened: Iterable[Deed], paid: Counter[Paid]) -> None:
         """Check that each withdrawal is one row, and was paid once if it is settled, and not at all if it failed."""
+        demand(all(count == 1 for count in paid.values()), f"paid twice: {paid}")
         rows: dict[tuple[int, int, int], Withdrawal] = {}
         for row in self._store.rows(Withdrawal, {}, _ALL):
             demand((row.owner, row.asset, row.asked) not in rows, f"two withdrawals of one request: {row}")
@@ -211,16 +248,33 @@ class Checker:
                 row = rows.pop((self._uids[deed.user], deed.asset, deed.amount), None)
                 demand(row is not None, f"a withdrawal without its row: {deed.told()}")
                 self._check_withdrawal(deed, row, paid)
+        for deed in self._record.lost:
+            if deed.kind == "withdraw" and not deed.receiver:
+                self._check_lost(deed, rows, paid)
         demand(not rows, f"withdrawals that nobody asked for: {list(rows.values())}")
         demand(not +paid, f"the chain paid what nobody asked for, or twice: {+paid}")
+
+    def _check_lost(self, deed: Deed, rows: dict[tuple[int, int, int], Withdrawal], paid: Counter[Paid]) -> None:
+        """Check what a restored house made of a withdrawal that its backup did not know, if the chain has paid it."""
+        user = self._uids[deed.user]
+        found = [rows.pop((owner, deed.asset, deed.credited), None) for owner in (0, user)]
+        row = found[0] or found[1]
+        if row is None:
+            return
+        once = paid.pop(_output_of(deed), 0)
+        demand(row.address == deed.address and None in found, f"found twice: {row}")
+        demand(once == (row.state == WithdrawalState.SETTLED), f"paid {once} times: {row}")
+        demand(bool(once) or row.state == WithdrawalState.FAILED, f"left open: {row}")
+        if once and row.owner:
+            self._expected[user, deed.asset] -= deed.credited
+        elif once:
+            self._house[Purpose.EQUITY, deed.asset] -= deed.credited
 
     def _check_withdrawal(self, deed: Deed, row: Any, paid: Counter[Paid]) -> None:
         state, user = WithdrawalState(row.state), self._uids[deed.user]
         if not deed.receiver:
             demand(state in _RELEASED | {WithdrawalState.SETTLED, WithdrawalState.AWAITING}, f"left open: {row}")
-            amount = deed.credited // CHAIN_UNIT[deed.asset]
-            output = Paid(NETWORKS[deed.asset], deed.address, TOKENS[deed.asset], amount)
-            once = paid.pop(output, 0)
+            once = paid.pop(_output_of(deed), 0)
             demand(once == (state == WithdrawalState.SETTLED), f"paid {once} times: {row}")
         self._check_verdicts(row)
         mark = Mark(self._uids.get(deed.receiver, 0), deed.asset, LineType.DEPOSIT, deed.credited, arrives=True)
@@ -305,6 +359,7 @@ class Checker:
             if deed.kind == "give" and deed.done:
                 address = address_of(deed)
                 row = self._store.row(Address, NUMBERS[NETWORKS[deed.asset]], address, "")
+                demand(address not in self._record.lost_addresses, f"{address} was given before the restore")
                 demand(row.owner == self._uids[deed.user], f"{address} was given to {deed.user} and is {row.owner}'s")
                 demand(given.setdefault(address, deed.user) == deed.user, f"{address} was given twice")
 
@@ -319,6 +374,12 @@ class Checker:
                 if line.type == LineType.CONVERT and line.net > 0
             }
         return self._conversions
+
+
+def _output_of(deed: Deed) -> Paid:
+    """Return what the chain has if it has paid a withdrawal."""
+    amount = deed.credited // CHAIN_UNIT[deed.asset]
+    return Paid(NETWORKS[deed.asset], deed.address, TOKENS[deed.asset], amount)
 
 
 def _mark_of(line: Line) -> Mark:

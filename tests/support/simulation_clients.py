@@ -10,11 +10,9 @@ from hashlib import sha384
 from random import Random
 from typing import Any, Final
 
-import msgspec
-
 from strongroom.ledger.accounts import CUSTOMER_PURPOSES, Account, Purpose
 from strongroom.records.heads import Head
-from support.simulation_deeds import NOT_TRIED, Answer, Attempt, Deed, Record, Signed
+from support.simulation_deeds import NOT_TRIED, Answer, Attempt, Deed, Record, Signed, address_of
 from support.simulation_house import ASSETS, BTC, CODES, COIN, NETWORKS, USDT, Member
 from support.simulation_life import Failure, Life
 
@@ -167,7 +165,7 @@ class Customer:
 
     async def _again(self) -> None:
         """Ask again, by its key or exactly as it was: for what had no answer, for what was refused, or for anything."""
-        deeds = self._record.deeds[-_RECENT:]
+        deeds = [deed for deed in self._record.deeds[-_RECENT:] if not deed.barred]
         doubtful = [deed for deed in deeds if deed.in_doubt and not deed.done]
         refused = [deed for deed in deeds if deed.answers and not deed.done]
         chosen = self._chance.choices((doubtful, refused, deeds), (3, 1, 2))[0] or deeds
@@ -289,11 +287,6 @@ class Customer:
         deed = Deed("delete", given.user, given.asset, 0, first, address=address_of(given))
         self._record.addresses.append(deed)
         await self._wallets.attempt(deed, deed.first)
-
-
-def address_of(deed: Deed) -> str:
-    """Return the address that a deed was given, "" if it was not."""
-    return msgspec.json.decode(deed.done.body)["data"]["address"] if deed.done else ""
 
 
 def text_of(units: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -81,6 +81,8 @@ class Deed:
     on_top: bool = False
     address: str = ""
     attempts: list[Attempt] = field(default_factory=list)
+    barred: bool = False
+    """Whether it is not asked for again: a restored house may have forgotten that it was done."""
 
     @property
     def answers(self) -> list[Answer]:
@@ -146,6 +148,7 @@ class Faucet(NamedTuple):
     user: str
     asset: int
     amount: int
+    address: str = ""
 
     @property
     def net(self) -> int:
@@ -176,6 +179,15 @@ class Marking(NamedTuple):
     heard: int
 
 
+def address_of(deed: Deed) -> str:
+    """Return the address that a deed was given, "" if it was not."""
+    return msgspec.json.decode(deed.done.body)["data"]["address"] if deed.done else ""
+
+
+def _copied(deed: Deed) -> Deed:
+    return replace(deed, attempts=list(deed.attempts))
+
+
 @dataclass
 class Record:
     """Everything that was asked, said and paid; the server's code has no part in it."""
@@ -188,6 +200,39 @@ class Record:
     seen_refs: dict[int, str] = field(default_factory=dict)
     numbers: int = 0
     ticks: int = 0
+    lost: list[Deed] = field(default_factory=list)
+    """What was asked for, and perhaps done, after a backup that was restored since."""
+
+    lost_addresses: dict[str, str] = field(default_factory=dict)
+    """Addresses that were given to somebody after such a backup, and to whom."""
+
+    def copy(self) -> Record:
+        """Return all of it as it is now: what has no answer yet is in doubt in it."""
+        return replace(
+            self,
+            deeds=[_copied(deed) for deed in self.deeds],
+            verdicts=list(self.verdicts),
+            markings=list(self.markings),
+            addresses=[_copied(deed) for deed in self.addresses],
+            seen_refs=dict(self.seen_refs),
+        )
+
+    def go_back_to(self, backup: Record) -> None:
+        """Forget what a house forgets that is restored from a backup; the world outside it forgets nothing."""
+        known = list(zip(self.deeds, backup.deeds, strict=False))
+        self.lost += self.deeds[len(known) :]
+        for now, then in known:
+            if then.in_doubt or len(now.attempts) != len(then.attempts):
+                self.lost.append(now)
+                then.barred = True
+        for now in self.addresses:
+            if now.kind == "give" and now.done:
+                self.lost_addresses[address_of(now)] = now.user
+        for then in backup.addresses:
+            if then.kind == "give" and then.done:
+                del self.lost_addresses[address_of(then)]
+        self.deeds, self.verdicts, self.markings = backup.deeds, backup.verdicts, backup.markings
+        self.addresses, self.seen_refs = backup.addresses, backup.seen_refs
 
     def tick(self) -> int:
         """Return the next number in the order of events."""

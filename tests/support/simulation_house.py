@@ -19,6 +19,7 @@ from strongroom.engine.command import NOBODY
 from strongroom.ledger.accounts import Purpose, house
 from strongroom.records.addresses import Placed
 from strongroom.records.history import LineType
+from strongroom.wallet import addresses
 from strongroom.wallet.addresses import AddressRule, GiveAddress, house_address
 from strongroom.wallet.bookings import FundHouse, prepare_booking
 from strongroom.wallet.context import perform_own
@@ -49,6 +50,9 @@ OPENING: Final = {
     "carol": {BTC: COIN // 2, USDT: 9_000 * COIN},
     "alice-sub1": {BTC: COIN // 4, USDT: 500 * COIN},
 }
+AHEAD: Final = 20
+"""So many addresses beyond a backup's are watched: no seed asks for so many."""
+
 _NEVER_S: Final = 31_536_000.0
 
 
@@ -131,6 +135,7 @@ def hurried() -> Iterator[None]:
         mock.patch.object(treasury, "account_xpubs", _xpubs),
         mock.patch.object(treasury, "LocalSigner", _signer),
         mock.patch.object(treasury, "Branch", _branch),
+        mock.patch.object(addresses, "AHEAD", AHEAD),
     ):
         yield
 
@@ -157,7 +162,17 @@ def _signer(seed: bytes, networks: Any, _schemes: Any = None) -> Any:
 
 
 def _branch(network: Any, xpub: str) -> Any:
-    return _once(("branch", network.id, xpub), lambda: _branch_of(network, xpub))
+    return _once(("branch", network.id, xpub), lambda: _Derived(network, xpub))
+
+
+class _Derived(_branch_of):
+    """A branch that derives each address once."""
+
+    def addresses(self, first: int, count: int) -> list[Any]:
+        return [self.address(position) for position in range(first, first + count)]
+
+    def address(self, position: int) -> Any:
+        return _once(("address", self.network.id, position), lambda: super(_Derived, self).address(position))
 
 
 def template(scratch: Path) -> Template:

@@ -16,9 +16,10 @@ from strongroom import crashpoints
 from strongroom.application import Application
 from strongroom.store.sqlite import store as sqlite_store
 from strongroom.store.sqlite.connection import DATABASE_FILE, run
+from strongroom.wallet.epochs import waits
 from support.simulation_chain import Line, watch_through
 from support.simulation_disk import SimulatedDisk
-from support.simulation_house import MASTER_KEY, config_of
+from support.simulation_house import MASTER_KEY, NUMBERS, config_of
 from support.simulation_loop import NoThread, SimulatedClock, SimulatedIds, Timeline, VirtualLoop
 
 DATABASE_FILES: Final = (DATABASE_FILE, f"{DATABASE_FILE}-wal")
@@ -169,7 +170,8 @@ class Life:
         ids = SimulatedIds(self.clock, Random(f"{self.seed}/ids"))
         self.application = Application(config_of(self.folder), MASTER_KEY, self.clock, ids, NoThread())
         self.application.events.failed = self._mistake  # pyright: ignore[reportAttributeAccessIssue]
-        watch_through(self.application.treasury, self.line, Random(f"{self.seed}/line"), self.check_alive)
+        line = (self.line, Random(f"{self.seed}/line"), self.check_alive, self._check_sent)
+        watch_through(self.application.treasury, *line)
         self._break()
         if not self.ending.orderly:
             self._loop.call_later(self.ending.after_s, self.end, "killed")
@@ -179,6 +181,11 @@ class Life:
             self.calm()
             self.note("stops")
         self._check_loops()
+
+    def _check_sent(self, network: str) -> None:
+        """Fail where a house sends something before its restored books were brought to the chain."""
+        if not self.dead and waits(self.application.store, NUMBERS[network]):
+            self.fail(Failure(f"{network} was sent something before it was reconciled"))
 
     def _break(self) -> None:
         """Let the bad weather begin."""

@@ -11,13 +11,16 @@ from strongroom.custody.networks.simulated import SimulatedNode
 from strongroom.custody.networks.simulated_store import State
 from strongroom.engine.command import NOBODY
 from strongroom.errors import Refused
+from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.users import User
 from strongroom.records.withdrawals import Withdrawal, WithdrawalState
 from strongroom.wallet.approvals import prepare_approval, prepare_cancellation, prepare_rejection
+from strongroom.wallet.assignments import prepare_deposit_assignment, prepare_withdrawal_assignment
 from strongroom.wallet.context import perform_own
+from strongroom.wallet.epochs import epoch_of, prepare_end
 from strongroom.wallet.users import MarkUser
-from support.simulation_clients import Customer, Wallets, address_of
-from support.simulation_deeds import Faucet, Marking, Record, Verdict
+from support.simulation_clients import Customer, Wallets
+from support.simulation_deeds import Faucet, Marking, Record, Verdict, address_of
 from support.simulation_house import ASSETS, BTC, COIN, NETWORKS, NUMBERS, TOKENS, Member
 from support.simulation_life import Life
 
@@ -25,6 +28,7 @@ _WORDS: Final = {"approve": prepare_approval, "reject": prepare_rejection, "canc
 _DEEPEST: Final = 5
 _DEEP_ENOUGH: Final = 4
 _PACE_S: Final = 0.25
+_MOST_NAMED: Final = 100
 
 
 class World:
@@ -71,13 +75,15 @@ class World:
             for deed in self._record.addresses
             if (deed.kind, deed.user, deed.asset) == ("give", user, asset) and deed.done
         ]
+        # Who has an address keeps it, whatever becomes of the house that gave it.
+        given += [it for it, to in self._record.lost_addresses.items() if to == user and _is_of(asset, it)]
         address = self._chance.choice([self._members[user].homes[asset], *given])
         amount = self._record.next_amount(
             self._chance.choice((1, 20, 80)) * (COIN // 100 if asset == BTC else 10 * COIN)
         )
         if asset == BTC and self._chance.random() < 0.1:
             amount = self._record.next_amount(0, 1)
-        paid = Faucet("", network, user, asset, amount)
+        paid = Faucet("", network, user, asset, amount, address)
         txid = await self.node.faucet(network, address, "", TOKENS[asset], paid.chain_units)
         self._record.faucets.append(paid._replace(txid=txid))
         self._life.note(f"{network}: somebody pays {user} {amount} of {asset} in {txid[:12]}")
@@ -163,6 +169,10 @@ class World:
             self.node.resume(network)
 
 
+def _is_of(asset: int, address: str) -> bool:
+    return address.startswith("0x") == (NETWORKS[asset] == "ERC20")
+
+
 class Operator:
     """Says yes and no to what waits for a word, and freezes customers for a while."""
 
@@ -177,6 +187,8 @@ class Operator:
         while not is_over():
             await asyncio.sleep(self._chance.random())
             self._life.check_alive()
+            if epoch_of(self._life.application.store):
+                await self.name_somebody(self._chance.random() < 0.5)
             if self._chance.random() < 0.85:
                 await self._judge()
             else:
@@ -201,6 +213,27 @@ class Operator:
         if outcome:
             self._record.verdicts[place] = Verdict(ref, word if outcome == "done" else "nothing", known=True)
             self._life.note(f"operator: {word} {ref}: {outcome}")
+
+    async def name_somebody(self, everybody: bool) -> None:
+        """Say for whom the house has paid, and whose arrivals it holds, that a restored backup did not know."""
+        context = self._life.application.context
+        for row in context.reads.rows(Withdrawal, {"owner": 0, "state": WithdrawalState.SETTLED}, _MOST_NAMED):
+            lost = [it for it in self._record.lost if (it.address, it.credited) == (row.address, row.to_address)]
+            if lost and (everybody or self._chance.random() < 0.3):
+                uid = self._members[lost[0].user].uid
+                named = perform_own(context, lambda: prepare_withdrawal_assignment(context, NOBODY, row.ref, uid))
+                self._life.note(f"operator: {row.ref} was {lost[0].user}'s: {await self._do(named)}")
+        for deposit in context.reads.rows(Deposit, {"state": DepositState.WITHHELD}, _MOST_NAMED):
+            if self._chance.random() < 0.3:
+                uid = self._members[self._record.lost_addresses[deposit.address]].uid
+                named = perform_own(context, lambda: prepare_deposit_assignment(context, NOBODY, deposit.ref, uid))
+                self._life.note(f"operator: deposit {deposit.ref} is {uid}'s: {await self._do(named)}")
+
+    async def release(self, network: int) -> None:
+        """Let a network's payments go on by hand."""
+        context = self._life.application.context
+        outcome = await self._do(perform_own(context, lambda: prepare_end(context, network, by_hand=True)))
+        self._life.note(f"operator: releases network {network}: {outcome}")
 
     async def _freeze(self) -> None:
         """Freeze a customer or let it free again."""
