@@ -42,7 +42,7 @@ _NAMES: Final = re.compile(r"\b\d{6,}\b")
 
 _IS_TURN: Final = re.compile(r"  (life \d|killed|power fails|stops)")
 
-_BACKED_UP: Final = 0.4
+_BACKED_UP: Final = 0.6
 """In so many lives a backup is made."""
 
 _LAST_S: Final = 0.8
@@ -99,6 +99,8 @@ class Simulation:
         self.record = Record()
         self.backup: Backup | None = None
         self._chance = Random(f"{seed}/plan")
+        # What was moved after a backup is another matter than what was paid: a seed has the one or the other.
+        self.moves = self._chance.random() < 0.5
         self._life = 0
         self._is_alive = lambda: True
 
@@ -143,7 +145,8 @@ class Simulation:
         for name, content in files.items():
             (folder / name).write_bytes(content)
         seed = f"{self.seed}/{self._life}"
-        life = Life(folder, self.timeline, seed, weather, ending or Ending(0, orderly=True), self.note)
+        ends = ending or Ending(0, orderly=True)
+        life = Life(folder, self.timeline, seed, weather, ends, self.note, moves=self.moves)
         self._is_alive = lambda: not life.dead
         self.note(f"life {self._life}: {weather} {ending}")
         scene = Scene(self, house, life, seed)
@@ -198,12 +201,14 @@ class Scene:
         rough = Random(f"{seed}/rough").choice((0.2, 1.0, 3.0))
         self._world = World(life, self._wallets, Random(f"{seed}/world"), rough)
         self._chance = Random(f"{seed}/scene")
-        self._operator = Operator(life, simulation.record, house.members, Random(f"{seed}/operator"))
+        chance = Random(f"{seed}/operator")
+        self._operator = Operator(life, simulation.record, house.members, chance, moves=simulation.moves)
 
     async def go_on(self, life: Life) -> None:
         """Let everybody act until the end."""
         ends_s = life.timeline.now_s + life.ending.after_s
-        backup = self._back_up(life) if self._chance.random() < _BACKED_UP else asyncio.sleep(0)
+        is_backed_up = not self._simulation.moves and self._chance.random() < _BACKED_UP
+        backup = self._back_up(life) if is_backed_up else asyncio.sleep(0)
         await self._act(CUSTOMERS, lambda: life.ending.orderly and life.timeline.now_s >= ends_s, backup)
 
     async def _act(
@@ -221,12 +226,21 @@ class Scene:
         life.note("backup")
         self._simulation.counts["backups"] += 1
         self._simulation.backup = back_up(life.folder, self._simulation.record)
+        await self._ask_for_addresses()
+
+    async def _ask_for_addresses(self) -> None:
+        """Let some customers have new addresses: those that a backup does not know, and those after a restore."""
+        customer = Customer(self._wallets, lambda: False)
+        for user in sorted(self._house.members)[: self._chance.randrange(4)]:
+            await customer.ask_for_address(user)
 
     async def settle(self, life: Life) -> None:
         """Let the chains have their way once more, then bury everything; once the house has caught up, check it."""
         life.calm()
         ends_s = life.timeline.now_s + _LAST_S
-        await self._act(_LAST_CUSTOMERS, lambda: life.timeline.now_s >= ends_s)
+        is_restored = epoch_of(life.application.store) > 0
+        besides = self._ask_for_addresses() if is_restored else None
+        await self._act(_LAST_CUSTOMERS, lambda: life.timeline.now_s >= ends_s, besides)
         customer = Customer(self._wallets, lambda: False)
         for number in range(_MOST_ROUNDS):
             await self._bury()
@@ -265,7 +279,9 @@ class Scene:
             (Deposit, (DepositState.SEEN, DepositState.CONFIRMING)),
         )
         open_rows = any(reads.rows(kind, {"state": state}, 1) for kind, states in under_way for state in states)
-        waiting = [len(await node.chain(network).mempool()) for network in NUMBERS]
+        waiting = [
+            any(map(node.chain(network).can_be_mined, node.store.waiting(network))) for network in sorted(NUMBERS)
+        ]
         unnamed = epoch_of(reads) and reads.rows(Withdrawal, {"owner": 0, "state": WithdrawalState.SETTLED}, 1)
         held_up = any(waits(reads, network) for network in NUMBERS.values())
         return not open_rows and not any(waiting) and not unnamed and not held_up

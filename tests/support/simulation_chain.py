@@ -18,9 +18,13 @@ from strongroom.custody.chain import (
     TransactionStatus,
     Unreachable,
 )
+from strongroom.custody.keeper import Keeper, KeeperTerms
 from strongroom.custody.networks.simulated import SimulatedChain
+from strongroom.custody.networks.simulated_sweeps import SweptChain
 from strongroom.custody.sender import PaymentTerms
+from strongroom.wallet.moves import Move
 from strongroom.wallet.payments import Draft
+from support.simulation_house import COLD, SWEPT
 
 Result = TypeVar("Result")
 
@@ -131,6 +135,23 @@ class DistantChain:
         """Return the same payment for a higher fee."""
         return await self._through(lambda: self._chain.redraft(draft))
 
+    async def sweep(self, position: int, asset_id: str, units: int) -> Move:
+        """Return a move of what lies on a deposit address."""
+        return await self._through(lambda: self._swept.sweep(position, asset_id, units))
+
+    async def gas(self, position: int, units: int, funds: Funds) -> Move:
+        """Return a move of the native coin to a deposit address."""
+        return await self._through(lambda: self._swept.gas(position, units, funds))
+
+    async def held(self, positions: Sequence[int], asset_id: str) -> Sequence[int]:
+        """Return what lies on each of our addresses."""
+        return await self._through(lambda: self._swept.held(positions, asset_id))
+
+    @property
+    def _swept(self) -> SweptChain:
+        assert isinstance(self._chain, SweptChain)
+        return self._chain
+
     def assemble(self, body: bytes, signature: bytes) -> Candidate:
         """Put a payment and its signature together."""
         return self._chain.assemble(body, signature)
@@ -163,9 +184,11 @@ class DistantChain:
 
 
 def watch_through(
-    treasury: Any, line: Line, chance: Random, check_alive: Callable[[], None], check_sent: CheckSent
+    treasury: Any, line: Line, chance: Random, check_alive: Callable[[], None], check_sent: CheckSent, *, moves: bool
 ) -> None:
-    """Let the watchers, senders and pools of a house see their chains over a line."""
+    """Let the watchers, senders, keepers and pools of a house see their chains over a line."""
+    if moves:
+        _keep(treasury)
     distant = {
         code: DistantChain(treasury.node.chain(code), line, chance, check_alive, check_sent)
         for code in sorted(treasury.watchers)
@@ -173,9 +196,22 @@ def watch_through(
     for code, chain in distant.items():
         watcher = treasury.watchers[code]
         watcher._chain = watcher.restoration._chain = treasury.senders[code]._chain = chain
+        if moves:
+            treasury.keepers[code]._chain = chain
         # Impatient, and several customers in one transaction where the chain can do that.
         treasury.senders[code]._terms = PaymentTerms(batch=3, redraft_after_s=2)
-    sources = treasury.pools._sources
-    treasury.pools._sources = {
-        number: source._replace(chain=distant[source.chain.network]) for number, source in sources.items()
+    treasury.pools._sources = treasury._sources = {
+        number: source._replace(chain=distant[source.chain.network]) for number, source in treasury._sources.items()
     }
+
+
+def _keep(treasury: Any) -> None:
+    """Let one of the networks need sweeps, and give every network a keeper and a cold address."""
+    for number, source in treasury._sources.items():
+        code = source.chain.network
+        if code in SWEPT:
+            address_of = lambda position, branch=source.branch: branch.address(position).address  # noqa: E731
+            treasury.node.put_in_place(SweptChain(treasury.node.store, source.chain.spec, address_of))
+        sender, terms = treasury.senders[code], KeeperTerms(cold_address=COLD[code])
+        keeper = Keeper(treasury._context, treasury.node.chain(code), number, terms, sender._drafting)
+        treasury.keepers[code] = keeper

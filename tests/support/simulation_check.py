@@ -9,12 +9,21 @@ from typing import Any, Final, NamedTuple
 from strongroom.application import Application
 from strongroom.custody.chain import Fate
 from strongroom.ledger.accounts import CUSTOMER_PURPOSES, Purpose, house, unpack
-from strongroom.records.addresses import Address
+from strongroom.records.addresses import Address, Placed
 from strongroom.records.chains import Holding
+from strongroom.records.coins import Pot
 from strongroom.records.deposits import Deposit, DepositState, Outpoint
 from strongroom.records.history import Line, LineType
-from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Withdrawal, WithdrawalState
+from strongroom.records.withdrawals import (
+    OPEN_WITHDRAWALS,
+    Payment,
+    PaymentPurpose,
+    PaymentState,
+    Withdrawal,
+    WithdrawalState,
+)
 from strongroom.wallet.epochs import waits
+from strongroom.wallet.moves import ReturnFromCold
 from strongroom.wallet.verification import verify
 from support.simulation_deeds import NOT_USED_UP, Deed, Faucet, Mark, Record, address_of
 from support.simulation_house import (
@@ -70,6 +79,7 @@ class Checker:
         self._lines: dict[Mark, list[Line]] = defaultdict(list)
         self._expected: Counter[tuple[int, int]] = Counter()
         self._house: Counter[tuple[int, int]] = Counter()
+        self._stock: Counter[int] = Counter()
 
     async def check(self) -> list[Deed]:
         """Return the deeds that happened. Raises `Failure` for whatever must not be."""
@@ -80,7 +90,10 @@ class Checker:
         for paid in self._record.faucets:
             self._check_faucet(paid, (await self._node.chain(paid.network).transaction(paid.txid)).fate)
         self._check_all_accounted_for()
-        self._check_withdrawals(happened, await self._paid())
+        paid = await self._paid()
+        self._check_moves(paid)
+        await self._check_thawed()
+        self._check_withdrawals(happened, +paid)
         self._check_conversions(happened)
         await self._check_reconciled()
         self._check_balances()
@@ -164,7 +177,8 @@ class Checker:
                 balances.get(account, 0) - self._template.balances.get(account, 0)
                 for account in (house(purpose, asset).pack() for purpose in (Purpose.INVENTORY, Purpose.SPREAD))
             )
-            demand(kept == converted[asset], f"conversions of {asset} leave {kept}, not {converted[asset]}")
+            should = converted[asset] + self._stock[asset]
+            demand(kept == should, f"conversions of {asset} and what came back leave {kept}, not {should}")
 
     def _check_faucet(self, paid: Faucet, fate: Fate) -> None:
         """Check that what the chain holds was credited once, and what it does not hold was not."""
@@ -340,12 +354,53 @@ class Checker:
         return [packed for packed in balances if (unpack(packed).owner, unpack(packed).asset) == (uid, asset)]
 
     async def _check_holdings(self) -> None:
-        """Check that the books' coins are those that the chains have."""
+        """Check that the books' coins are those that the chains have, and lie where the chains have them."""
         for asset in (BTC, ETH, USDT):
             network = NETWORKS[asset]
             books = int(self._store.row(Holding, NUMBERS[network], asset).chain_units)
-            chain = await self._node.chain(network).balance(TOKENS[asset])
+            if self._node.chain(network).needs_sweeps:
+                chain = await self._held(network, asset)
+            else:
+                chain = await self._node.chain(network).balance(TOKENS[asset])
             demand(books == chain, f"the books have {books} of {asset} on {network}, the chain {chain}")
+
+    async def _held(self, network: str, asset: int) -> int:
+        """Return what lies on all addresses of a network, once each is what its pot says."""
+        places = [place.position for place in self._store.rows(Placed, {"network": NUMBERS[network]}, _ALL)]
+        held = await self._node.chain(network).held(places, TOKENS[asset])
+        for position, units in zip(places, held, strict=True):
+            pot = int(self._store.row(Pot, NUMBERS[network], position, asset).chain_units)
+            demand(position == 0 or pot == units, f"{position} of {network} has {units} of {asset}, its pot {pot}")
+        return sum(held)
+
+    # -- moves of the house's own money
+
+    def _check_moves(self, paid: Counter[Paid]) -> None:
+        """Check that each move that is booked is on the chain once, and what has gone to the cold address."""
+        for row in self._store.rows(Payment, {"state": PaymentState.FINAL}, _ALL):
+            if row.purpose == PaymentPurpose.WITHDRAWALS:
+                continue
+            code = next(code for code, number in NUMBERS.items() if number == row.network)
+            output = Paid(code, row.address, TOKENS[row.asset], int(row.units))
+            demand(paid[output] > 0, f"booked and not on the chain: {row}")
+            paid[output] -= 1
+            if row.purpose == PaymentPurpose.COLD:
+                self._house[Purpose.COLD, row.asset] -= int(row.units) * CHAIN_UNIT[row.asset]
+
+    async def _check_thawed(self) -> None:
+        """Check what came back from the cold address, and that what was booked of it was booked once."""
+        for txid, came in self._record.thawed.items():
+            if (await self._node.chain(came.network).transaction(txid)).fate is Fate.MINED:
+                self._stock[came.asset] += came.units
+        commands = [item.command for item in self._store.items(self._template.items + 1, _ALL) if not item.refusal]
+        booked = Counter((it.asset, it.units, it.fee) for it in commands if isinstance(it, ReturnFromCold))
+        for back in self._record.returns:
+            times = booked.pop((back.asset, back.units, back.fee), 0)
+            demand(times == 1 or not (back.known and back.units), f"booked {times} times: {back}")
+            demand(times <= 1, f"booked {times} times: {back}")
+            self._house[Purpose.COLD, back.asset] += times * (back.units + back.fee)
+            self._stock[back.asset] -= times * back.units
+        demand(not booked, f"came back, and nobody said so: {booked}")
 
     def _check_addresses(self) -> None:
         """Check that an address that was given stays its owner's."""

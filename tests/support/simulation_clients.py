@@ -268,11 +268,16 @@ class Customer:
 
     async def _change_addresses(self) -> None:
         """Get one more address, or give one up."""
-        user, asset = self._chance.choice(sorted(self._members)), self._chance.choice(ASSETS)
+        user = self._chance.choice(sorted(self._members))
         known = [deed for deed in self._record.addresses if deed.kind == "give" and deed.done and deed.user == user]
         if known and self._chance.random() < 0.3:
             await self._give_up(self._chance.choice(known))
-            return
+        else:
+            await self.ask_for_address(user)
+
+    async def ask_for_address(self, user: str) -> None:
+        """Get one more address."""
+        asset = self._chance.choice(ASSETS)
         body = {"crypto": CODES[asset], "network": NETWORKS[asset]}
         key = f"address-{len(self._record.addresses)}" if self._chance.random() < 0.5 else ""
         deed = Deed("give", user, asset, 0, self._wallets.post(user, f"{V1}user/crypto/address", body, key), key)

@@ -188,6 +188,23 @@ def _copied(deed: Deed) -> Deed:
     return replace(deed, attempts=list(deed.attempts))
 
 
+class Thawed(NamedTuple):
+    """What the cold address has paid to the house's own one, in ledger units."""
+
+    network: str
+    asset: int
+    units: int
+
+
+class Return(NamedTuple):
+    """What the operator booked as come back from the cold address, in ledger units, and whether that was confirmed."""
+
+    asset: int
+    units: int
+    fee: int
+    known: bool
+
+
 @dataclass
 class Record:
     """Everything that was asked, said and paid; the server's code has no part in it."""
@@ -197,6 +214,10 @@ class Record:
     verdicts: list[Verdict] = field(default_factory=list)
     markings: list[Marking] = field(default_factory=list)
     addresses: list[Deed] = field(default_factory=list)
+    returns: list[Return] = field(default_factory=list)
+    thawed: dict[str, Thawed] = field(default_factory=dict)
+    """What came to the house's own address from the cold one, by its txid: the chain forgets nothing of it."""
+
     seen_refs: dict[int, str] = field(default_factory=dict)
     numbers: int = 0
     ticks: int = 0
@@ -213,6 +234,7 @@ class Record:
             deeds=[_copied(deed) for deed in self.deeds],
             verdicts=list(self.verdicts),
             markings=list(self.markings),
+            returns=list(self.returns),
             addresses=[_copied(deed) for deed in self.addresses],
             seen_refs=dict(self.seen_refs),
         )
@@ -232,7 +254,7 @@ class Record:
             if then.kind == "give" and then.done:
                 del self.lost_addresses[address_of(then)]
         self.deeds, self.verdicts, self.markings = backup.deeds, backup.verdicts, backup.markings
-        self.addresses, self.seen_refs = backup.addresses, backup.seen_refs
+        self.addresses, self.returns, self.seen_refs = backup.addresses, backup.returns, backup.seen_refs
 
     def tick(self) -> int:
         """Return the next number in the order of events."""

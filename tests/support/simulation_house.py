@@ -36,6 +36,15 @@ ASSETS: Final = (BTC, USDT)
 
 NETWORKS: Final = {BTC: "BITCOIN", ETH: "ERC20", USDT: "ERC20"}
 NUMBERS: Final = {"BITCOIN": 1, "ERC20": 2}
+SWEPT: Final = frozenset({"ERC20"})
+"""Networks whose deposit addresses are swept."""
+
+COLD: Final = {
+    "BITCOIN": "bcrt1qrp33g0q5c5txsp9arysrx4k6zdkfs4nce4xj0gdcccefvpysxf3qzf4jry",
+    "ERC20": "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359",
+}
+"""Where the house's cold money is: examples of BIP-173 and EIP-55."""
+
 TOKENS: Final = {BTC: "", ETH: "", USDT: "USDT"}
 CHAIN_UNIT: Final = {BTC: 1, USDT: 100}
 """Ledger units in a unit of the chain."""

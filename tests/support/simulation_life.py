@@ -61,8 +61,18 @@ class Life:
     """A server on a folder with its own loop; `serve` is what goes on around it, called when it is ready."""
 
     def __init__(
-        self, folder: Path, timeline: Timeline, seed: str, weather: Weather, ending: Ending, note: Callable[[str], None]
+        self,
+        folder: Path,
+        timeline: Timeline,
+        seed: str,
+        weather: Weather,
+        ending: Ending,
+        note: Callable[[str], None],
+        *,
+        moves: bool,
     ) -> None:
+        """With `moves` the house moves its own money between its addresses."""
+        self.moves = moves
         self.folder = folder
         self.timeline = timeline
         self.weather = weather
@@ -87,6 +97,10 @@ class Life:
         """Write an event down, unless nobody is there any more to see it."""
         if not self.dead:
             self._note(text)
+
+    def count(self, what: str) -> None:
+        """Count something that has happened."""
+        self.reached[what] += 1
 
     def check_alive(self) -> None:
         """Raise `Crash` after the end."""
@@ -171,7 +185,7 @@ class Life:
         self.application = Application(config_of(self.folder), MASTER_KEY, self.clock, ids, NoThread())
         self.application.events.failed = self._mistake  # pyright: ignore[reportAttributeAccessIssue]
         line = (self.line, Random(f"{self.seed}/line"), self.check_alive, self._check_sent)
-        watch_through(self.application.treasury, *line)
+        watch_through(self.application.treasury, *line, moves=self.moves)
         self._break()
         if not self.ending.orderly:
             self._loop.call_later(self.ending.after_s, self.end, "killed")

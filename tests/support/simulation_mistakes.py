@@ -10,7 +10,7 @@ from unittest import mock
 import msgspec
 
 from strongroom.api import wallet_cache
-from strongroom.custody import pool, sender, watcher
+from strongroom.custody import pool, restoration, sender, watcher
 from strongroom.custody.chain import Unreachable
 from strongroom.engine import settle, writer
 from strongroom.engine.command import NOBODY, Decision
@@ -24,10 +24,13 @@ from strongroom.records.withdrawals import Payment, PaymentState, Withdrawal, Wi
 from strongroom.store.sqlite import batches, store
 from strongroom.wallet import (
     addresses,
+    adoptions,
     approvals,
     conversions,
     deposits,
+    moves,
     payments,
+    reopenings,
     reversals,
     settlements,
     transfers,
@@ -422,6 +425,95 @@ def _gives_an_address_twice() -> Iterator[None]:
     )
     with replaced(*changes):
         yield
+
+
+# -- what was final is on its way again where the chain takes its word back
+
+
+@_mistake
+def _reopens_without_a_hold() -> Iterator[None]:
+    with replaced((reopenings, "source_of", available)):
+        yield
+
+
+@_mistake
+def _keeps_the_end_of_what_was_final() -> Iterator[None]:
+    def decide(self: Any, view: Any, now_ms: int) -> Decision:
+        ended = msgspec.structs.replace(view.get(Payment, self.payment), block="")
+        return Decision(rows=[] if self.voided else [ended])
+
+    right = reopenings.ReopenPayment.decide
+    either = lambda self, *more: right(self, *more) if self.voided else decide(self, *more)  # noqa: E731
+    with replaced((reopenings.ReopenPayment, "decide", either)):
+        yield
+
+
+@_mistake
+def _keeps_what_was_given_up_for_good() -> Iterator[None]:
+    right = reopenings.ReopenPayment.decide
+
+    def decide(self: Any, view: Any, now_ms: int) -> Decision:
+        if not self.voided:
+            return right(self, view, now_ms)
+        return Decision(rows=[msgspec.structs.replace(view.get(Payment, self.payment), block="")])
+
+    changes = ((reopenings.ReopenPayment, "decide", decide), (watcher.Watcher, "_revive", _nothing))
+    with replaced(*changes):
+        yield
+
+
+@_mistake
+def _holds_nothing_again_of_what_was_given_up() -> Iterator[None]:
+    with replaced((reopenings, "hold_again", lambda view, withdrawal: ([], []))):
+        yield
+
+
+@_mistake
+def _ends_by_blocks_that_are_left() -> Iterator[None]:
+    anything = lambda *_: True  # noqa: E731
+    modules = (settlements, moves, payments)
+    checks = [(module, name, anything) for module in modules for name in ("check_passed", "check_placed")]
+    known = [change for change in checks if hasattr(change[0], change[1])]
+    with replaced((sender, "has_passed", anything), *known):
+        yield
+
+
+# -- a restored house: the chain tells what the backup does not know, and before that nothing is paid
+
+
+@_mistake
+def _sends_before_it_is_reconciled() -> Iterator[None]:
+    nobody_waits = ((sender, "waits", lambda reads, network: False), (payments, "check_open", lambda view, network: None))
+    with replaced(*nobody_waits):
+        yield
+
+
+@_mistake
+def _adopts_nothing() -> Iterator[None]:
+    with replaced((restoration, "prepare_adoption", lambda context, found, coins: None)):
+        yield
+
+
+@_mistake
+def _adopts_for_nobody_what_is_somebodys() -> Iterator[None]:
+    with replaced((adoptions.Matches, "take", lambda self, paid: 0)):
+        yield
+
+
+@_mistake
+def _gives_old_addresses_again() -> Iterator[None]:
+    with replaced((addresses, "epoch_of", lambda reads: 0)):
+        yield
+
+
+@_mistake
+def _overlooks_old_addresses() -> Iterator[None]:
+    with replaced((pool, "next_behind", lambda reads, network: None), (restoration, "next_behind", lambda *_: None)):
+        yield
+
+
+async def _nothing(*_: Any) -> None:
+    """Do nothing."""
 
 
 MISTAKES: Final = dict(_MISTAKES)

@@ -7,6 +7,9 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any, Final
 
+from strongroom.admin.payments import import_cold, prepare_cold
+from strongroom.admin.protocol import AdminError, ImportCold, PrepareCold
+from strongroom.custody import offline
 from strongroom.custody.networks.simulated import SimulatedNode
 from strongroom.custody.networks.simulated_store import State
 from strongroom.engine.command import NOBODY
@@ -14,14 +17,16 @@ from strongroom.errors import Refused
 from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.users import User
 from strongroom.records.withdrawals import Withdrawal, WithdrawalState
+from strongroom.wallet.addresses import house_address
 from strongroom.wallet.approvals import prepare_approval, prepare_cancellation, prepare_rejection
 from strongroom.wallet.assignments import prepare_deposit_assignment, prepare_withdrawal_assignment
 from strongroom.wallet.context import perform_own
 from strongroom.wallet.epochs import epoch_of, prepare_end
+from strongroom.wallet.moves import ReturnFromCold
 from strongroom.wallet.users import MarkUser
-from support.simulation_clients import Customer, Wallets
-from support.simulation_deeds import Faucet, Marking, Record, Verdict, address_of
-from support.simulation_house import ASSETS, BTC, COIN, NETWORKS, NUMBERS, TOKENS, Member
+from support.simulation_clients import Customer, Wallets, text_of
+from support.simulation_deeds import Faucet, Marking, Record, Return, Thawed, Verdict, address_of
+from support.simulation_house import ASSETS, BTC, CHAIN_UNIT, CODES, COIN, NETWORKS, NUMBERS, TOKENS, USDT, Member
 from support.simulation_life import Life
 
 _WORDS: Final = {"approve": prepare_approval, "reject": prepare_rejection, "cancel": prepare_cancellation}
@@ -29,6 +34,8 @@ _DEEPEST: Final = 5
 _DEEP_ENOUGH: Final = 4
 _PACE_S: Final = 0.25
 _MOST_NAMED: Final = 100
+_COLD_UNITS: Final = {BTC: COIN // 2, USDT: 1_000 * COIN}
+_COLD_FEE: Final = 100
 
 
 class World:
@@ -59,8 +66,17 @@ class World:
     async def _once(self) -> None:
         network = self._chance.choice(sorted(NUMBERS))
         rough = self._rough
-        actions = (self._mine, self._pay, self._reorganise, self._change_mind, self._doom, self._fall_silent)
-        await self._chance.choices(actions, (6, 4, rough, 3 * rough, rough, rough / 2))[0](network)
+        actions = {
+            self._mine: 6,
+            self._pay: 4,
+            self._reorganise: rough,
+            self._change_mind: 3 * rough,
+            self._take_word_back: rough,
+            self._doom: rough,
+            self._fall_silent: rough / 2,
+        }
+        [action] = self._chance.choices(list(actions), list(actions.values()))
+        await action(network)
 
     async def _mine(self, network: str) -> None:
         blocks = await self.node.mine(network, self._chance.choice((1, 1, 1, 2, 4)))
@@ -89,10 +105,22 @@ class World:
         self._life.note(f"{network}: somebody pays {user} {amount} of {asset} in {txid[:12]}")
         return paid
 
-    async def _reorganise(self, network: str) -> None:
-        """Replace the newest blocks; now and then a stranger's payment in them is gone for good."""
+    async def _take_word_back(self, network: str) -> None:
+        """Bury what there is deep enough to be final, and then take its blocks back."""
+        if self._chance.random() < 0.5:
+            self.node.undo_next(network)
+            await asyncio.sleep(self._chance.random() * 0.3)
+            self._life.check_alive()
+        await self.node.mine(network, _DEEP_ENOUGH)
+        # Sometimes so soon that the house has just seen the blocks.
+        await asyncio.sleep(self._chance.random() * self._chance.choice((0.3, 0.3, 0.04)))
+        self._life.check_alive()
+        await self._reorganise(network, _DEEPEST)
+
+    async def _reorganise(self, network: str, depth: int = 0) -> None:
+        """Replace the newest blocks; now and then what is in them is gone for good."""
         height = self.node.chain(network).newest().height
-        depth = min(self._chance.choice((1, 2, 4, _DEEPEST)), height - 1)
+        depth = min(depth or self._chance.choice((1, 2, 4, _DEEPEST)), height - 1)
         mined = [paid.txid for paid in self._record.faucets if paid.network == network]
         lost = [txid for txid in mined if self._chance.random() < 0.5 and await self._in_newest(network, txid, depth)]
         ours, mended = self._of_the_house(network, depth)
@@ -176,7 +204,10 @@ def _is_of(asset: int, address: str) -> bool:
 class Operator:
     """Says yes and no to what waits for a word, and freezes customers for a while."""
 
-    def __init__(self, life: Life, record: Record, members: dict[str, Member], chance: Random) -> None:
+    def __init__(
+        self, life: Life, record: Record, members: dict[str, Member], chance: Random, *, moves: bool
+    ) -> None:
+        self._moves = moves
         self._life = life
         self._record = record
         self._members = members
@@ -189,6 +220,8 @@ class Operator:
             self._life.check_alive()
             if epoch_of(self._life.application.store):
                 await self.name_somebody(self._chance.random() < 0.5)
+            if self._moves and self._chance.random() < 0.3:
+                await self._chance.choice((self._send_to_cold, self._bring_back))()
             if self._chance.random() < 0.85:
                 await self._judge()
             else:
@@ -228,6 +261,48 @@ class Operator:
                 uid = self._members[self._record.lost_addresses[deposit.address]].uid
                 named = perform_own(context, lambda: prepare_deposit_assignment(context, NOBODY, deposit.ref, uid))
                 self._life.note(f"operator: deposit {deposit.ref} is {uid}'s: {await self._do(named)}")
+
+    async def _send_to_cold(self) -> None:
+        """Prepare a payment to the cold address, have it signed elsewhere, and bring it back after a while."""
+        house, asset = self._life.application, self._chance.choice(ASSETS)
+        units = self._record.next_amount(_COLD_UNITS[asset])
+        try:
+            unsigned = await prepare_cold(house, PrepareCold(NETWORKS[asset], CODES[asset], text_of(units)))
+            body = offline.decode(unsigned.file.encode()).body
+            signature = await house.treasury._signer.sign(unsigned.network, 0, body)
+            await asyncio.sleep(self._chance.random() ** 2 * 2)
+            self._life.check_alive()
+            payment = await import_cold(house, ImportCold(int(unsigned.ref), signature.hex().encode()))
+        except (AdminError, Refused) as no:
+            self._life.note(f"operator: {units} of {asset} do not go to the cold address: {no}")
+            return
+        self._life.note(f"operator: {units} of {asset} go to the cold address: {payment.ref}")
+        self._life.count("to the cold address")
+
+    async def _bring_back(self) -> None:
+        """Let some of the cold money come back, or book what has come and was credited."""
+        house, asset = self._life.application, self._chance.choice(ASSETS)
+        network = NETWORKS[asset]
+        if self._chance.random() < 0.5:
+            units, home = self._record.next_amount(_COLD_UNITS[asset] // 2), house_address(house.store, NUMBERS[network])
+            paid = units // CHAIN_UNIT[asset]
+            txid = await house.treasury.node.faucet(network, home.address, home.tag, TOKENS[asset], paid)
+            self._record.thawed[txid] = Thawed(network, asset, units)
+            self._life.note(f"{network}: {units} of {asset} come back from the cold address")
+            return
+        for came in self._record.thawed.values():
+            tried = [it for it in self._record.returns if it.units == came.units]
+            if not tried:
+                place, back = len(self._record.returns), Return(came.asset, came.units, _COLD_FEE, known=False)
+                self._record.returns.append(back)
+                command = ReturnFromCold(NOBODY, back.asset, back.units, back.fee)
+                outcome = await self._do(perform_own(house.context, lambda command=command: command))
+                if outcome == "done":
+                    self._record.returns[place] = back._replace(known=True)
+                elif outcome:
+                    self._record.returns[place] = back._replace(units=0, known=True)
+                self._life.note(f"operator: {came.units} of {came.asset} are back: {outcome}")
+                return
 
     async def release(self, network: int) -> None:
         """Let a network's payments go on by hand."""

@@ -37,7 +37,7 @@ from strongroom.custody.networks.simulated_store import KnownTransaction, Simula
 from strongroom.custody.networks.simulated_transactions import Payment
 from strongroom.custody.signer import payment_digest
 from strongroom.errors import check
-from strongroom.wallet.payments import Draft, nonce_of, nonce_text
+from strongroom.wallet.payments import Draft, nonce_of, nonce_text, position_of
 
 MAX_WAITING: Final = 50_000
 """A network's mempool takes at most this many transactions; beyond it the node is `Unreachable` for new ones."""
@@ -81,6 +81,16 @@ class SimulatedNode:
         """Return the wallet's view of a network."""
         check(network in self._chains, "the simulated node runs the network")
         return self._chains[network]
+
+    def put_in_place(self, chain: SimulatedChain) -> None:
+        """Let a network be seen as another kind of chain sees it, with the same blocks (`simulated_sweeps`)."""
+        check(chain.network in self._chains, "the simulated node runs the network")
+        self._chains[chain.network] = chain
+
+    @property
+    def store(self) -> SimulatedStore:
+        """The chains' file."""
+        return self._store
 
     def register(self, network: str, public_key: bytes) -> None:
         """Make `public_key` (compressed, 33 bytes) the one that signs a network's payments."""
@@ -182,7 +192,7 @@ class SimulatedNode:
             _ = await self.mine(chain.network)
 
     def _mine_waiting(self, chain: SimulatedChain) -> Block:
-        waiting = self._store.waiting(chain.network)
+        waiting = [known for known in self._store.waiting(chain.network) if chain.can_be_mined(known)]
         for known in waiting:
             if known.state is State.DOOMED:
                 self._store.set_state(chain.network, known.txid, State.VOID)
@@ -267,7 +277,7 @@ class SimulatedChain:
         self._reach()
         known = self._store.transaction(self.network, txid)
         if known is None:
-            return self._fate_of(self._store.with_nonce(self.network, nonce_of(spends[0])) if spends else [])
+            return self._fate_of(self._with_nonce(spends[0]) if spends else [])
         if known.state is State.REPLACED:
             return self._replaced(known)
         fates = {State.MINED: Fate.MINED, State.UNDONE: Fate.REVERTED, State.VOID: Fate.CONFLICTED}
@@ -311,17 +321,29 @@ class SimulatedChain:
 
     def draft_with(self, payees: Sequence[Payee], nonce: int, fee: int) -> Draft:
         """Return a payment with a given nonce and fee; pure."""
-        body = transactions.encode_payment(Payment(self.network, nonce, fee, tuple(payees)))
-        return Draft((nonce_text(nonce),), body, fee)
+        return self.drafted(Payment(self.network, nonce, fee, tuple(payees)))
+
+    def drafted(self, payment: Payment) -> Draft:
+        """Return the draft of a payment; pure."""
+        spends = nonce_text(payment.nonce, payment.source)
+        return Draft((spends,), transactions.encode_payment(payment), payment.fee)
 
     async def redraft(self, draft: Draft) -> Draft | None:
         """Return the same payment for twice the fee, up to eight times the usual one."""
         self._reach()
         payment = transactions.decode_payment(draft.body)
         fee = 2 * payment.fee
-        if fee > _MOST_RAISES * self.spec.payment_fee * len(payment.payees):
+        if fee > self.most_raises(payment) * self.spec.payment_fee * len(payment.payees):
             return None
-        return self.draft_with(payment.payees, payment.nonce, fee)
+        return self.drafted(msgspec.structs.replace(payment, fee=fee))
+
+    def most_raises(self, payment: Payment) -> int:
+        """Return how many times the usual fee a payment may come to pay."""
+        return _MOST_RAISES
+
+    def can_be_mined(self, known: KnownTransaction) -> bool:
+        """Say whether the next block may take a transaction that waits."""
+        return True
 
     def assemble(self, body: bytes, signature: bytes) -> Candidate:
         """Put a draft's bytes and the signature over them together."""
@@ -384,7 +406,11 @@ class SimulatedChain:
     def _rivals(self, known: KnownTransaction) -> list[KnownTransaction]:
         if known.nonce is None:
             return []
-        return [rival for rival in self._store.with_nonce(self.network, known.nonce) if rival.txid != known.txid]
+        with_nonce = self._store.with_nonce(self.network, known.nonce, known.position)
+        return [rival for rival in with_nonce if rival.txid != known.txid]
+
+    def _with_nonce(self, spends: str) -> list[KnownTransaction]:
+        return self._store.with_nonce(self.network, nonce_of(spends), position_of(spends))
 
     def _check_signature(self, body: bytes, signature: bytes) -> None:
         public_key = self._store.hot_wallet(self.network)
@@ -404,7 +430,7 @@ class SimulatedChain:
         return known is None
 
     def _accept(self, txid: str, payment: Payment) -> None:
-        rivals = self._store.with_nonce(self.network, payment.nonce)
+        rivals = self._store.with_nonce(self.network, payment.nonce, payment.source)
         if any(rival.state in _SPENT for rival in rivals):
             raise Rejected("the nonce is spent")
         waiting = [rival for rival in rivals if rival.state in _WAITING]
@@ -416,7 +442,7 @@ class SimulatedChain:
             for rival in waiting:
                 self._store.set_state(self.network, rival.txid, State.REPLACED)
             self._check_funds(payment)
-            fresh = KnownTransaction(txid, payment.nonce, payment.fee, state, None)
+            fresh = KnownTransaction(txid, payment.nonce, payment.fee, state, None, payment.source)
             self._store.add_transaction(self.network, fresh, payment.payees)
         self.doom_next = self.undo_next = False
 
@@ -425,10 +451,11 @@ class SimulatedChain:
         for payee in payment.payees:
             needed[payee.asset_id] = needed.get(payee.asset_id, 0) + payee.amount
         for asset_id, amount in needed.items():
-            if amount > self._spendable(asset_id):
+            if amount > self._spendable(asset_id, payment.source):
                 raise InsufficientFunds(f"the hot wallet has too little {asset_id or 'native coin'}")
 
-    def _spendable(self, asset_id: str) -> int:
+    def _spendable(self, asset_id: str, source: int = 0) -> int:
+        """Return what a payment can spend; all that was received is the hot wallet's here."""
         fees = self._store.fees(self.network) if asset_id == NATIVE else 0
         return self._store.received(self.network, asset_id) - self._store.paid(self.network, asset_id) - fees
 
