@@ -354,7 +354,7 @@ class Payouts:
         network: int = BITCOIN,
         follow: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Let a sender work and blocks be mined until withdrawals are closed; a watcher, if any, is to `follow` them."""
+        """Let a sender work and blocks be mined until withdrawals are closed; a watcher is to `follow` them, if any."""
         for _ in range(20):
             if follow:
                 await follow()

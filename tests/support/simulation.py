@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import structlog
 
-from strongroom.crashpoints import BATCH_POINTS, SENDER_POINTS
+from strongroom.crashpoints import BATCH_POINTS, KEEPER_POINTS, SENDER_POINTS
 from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.withdrawals import Withdrawal, WithdrawalState
 from strongroom.store.sqlite.connection import DATABASE_FILE
@@ -100,7 +100,7 @@ class Simulation:
         self.backup: Backup | None = None
         self._chance = Random(f"{seed}/plan")
         # What was moved after a backup is another matter than what was paid: a seed has the one or the other.
-        self.moves = self._chance.random() < 0.5
+        self.moves = self._chance.random() < 0.4
         self._life = 0
         self._is_alive = lambda: True
 
@@ -115,7 +115,7 @@ class Simulation:
         self.timeline.now_s = house.ended_s
         files = house.files
         weather = self._weather()
-        for number in range(self._chance.choice((1, 1, 2, 2, 3))):
+        for number in range(self._chance.choice((1, 1, 1, 2, 2, 3))):
             self._life = number + 1
             files = self._live(scratch, files, house, weather, self._ending())
             files = self._restored(scratch, files)
@@ -187,7 +187,8 @@ class Simulation:
             return Ending(after_s)
         if kind < 0.8:
             return Ending(after_s, self._chance.choice(BATCH_POINTS), self._chance.randint(1, 30))
-        return Ending(after_s, self._chance.choice(SENDER_POINTS), self._chance.randint(1, 3))
+        points = (*SENDER_POINTS, *(KEEPER_POINTS * 3 if self.moves else ()))
+        return Ending(after_s, self._chance.choice(points), self._chance.randint(1, 3))
 
 
 class Scene:
@@ -221,7 +222,7 @@ class Scene:
 
     async def _back_up(self, life: Life) -> None:
         """Make a backup at some moment."""
-        await asyncio.sleep(self._chance.random() * life.ending.after_s)
+        await asyncio.sleep(self._chance.random() * life.ending.after_s * 0.7)
         life.check_alive()
         life.note("backup")
         self._simulation.counts["backups"] += 1

@@ -31,9 +31,7 @@ def back_up(folder: Path, record: Record) -> Backup:
     return Backup(books, record.copy())
 
 
-def restored(
-    backup: Backup, scratch: Path, files: dict[str, bytes], timeline: Timeline, seed: str
-) -> dict[str, bytes]:
+def restored(backup: Backup, scratch: Path, files: dict[str, bytes], timeline: Timeline, seed: str) -> dict[str, bytes]:
     """Return a data folder's files with the books made of a backup, as the command does that; an epoch has begun."""
     folder, file = scratch / "restored", scratch / "backup.sqlite"
     file.write_bytes(backup.books)
@@ -41,8 +39,8 @@ def restored(
     ids = SimulatedIds(clock, Random(f"{seed}/epoch"))
     try:
         with (
-            mock.patch.object(restoring, "Clock", lambda: clock),
-            mock.patch.object(restoring, "Ids", lambda _: ids),
+            mock.patch.object(restoring, "Clock", return_value=clock),
+            mock.patch.object(restoring, "Ids", return_value=ids),
         ):
             restoring.restore(file, folder)
         books = (folder / DATABASE_FILE).read_bytes()

@@ -100,6 +100,10 @@ class DistantChain:
         """Return where a transaction stands."""
         return await self._through(lambda: self._chain.transaction(txid, spends))
 
+    async def inputs_of(self, txid: str) -> Sequence[str]:
+        """Return what a stranger's transaction spends."""
+        return await self._through(lambda: self._chain.inputs_of(txid))
+
     async def watch(self, addresses: Collection[str]) -> None:
         """Tell the node that addresses are ours."""
         await self._through(lambda: self._chain.watch(addresses))

@@ -393,7 +393,8 @@ class Checker:
             if (await self._node.chain(came.network).transaction(txid)).fate is Fate.MINED:
                 self._stock[came.asset] += came.units
         commands = [item.command for item in self._store.items(self._template.items + 1, _ALL) if not item.refusal]
-        booked = Counter((it.asset, it.units, it.fee) for it in commands if isinstance(it, ReturnFromCold))
+        returns = [it for it in commands if isinstance(it, ReturnFromCold)]
+        booked: Counter[tuple[int, int, int]] = Counter((it.asset, it.units, it.fee) for it in returns)
         for back in self._record.returns:
             times = booked.pop((back.asset, back.units, back.fee), 0)
             demand(times == 1 or not (back.known and back.units), f"booked {times} times: {back}")

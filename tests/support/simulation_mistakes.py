@@ -478,12 +478,49 @@ def _ends_by_blocks_that_are_left() -> Iterator[None]:
         yield
 
 
+# -- moves of the house's own money: booked once, and lying where the chain has it
+
+
+@_mistake
+def _books_a_move_twice() -> Iterator[None]:
+    right = moves.FinishMove.decide
+
+    def decide(self: Any, view: Any, now_ms: int) -> Decision:
+        decision, payment = right(self, view, now_ms), view.get(Payment, self.payment)
+        again = msgspec.structs.replace(payment, candidates=(*payment.candidates, "booked"))
+        rows = [again if isinstance(row, Payment) else row for row in decision.rows]
+        return decision if "booked" in payment.candidates else Decision(decision.postings, rows)
+
+    with replaced((moves.FinishMove, "decide", decide)):
+        yield
+
+
+@_mistake
+def _forgets_where_money_lies() -> Iterator[None]:
+    with replaced((moves, "pots_after", lambda *_, **__: [])):
+        yield
+
+
+@_mistake
+def _takes_cold_money_for_spent() -> Iterator[None]:
+    right = moves.house
+
+    def spent(purpose: Purpose, asset: int) -> Any:
+        return right(Purpose.EQUITY if purpose == Purpose.COLD else purpose, asset)
+
+    with replaced((moves, "house", spent)):
+        yield
+
+
 # -- a restored house: the chain tells what the backup does not know, and before that nothing is paid
 
 
 @_mistake
 def _sends_before_it_is_reconciled() -> Iterator[None]:
-    nobody_waits = ((sender, "waits", lambda reads, network: False), (payments, "check_open", lambda view, network: None))
+    nobody_waits = (
+        (sender, "waits", lambda reads, network: False),
+        (payments, "check_open", lambda view, network: None),
+    )
     with replaced(*nobody_waits):
         yield
 
@@ -502,7 +539,7 @@ def _adopts_for_nobody_what_is_somebodys() -> Iterator[None]:
 
 @_mistake
 def _gives_old_addresses_again() -> Iterator[None]:
-    with replaced((addresses, "epoch_of", lambda reads: 0)):
+    with replaced((addresses, "epoch_of", lambda reads: 0), (addresses, "is_retired", lambda address, epoch: False)):
         yield
 
 

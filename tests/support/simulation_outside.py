@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from random import Random
 from typing import Any, Final
 
@@ -139,10 +140,10 @@ class World:
         for height in range(newest - depth + 1, newest + 1):
             block = store.block_at(network, height)
             for txid, _ in store.payments_in(network, block.hash) if block else ():
-                fate = self._chance.random()
+                fate, known = self._chance.random(), store.transaction(network, txid)
                 if fate < 0.3:
                     lost.append(txid)
-                elif fate < 0.7 and store.transaction(network, txid).state is State.UNDONE:
+                elif fate < 0.7 and known is not None and known.state is State.UNDONE:
                     mended.append(txid)
         return lost, mended
 
@@ -204,9 +205,7 @@ def _is_of(asset: int, address: str) -> bool:
 class Operator:
     """Says yes and no to what waits for a word, and freezes customers for a while."""
 
-    def __init__(
-        self, life: Life, record: Record, members: dict[str, Member], chance: Random, *, moves: bool
-    ) -> None:
+    def __init__(self, life: Life, record: Record, members: dict[str, Member], chance: Random, *, moves: bool) -> None:
         self._moves = moves
         self._life = life
         self._record = record
@@ -254,12 +253,14 @@ class Operator:
             lost = [it for it in self._record.lost if (it.address, it.credited) == (row.address, row.to_address)]
             if lost and (everybody or self._chance.random() < 0.3):
                 uid = self._members[lost[0].user].uid
-                named = perform_own(context, lambda: prepare_withdrawal_assignment(context, NOBODY, row.ref, uid))
+                prepare = partial(prepare_withdrawal_assignment, context, NOBODY, row.ref, uid)
+                named = perform_own(context, prepare)
                 self._life.note(f"operator: {row.ref} was {lost[0].user}'s: {await self._do(named)}")
         for deposit in context.reads.rows(Deposit, {"state": DepositState.WITHHELD}, _MOST_NAMED):
             if self._chance.random() < 0.3:
                 uid = self._members[self._record.lost_addresses[deposit.address]].uid
-                named = perform_own(context, lambda: prepare_deposit_assignment(context, NOBODY, deposit.ref, uid))
+                prepare = partial(prepare_deposit_assignment, context, NOBODY, deposit.ref, uid)
+                named = perform_own(context, prepare)
                 self._life.note(f"operator: deposit {deposit.ref} is {uid}'s: {await self._do(named)}")
 
     async def _send_to_cold(self) -> None:
@@ -269,7 +270,8 @@ class Operator:
         try:
             unsigned = await prepare_cold(house, PrepareCold(NETWORKS[asset], CODES[asset], text_of(units)))
             body = offline.decode(unsigned.file.encode()).body
-            signature = await house.treasury._signer.sign(unsigned.network, 0, body)
+            signer: Any = house.treasury._signer
+            signature = await signer.sign(unsigned.network, 0, body)
             await asyncio.sleep(self._chance.random() ** 2 * 2)
             self._life.check_alive()
             payment = await import_cold(house, ImportCold(int(unsigned.ref), signature.hex().encode()))
@@ -284,9 +286,13 @@ class Operator:
         house, asset = self._life.application, self._chance.choice(ASSETS)
         network = NETWORKS[asset]
         if self._chance.random() < 0.5:
-            units, home = self._record.next_amount(_COLD_UNITS[asset] // 2), house_address(house.store, NUMBERS[network])
+            units, home = (
+                self._record.next_amount(_COLD_UNITS[asset] // 2),
+                house_address(house.store, NUMBERS[network]),
+            )
             paid = units // CHAIN_UNIT[asset]
-            txid = await house.treasury.node.faucet(network, home.address, home.tag, TOKENS[asset], paid)
+            node: Any = house.treasury.node
+            txid = await node.faucet(network, home.address, home.tag, TOKENS[asset], paid)
             self._record.thawed[txid] = Thawed(network, asset, units)
             self._life.note(f"{network}: {units} of {asset} come back from the cold address")
             return

@@ -15,7 +15,7 @@ a payment may have candidates that the backup does not know.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final
 
 import msgspec
@@ -385,8 +385,11 @@ class Sender:
             log.warning("payment reverted", network=self._chain.network, ref=payment.ref)
 
     async def _void(self, payment: Payment, rival: Block | None) -> None:
-        where = (rival.height, rival.hash) if rival else (0, "")
-        await self._commit("void", lambda: prepare_void(self._context, payment, *where))
+        height, block = (rival.height, rival.hash) if rival else (0, "")
+        freed: Collection[str] = ()
+        if rival and self._chain.spends_coins:
+            freed = await self._chain.unspent(payment.spends)
+        await self._commit("void", lambda: prepare_void(self._context, payment, height, block, sorted(freed)))
         log.warning("withdrawals failed", network=self._chain.network, ref=payment.ref)
 
     def _is_buried(self, block: Block, tip: Block) -> bool:

@@ -137,6 +137,7 @@ class Watcher:
         self.restoration = Restoration(context, chain, network)
         self._reported: dict[tuple[str, int], None] = {}
         self._noted: set[str] = set()
+        self._spends: dict[str, Sequence[str]] = {}
         self._finished: int | None = None
         self._round_ended = asyncio.Event()
 
@@ -407,28 +408,39 @@ class Watcher:
     # -- open ones
 
     async def _follow_open(self, waiting: set[str]) -> None:
-        """Look after the deposits that are in no block, and do not wait in the mempool either."""
+        """Look after the deposits that are in no block, and do not wait in the mempool either.
+
+        What one spends is asked while it waits: by it the node finds the rival that was mined in its place.
+        """
         commands: list[Command] = []
+        spends: dict[str, Sequence[str]] = {}
         for deposit in (*self._in_state(DepositState.SEEN), *self._in_state(DepositState.REVERSED)):
-            if deposit.txid not in waiting:
-                status = await self._chain.transaction(deposit.txid)
+            if deposit.txid in waiting:
+                spends[deposit.txid] = self._spends.get(deposit.txid) or await self._chain.inputs_of(deposit.txid)
+            else:
+                spends[deposit.txid] = self._spends.get(deposit.txid, ())
+                status = await self._chain.transaction(deposit.txid, spends[deposit.txid])
                 if self._is_gone(deposit, status):
                     commands.append(prepare_drop(deposit))
                 elif status.fate is Fate.MINED and status.block and self._has_passed(status.block):
                     # Another watcher, going by an older view of the chain, took it out of this block meanwhile.
                     commands.append(prepare_placing(deposit, status.block.height, status.block.hash))
+        self._spends = spends
         await self._do(commands)
 
     def _has_passed(self, block: Block) -> bool:
         return passed_block(self._context.reads, self._network, block.height) == block.hash
 
     def _is_gone(self, deposit: Deposit, status: TransactionStatus) -> bool:
-        """Say whether a transaction will not be mined: its rival is buried, or the node has long not known it."""
+        """Say whether a transaction will not be mined: it has a mined rival, or the node has long not known it.
+
+        What was booked once is not given up before the rival is buried. Should a block have it after all, it is noted.
+        """
         if status.fate is Fate.UNKNOWN:
             return self._context.clock.now_ms() - deposit.seen_ms > UNKNOWN_GRACE_MS
         if status.fate is not Fate.CONFLICTED:
             return False
-        if status.block is None:
+        if status.block is None or deposit.state == DepositState.SEEN:
             return True
         tip = self._context.reads.row(Tip, self._network)
         return tip.height - status.block.height + 1 >= self._context.catalogue.network(self._network).confirmations

@@ -36,6 +36,7 @@ from strongroom.wallet.settlements import (
     coins_back,
     fee_asset_of,
     leave,
+    losers_of,
 )
 from strongroom.wallet.tips import passed_needs
 
@@ -120,7 +121,7 @@ class FinishMove(Command, frozen=True):
 
     `spends` are the coins it spent, none on a chain of accounts, and `change` is what of them came back. Where the
     chain has undone it (`undone_at` is the block's height then) the fee is all that is booked, and the move is void.
-    `height` is that of the block it is in, and `block` the one that has undone it.
+    `height` is that of the block it is in, and `block` the one that has undone it. For `losers` see `FinishPayment`.
     """
 
     payment: int
@@ -136,6 +137,7 @@ class FinishMove(Command, frozen=True):
     fee_units: str = "0"
     height: int = 0
     block: str = ""
+    losers: tuple[int, ...] = ()
 
     def needs(self) -> list[Key]:
         """The settings, the payment, its coins or pots, and what the house owns, in the chain's own coin too."""
@@ -143,7 +145,7 @@ class FinishMove(Command, frozen=True):
         assets = dict.fromkeys((self.asset, self.fee_asset))
         return [
             SETTINGS_KEY,
-            Payment.at(self.payment),
+            *map(Payment.at, (self.payment, *self.losers)),
             *passed_needs(self.network, self.height),
             *(Coin.at(self.network, outpoint) for outpoint in self.spends),
             *(Coin.at(self.network, change.outpoint) for change in self.change),
@@ -168,7 +170,7 @@ class FinishMove(Command, frozen=True):
             postings.append(Posting(house(Purpose.COLD, self.asset), -ledger_units(moved, offer, asset)))
             leaving[self.asset] += moved
         holdings = leave(view, catalogue, self.network, leaving, postings)
-        coins = coins_back(view, payment, self.spends, self.change, leaving[self.asset])
+        coins = coins_back(view, payment, self.spends, self.change, leaving[self.asset], self.losers)
         pots = [] if self.spends else pots_after(view, payment, self.fee_asset, undone=bool(self.undone_at))
         ended = PaymentState.VOIDED if self.undone_at else PaymentState.FINAL
         return Decision(postings, [msgspec.structs.replace(payment, state=ended), *holdings, *coins, *pots])
@@ -258,7 +260,8 @@ def prepare_move_finish(
     `change` is what came back of the coins that it spent; None on a chain of accounts.
     """
     spends = () if change is None else payment.spends
-    return _finish(context.catalogue, payment, tip, spends=spends, change=tuple(change or ()))
+    losers = losers_of(context.reads, payment) if spends else ()
+    return _finish(context.catalogue, payment, tip, spends=spends, change=tuple(change or ()), losers=losers)
 
 
 def prepare_move_revert(
@@ -269,7 +272,7 @@ def prepare_move_revert(
     return _finish(context.catalogue, undone, tip, undone_at=height, fee_units=str(fee_units), block=block)
 
 
-def _finish(
+def _finish(  # noqa: PLR0913 - what a move's ends differ in, one each
     catalogue: Catalogue,
     payment: Payment,
     tip: int,
@@ -279,7 +282,8 @@ def _finish(
     undone_at: int = 0,
     fee_units: str = "0",
     block: str = "",
+    losers: tuple[int, ...] = (),
 ) -> FinishMove:
     fee_asset = fee_asset_of(catalogue, catalogue.network(payment.network))
     places = (payment.ref, payment.network, payment.asset, fee_asset, payment.source, payment.target)
-    return FinishMove(NOBODY, *places, tip, spends, change, undone_at, fee_units, payment.height, block)
+    return FinishMove(NOBODY, *places, tip, spends, change, undone_at, fee_units, payment.height, block, losers)

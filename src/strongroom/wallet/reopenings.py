@@ -2,9 +2,9 @@
 
 What its end booked is booked back, each line with the other sign, so that its withdrawals hold their customers' money
 again: where it had been given up, and the money released and spent, the customer owes the rest. So is a payment that
-was given up and of which a block has a transaction after all. Nothing new is made of it: the same candidates are offered to the chain, whose next word is taken as the first
-one was. So a withdrawal whose coins somebody else came to spend fails in the end, and one that is mined again settles
-again.
+was given up and of which a block has a transaction after all. Nothing new is made of it: the same candidates are
+offered to the chain, whose next word is taken as the first one was. So a withdrawal whose coins somebody else came to
+spend fails in the end, and one that is mined again settles again.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from strongroom.records.withdrawals import (
     Payment,
     PaymentPurpose,
     PaymentState,
+    Reserved,
     Spent,
     Withdrawal,
     WithdrawalState,
@@ -36,7 +37,7 @@ from strongroom.wallet.context import Context
 from strongroom.wallet.credits import credit_needs
 from strongroom.wallet.holdings import holding_change, holding_needs, ledger_units
 from strongroom.wallet.moves import pots_after
-from strongroom.wallet.payments import offered_on, outgoing, withdrawals_of
+from strongroom.wallet.payments import coin_needs, offered_on, outgoing, withdrawals_of
 from strongroom.wallet.pots import pot_change
 from strongroom.wallet.reversals import from_house
 from strongroom.wallet.settlements import fee_asset_of, source_of
@@ -48,7 +49,8 @@ class ReopenPayment(Command, frozen=True):
 
     It was final, or given up: `voided`, for a rival or an undoing in that block, by the operator's word without one.
     `owners` are its withdrawals' customers, asked for on `days`, and `coins` what came back of what it spent: both lose
-    their block.
+    their block. `spends` are the coins of one that had been given up: those that were freed are its own again, unless
+    another payment has them.
     """
 
     payment: int
@@ -63,6 +65,7 @@ class ReopenPayment(Command, frozen=True):
     coins: tuple[str, ...]
     voided: bool = False
     days: tuple[int, ...] = ()
+    spends: tuple[str, ...] = ()
 
     def needs(self) -> list[Key]:
         """The settings, all rows, and every account that the payment's end has changed."""
@@ -74,6 +77,7 @@ class ReopenPayment(Command, frozen=True):
             Payment.at(self.payment),
             *map(Withdrawal.at, self.withdrawals),
             *(Coin.at(self.network, outpoint) for outpoint in self.coins),
+            *coin_needs(self.network, self.spends),
             *(Pot.at(self.network, position, asset) for position in positions for asset in assets),
             *(head_of(source_of(owner, self.asset)) for owner in self.owners),
             *(key for owner, day in zip(self.owners, self.days, strict=False) for key in self._held_again(owner, day)),
@@ -119,6 +123,13 @@ class ReopenPayment(Command, frozen=True):
             rows += pots_after(view, payment, self.fee_asset, undone=True, sign=-1)
         elif payment.source:
             rows.append(pot_change(view, payment.network, payment.source, payment.asset, 0, due=False))
+        for outpoint in self.spends:
+            coin = view.get(Coin, self.network, outpoint)
+            if not coin.payment:
+                rows += [
+                    msgspec.structs.replace(coin, payment=payment.ref),
+                    Reserved(self.network, outpoint, payment.ref),
+                ]
         return Decision(postings, rows)
 
     def _back(
@@ -173,7 +184,15 @@ def prepare_reopening(context: Context, payment: Payment) -> ReopenPayment:
         coins=_change_of(context.reads, payment),
         voided=payment.state == PaymentState.VOIDED,
         days=tuple(it.requested_ms // DAY_MS for it in withdrawals),
+        spends=_freed_of(context.reads, payment),
     )
+
+
+def _freed_of(reads: Reads, payment: Payment) -> tuple[str, ...]:
+    """Return what a payment that was given up spends, on a chain of coins."""
+    coins = [reads.row(Coin, payment.network, outpoint) for outpoint in payment.spends]
+    given_up = payment.state == PaymentState.VOIDED
+    return tuple(coin.outpoint for coin in coins if given_up and coin.units)
 
 
 def _signed_again(payment: Payment) -> Payment:

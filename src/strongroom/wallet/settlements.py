@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from strongroom.engine.command import NOBODY, Command, Decision, View
+from strongroom.engine.port import Reads
 from strongroom.errors import PARAMETER_INVALID, check
 from strongroom.ledger.accounts import Account, Purpose, held, house, omnibus
 from strongroom.ledger.entries import Posting
@@ -35,7 +36,8 @@ class FinishPayment(Command, frozen=True):
     """Settle withdrawals whose transaction is buried: the chain's newest block was `tip` when it was seen.
 
     `owners` are the withdrawals' customers; `spends` are the coins it spent, none on a chain of accounts, and `change`
-    is what of them came back. `height` is its block's.
+    is what of them came back. `height` is its block's. `losers` are other payments that hold some of its coins, which
+    were freed when it was given up: the chain has mined it after all.
     """
 
     payment: int
@@ -48,12 +50,13 @@ class FinishPayment(Command, frozen=True):
     spends: tuple[str, ...]
     change: tuple[Change, ...]
     height: int = 0
+    losers: tuple[int, ...] = ()
 
     def needs(self) -> list[Key]:
         """The settings, all rows, what is held, and what the house owns, in the chain's own coin too."""
         return [
             SETTINGS_KEY,
-            Payment.at(self.payment),
+            *map(Payment.at, (self.payment, *self.losers)),
             *passed_needs(self.network, self.height),
             *map(Withdrawal.at, self.withdrawals),
             *(head_of(source_of(owner, self.asset)) for owner in self.owners),
@@ -75,7 +78,7 @@ class FinishPayment(Command, frozen=True):
         postings, holdings, left = _settlement(view, catalogue, withdrawals, payment, self.fee_asset)
         settled = [msgspec.structs.replace(it, state=WithdrawalState.SETTLED) for it in withdrawals]
         final = msgspec.structs.replace(payment, state=PaymentState.FINAL)
-        coins = coins_back(view, payment, self.spends, self.change, left)
+        coins = coins_back(view, payment, self.spends, self.change, left, self.losers)
         return Decision(postings, [final, *settled, *holdings, *coins])
 
 
@@ -138,7 +141,14 @@ def prepare_finish(
         spends=() if change is None else payment.spends,
         change=tuple(change or ()),
         height=payment.height,
+        losers=losers_of(context.reads, payment) if change is not None else (),
     )
+
+
+def losers_of(reads: Reads, payment: Payment) -> tuple[int, ...]:
+    """Return the other payments that hold coins which a mined payment has spent."""
+    holders = {reads.row(Coin, payment.network, outpoint).payment for outpoint in payment.spends}
+    return tuple(sorted(holders - {0, payment.ref}))
 
 
 def prepare_revert(
@@ -183,22 +193,34 @@ def check_placed(view: View, payment: Payment, height: int) -> None:
 
 
 def coins_back(
-    view: View, payment: Payment, spends: tuple[str, ...], change: Sequence[Change], left: int
+    view: View,
+    payment: Payment,
+    spends: tuple[str, ...],
+    change: Sequence[Change],
+    left: int,
+    losers: Sequence[int],
 ) -> list[Kept]:
-    """Return the coins that came back; with what has left the house they are all that was spent, none in accounts."""
+    """Return the coins that came back, and those it takes from `losers`; none in accounts.
+
+    What came back and what has left the house are all that was spent.
+    """
     if not spends:
         return []
     check(spends == payment.spends, "a payment spends what it has reserved")
     spent = [view.get(Coin, payment.network, outpoint) for outpoint in spends]
-    check(all(coin.payment == payment.ref for coin in spent), "a payment's coins are its own")
-    back = sum(it.units for it in change)
-    check(sum(coin.units for coin in spent) == left + back, "what a payment spends is paid, taken as fee or back")
+    dead = (PaymentState.RESERVED, PaymentState.SIGNED, PaymentState.VOIDED)
+    check(all(view.get(Payment, ref).state in dead for ref in losers), "coins are spent once")
+    check(all(coin.payment in (payment.ref, *losers) for coin in spent), "a payment's coins are its own")
+    taken = [msgspec.structs.replace(coin, payment=payment.ref) for coin in spent if coin.payment != payment.ref]
+    returned = sum(it.units for it in change)
+    check(sum(coin.units for coin in spent) == left + returned, "what a payment spends is paid, taken as fee or back")
     # A reorganisation may have undone this payment and one that spends its change: the coin is that one's still.
     known = [view.get(Coin, payment.network, it.outpoint).payment for it in change]
-    return [
+    back = [
         Coin(payment.network, it.outpoint, 0, it.units, payment.height, spender)
         for it, spender in zip(change, known, strict=True)
     ]
+    return [*taken, *back]
 
 
 def _settlement(

@@ -135,7 +135,7 @@ class SimulatedNode:
         """Replace the last `depth` blocks by `depth` + 1 new ones, which are returned.
 
         The orphans' transactions are mined again in the newest block, except those in `drop`: something else spent what
-        they spent, and they can never be mined again. Those in `mend`, which their block had undone, are not undone now.
+        they spent, and they can never be mined again. Those in `mend`, which their block had undone, do well now.
         """
         chain = self.chain(network)
         height = chain.newest().height
@@ -293,6 +293,10 @@ class SimulatedChain:
         """Return what the hot wallet can spend of an asset."""
         self._reach()
         return self._spendable(asset_id)
+
+    async def inputs_of(self, txid: str) -> Sequence[str]:
+        """Return none: what something else has spent is told at once."""
+        return ()
 
     async def unspent(self, outpoints: Sequence[str], *, waiting: bool = False) -> Collection[str]:
         """Return none: a chain of accounts has no coins."""

@@ -214,8 +214,8 @@ class SimulatedStore:
 
     def next_nonce(self, network: str, position: int = 0) -> int:
         """Return the lowest nonce of the address at a position above all ever used."""
-        where = "WHERE network = ? AND nonce IS NOT NULL AND position = ?"
-        return cast(int, self._value(f"SELECT COALESCE(MAX(nonce), -1) + 1 FROM tx {where}", network, position))
+        sql = "SELECT COALESCE(MAX(nonce), -1) + 1 FROM tx WHERE network = ? AND nonce IS NOT NULL AND position = ?"
+        return cast(int, self._value(sql, network, position))
 
     def add_transaction(self, network: str, transaction: KnownTransaction, payees: Iterable[Payee]) -> None:
         """Keep a transaction that has arrived."""
@@ -312,8 +312,6 @@ class SimulatedStore:
 
         With `waiting` what those take that are in no block yet is gone as well.
         """
-        states = "'waiting', 'doomed', 'undoing', 'mined'" if waiting else "'mined'"
-        sent = f"t.network = ? AND t.position = ? AND t.nonce IS NOT NULL AND t.state IN ({states})"
         received = self._sum(
             "SELECT o.amount FROM output o JOIN tx t USING (network, txid)"
             " WHERE o.network = ? AND o.address = ? AND o.asset_id = ? AND t.state = 'mined'",
@@ -321,14 +319,25 @@ class SimulatedStore:
             address,
             asset_id,
         )
-        outputs = f"SELECT o.amount FROM tx t JOIN output o USING (network, txid) WHERE {sent} AND o.asset_id = ?"
-        return received - self._sum(outputs, network, position, asset_id)
+        return received - self._sum(
+            "SELECT o.amount FROM tx t JOIN output o USING (network, txid)"
+            " WHERE t.network = ? AND t.position = ? AND t.nonce IS NOT NULL AND o.asset_id = ?"
+            " AND (t.state = 'mined' OR (? AND t.state IN ('waiting', 'doomed', 'undoing')))",
+            network,
+            position,
+            asset_id,
+            int(waiting),
+        )
 
     def fees_of(self, network: str, position: int, *, waiting: bool) -> int:
         """Return the fees of the payments of our address at a position, those in no block too if `waiting`."""
-        states = "'waiting', 'doomed', 'undoing', 'mined', 'undone'" if waiting else "'mined', 'undone'"
-        where = f"network = ? AND position = ? AND nonce IS NOT NULL AND state IN ({states})"
-        return self._sum(f"SELECT fee FROM tx WHERE {where}", network, position)
+        return self._sum(
+            "SELECT fee FROM tx WHERE network = ? AND position = ? AND nonce IS NOT NULL"
+            " AND (state IN ('mined', 'undone') OR (? AND state IN ('waiting', 'doomed', 'undoing')))",
+            network,
+            position,
+            int(waiting),
+        )
 
     def _run(self, sql: str, *values: Value) -> None:
         _ = self._rows(sql, *values)
