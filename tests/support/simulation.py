@@ -49,6 +49,9 @@ _LAST_S: Final = 0.8
 _LAST_CUSTOMERS: Final = 2
 _DEEP_ENOUGH: Final = 4
 _MOST_ROUNDS: Final = 12
+_RETURNS: Final = 2
+"""In so many of them the operator brings cold money back, and books it."""
+
 _LONGEST_BACK_OFF_S: Final = 31.0
 """After so many seconds everybody who waits out trouble has looked again."""
 
@@ -245,9 +248,11 @@ class Scene:
         customer = Customer(self._wallets, lambda: False)
         for number in range(_MOST_ROUNDS):
             await self._bury()
+            if self._simulation.moves and number < _RETURNS:
+                await self._operator.bring_back(number == 0)
             if epoch_of(life.application.store):
                 await self._reconcile(by_hand=number >= _MOST_ROUNDS // 2)
-            if await self._is_quiet():
+            if await self._is_quiet() and (number >= _RETURNS or not self._simulation.moves):
                 break
         for user in self._house.members:
             await customer.look_at_balances(user)

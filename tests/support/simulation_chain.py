@@ -100,6 +100,10 @@ class DistantChain:
         """Return where a transaction stands."""
         return await self._through(lambda: self._chain.transaction(txid, spends))
 
+    async def lies_at(self, address: str, asset_id: str) -> int:
+        """Return what lies on any address."""
+        return await self._through(lambda: self._chain.lies_at(address, asset_id))
+
     async def inputs_of(self, txid: str) -> Sequence[str]:
         """Return what a stranger's transaction spends."""
         return await self._through(lambda: self._chain.inputs_of(txid))

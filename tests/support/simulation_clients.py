@@ -283,6 +283,8 @@ class Customer:
         deed = Deed("give", user, asset, 0, self._wallets.post(user, f"{V1}user/crypto/address", body, key), key)
         self._record.addresses.append(deed)
         answer = await self._wallets.attempt(deed, deed.first)
+        if self._record.lost_addresses and deed.done:
+            self._wallets.life.count("given after a restore")
         if key and (answer is None or self._chance.random() < 0.3):
             await self._wallets.attempt(deed, self._wallets.renewed(deed))
 

@@ -45,6 +45,9 @@ COLD: Final = {
 }
 """Where the house's cold money is: examples of BIP-173 and EIP-55."""
 
+COLD_FEE: Final = {BTC: 0, USDT: 0}
+"""What the chain takes of what comes back from there."""
+
 TOKENS: Final = {BTC: "", ETH: "", USDT: "USDT"}
 CHAIN_UNIT: Final = {BTC: 1, USDT: 100}
 """Ledger units in a unit of the chain."""

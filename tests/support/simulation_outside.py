@@ -27,7 +27,19 @@ from strongroom.wallet.moves import ReturnFromCold
 from strongroom.wallet.users import MarkUser
 from support.simulation_clients import Customer, Wallets, text_of
 from support.simulation_deeds import Faucet, Marking, Record, Return, Thawed, Verdict, address_of
-from support.simulation_house import ASSETS, BTC, CHAIN_UNIT, CODES, COIN, NETWORKS, NUMBERS, TOKENS, USDT, Member
+from support.simulation_house import (
+    ASSETS,
+    BTC,
+    CHAIN_UNIT,
+    CODES,
+    COIN,
+    COLD_FEE,
+    NETWORKS,
+    NUMBERS,
+    TOKENS,
+    USDT,
+    Member,
+)
 from support.simulation_life import Life
 
 _WORDS: Final = {"approve": prepare_approval, "reject": prepare_rejection, "cancel": prepare_cancellation}
@@ -36,7 +48,6 @@ _DEEP_ENOUGH: Final = 4
 _PACE_S: Final = 0.25
 _MOST_NAMED: Final = 100
 _COLD_UNITS: Final = {BTC: COIN // 2, USDT: 1_000 * COIN}
-_COLD_FEE: Final = 100
 
 
 class World:
@@ -113,25 +124,26 @@ class World:
             await asyncio.sleep(self._chance.random() * 0.3)
             self._life.check_alive()
         await self.node.mine(network, _DEEP_ENOUGH)
-        # Sometimes so soon that the house has just seen the blocks.
-        await asyncio.sleep(self._chance.random() * self._chance.choice((0.3, 0.3, 0.04)))
+        # Sometimes so soon that the house is just booking what goes by the blocks.
+        soon = self._chance.random() < 0.5
+        await asyncio.sleep(self._chance.random() * (0.03 if soon else 0.3))
         self._life.check_alive()
-        await self._reorganise(network, _DEEPEST)
+        await self._reorganise(network, _DEEPEST, 0.7 if soon else 0.3)
 
-    async def _reorganise(self, network: str, depth: int = 0) -> None:
-        """Replace the newest blocks; now and then what is in them is gone for good."""
+    async def _reorganise(self, network: str, depth: int = 0, odds: float = 0.3) -> None:
+        """Replace the newest blocks; now and then what is in them is gone for good, by `odds` what the house paid."""
         height = self.node.chain(network).newest().height
         depth = min(depth or self._chance.choice((1, 2, 4, _DEEPEST)), height - 1)
         mined = [paid.txid for paid in self._record.faucets if paid.network == network]
         lost = [txid for txid in mined if self._chance.random() < 0.5 and await self._in_newest(network, txid, depth)]
-        ours, mended = self._of_the_house(network, depth)
+        ours, mended = self._of_the_house(network, depth, odds)
         await self.node.reorg(network, depth, [*lost, *ours], mended)
         if self._chance.random() < 0.5:
             self._empty_newest(network)
         told = f"{len(lost)} lost, {len(ours)} of the house's, {len(mended)} mended"
         self._life.note(f"{network} reorganised {depth} deep, {told}")
 
-    def _of_the_house(self, network: str, depth: int) -> tuple[list[str], list[str]]:
+    def _of_the_house(self, network: str, depth: int, odds: float) -> tuple[list[str], list[str]]:
         """Return the house's payments in the newest blocks that something else takes the nonce of, and those that were
         undone and are not undone the next time."""
         store, newest = self.node.chain(network)._store, self.node.chain(network).newest().height
@@ -141,9 +153,9 @@ class World:
             block = store.block_at(network, height)
             for txid, _ in store.payments_in(network, block.hash) if block else ():
                 fate, known = self._chance.random(), store.transaction(network, txid)
-                if fate < 0.3:
+                if fate < odds:
                     lost.append(txid)
-                elif fate < 0.7 and known is not None and known.state is State.UNDONE:
+                elif fate < (1 + odds) / 2 and known is not None and known.state is State.UNDONE:
                     mended.append(txid)
         return lost, mended
 
@@ -220,7 +232,9 @@ class Operator:
             if epoch_of(self._life.application.store):
                 await self.name_somebody(self._chance.random() < 0.5)
             if self._moves and self._chance.random() < 0.3:
-                await self._chance.choice((self._send_to_cold, self._bring_back))()
+                await self._send_to_cold()
+            if self._moves and self._chance.random() < 0.2:
+                await self.bring_back(self._chance.random() < 0.7)
             if self._chance.random() < 0.85:
                 await self._judge()
             else:
@@ -256,6 +270,7 @@ class Operator:
                 prepare = partial(prepare_withdrawal_assignment, context, NOBODY, row.ref, uid)
                 named = perform_own(context, prepare)
                 self._life.note(f"operator: {row.ref} was {lost[0].user}'s: {await self._do(named)}")
+                self._life.count("somebody named")
         for deposit in context.reads.rows(Deposit, {"state": DepositState.WITHHELD}, _MOST_NAMED):
             if self._chance.random() < 0.3:
                 uid = self._members[self._record.lost_addresses[deposit.address]].uid
@@ -281,30 +296,34 @@ class Operator:
         self._life.note(f"operator: {units} of {asset} go to the cold address: {payment.ref}")
         self._life.count("to the cold address")
 
-    async def _bring_back(self) -> None:
-        """Let some of the cold money come back, or book what has come and was credited."""
+    async def bring_back(self, comes: bool) -> None:
+        """Let some of the cold money come back, or book what has come."""
         house, asset = self._life.application, self._chance.choice(ASSETS)
         network = NETWORKS[asset]
-        if self._chance.random() < 0.5:
+        if comes:
             units, home = (
                 self._record.next_amount(_COLD_UNITS[asset] // 2),
                 house_address(house.store, NUMBERS[network]),
             )
             paid = units // CHAIN_UNIT[asset]
             node: Any = house.treasury.node
-            txid = await node.faucet(network, home.address, home.tag, TOKENS[asset], paid)
+            txid = await node.faucet(network, home.address, home.tag, TOKENS[asset], paid, foreign=True)
             self._record.thawed[txid] = Thawed(network, asset, units)
             self._life.note(f"{network}: {units} of {asset} come back from the cold address")
             return
         for came in self._record.thawed.values():
             tried = [it for it in self._record.returns if it.units == came.units]
             if not tried:
-                place, back = len(self._record.returns), Return(came.asset, came.units, _COLD_FEE, known=False)
+                place, back = (
+                    len(self._record.returns),
+                    Return(came.asset, came.units, COLD_FEE[came.asset], known=False),
+                )
                 self._record.returns.append(back)
                 command = ReturnFromCold(NOBODY, back.asset, back.units, back.fee)
                 outcome = await self._do(perform_own(house.context, lambda command=command: command))
                 if outcome == "done":
                     self._record.returns[place] = back._replace(known=True)
+                    self._life.count("back from the cold address")
                 elif outcome:
                     self._record.returns[place] = back._replace(units=0, known=True)
                 self._life.note(f"operator: {came.units} of {came.asset} are back: {outcome}")

@@ -36,6 +36,7 @@ from strongroom.records.heads import Head
 from strongroom.records.withdrawals import Payment, PaymentState
 from strongroom.wallet.addresses import house_address, is_retired
 from strongroom.wallet.catalogue import Catalogue
+from strongroom.wallet.cold import prepare_cold_coin
 from strongroom.wallet.context import Context
 from strongroom.wallet.deposits import (
     CREDITED,
@@ -125,8 +126,10 @@ class Watcher:
         start: int | None = 0,
         report: Report = _no_report,
         idle_s: float = IDLE_S,
+        cold_address: str = "",
     ) -> None:
-        """Without any news there is a round every `idle_s` seconds."""
+        """Without any news there is a round every `idle_s` seconds; what reaches `cold_address` is noted."""
+        self._cold = cold_address
         self.status = NetworkStatus(chain.network)
         self._context = context
         self._chain = chain
@@ -289,6 +292,7 @@ class Watcher:
                     await self._do([command])
             outputs = await self._chain.outputs_in(block.hash)
             await self._revive(outputs)
+            await self._note_cold(outputs, block)
             await self._note(outputs, block)
         if blocks:
             passed = [PassedBlock(block.height, block.hash) for block in blocks]
@@ -319,6 +323,18 @@ class Watcher:
         payments = [reads.row(Payment, ref) for ref in sorted(refs - {0})]
         if voided := [it for it in payments if it.state == PaymentState.VOIDED]:
             await self._reopen(voided)
+
+    async def _note_cold(self, outputs: Sequence[Output], block: Block) -> None:
+        """Note what a block brings to the cold address, on a chain of coins: a chain of accounts can be asked."""
+        if not self._cold or not self._chain.spends_coins:
+            return
+        reads, network = self._context.reads, self._network
+        found = [
+            prepare_cold_coin(reads, network, f"{it.txid}:{it.index}", it.amount, block.height)
+            for it in outputs
+            if it.address == self._cold
+        ]
+        await self._do([command for command in found if command is not None])
 
     def _told_early(self, waiting: Sequence[Output]) -> Sequence[Output]:
         """Return what is noted before it is mined: not what may be the change of a payment that is adopted later."""

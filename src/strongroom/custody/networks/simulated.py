@@ -33,7 +33,7 @@ from strongroom.custody.chain import (
 )
 from strongroom.custody.families import NATIVE, Family, Network
 from strongroom.custody.networks import simulated_transactions as transactions
-from strongroom.custody.networks.simulated_store import KnownTransaction, SimulatedStore, State
+from strongroom.custody.networks.simulated_store import FOREIGN, KnownTransaction, SimulatedStore, State
 from strongroom.custody.networks.simulated_transactions import Payment
 from strongroom.custody.signer import payment_digest
 from strongroom.errors import check
@@ -112,8 +112,10 @@ class SimulatedNode:
         chain.changes.fire()
         return mined
 
-    async def faucet(self, network: str, address: str, tag: str, asset_id: str, amount: int) -> str:
-        """Let a stranger pay `amount` to an address, and return the txid.
+    async def faucet(
+        self, network: str, address: str, tag: str, asset_id: str, amount: int, *, foreign: bool = False
+    ) -> str:
+        """Let a stranger pay `amount` to an address, and return the txid; a `foreign` wallet pays what it had of us.
 
         Raises `ValueError` if the address, tag, asset or amount is no good there, `Unreachable` if the mempool is full.
         """
@@ -124,7 +126,8 @@ class SimulatedNode:
         with self._store.commit():
             parts = (self._store.transaction_count() + 1, payee.address, tag, asset_id, amount)
             txid = transactions.identifier(chain.spec, b"faucet", *(str(part).encode() for part in parts))
-            arrived = KnownTransaction(txid, None, chain.spec.payment_fee, State.WAITING, None)
+            fee, payer = (0, FOREIGN) if foreign else (chain.spec.payment_fee, 0)
+            arrived = KnownTransaction(txid, None, fee, State.WAITING, None, payer)
             self._store.add_transaction(network, arrived, [payee])
         chain.changes.fire()
         return txid
@@ -293,6 +296,11 @@ class SimulatedChain:
         """Return what the hot wallet can spend of an asset."""
         self._reach()
         return self._spendable(asset_id)
+
+    async def lies_at(self, address: str, asset_id: str) -> int:
+        """Return what any address has received, less what `faucet` has paid as its own, in blocks."""
+        self._reach()
+        return self._store.lies_at(self.network, address, asset_id)
 
     async def inputs_of(self, txid: str) -> Sequence[str]:
         """Return none: what something else has spent is told at once."""

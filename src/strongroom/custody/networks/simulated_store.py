@@ -19,6 +19,9 @@ from strongroom.files import claim
 MAX_BLOCK_TRANSACTIONS: Final = 5_000
 """A block takes at most this many transactions; the others wait for the next."""
 
+FOREIGN: Final = -1
+"""Stands in `position` for the one wallet outside that we have paid to, the cold one: what it pays is its own."""
+
 Value: TypeAlias = int | str | bytes | None
 """What a column can hold here."""
 
@@ -305,6 +308,22 @@ class SimulatedStore:
             "SELECT fee FROM tx WHERE network = ? AND nonce IS NOT NULL"
             " AND state IN ('waiting', 'doomed', 'undoing', 'mined', 'undone')",
             network,
+        )
+
+    def lies_at(self, network: str, address: str, asset_id: str) -> int:
+        """Return what an address outside has received, less what the foreign wallet has paid, in blocks."""
+        return self._sum(
+            "SELECT o.amount FROM output o JOIN tx t USING (network, txid)"
+            " WHERE o.network = ? AND o.address = ? AND o.asset_id = ? AND t.state = 'mined'",
+            network,
+            address,
+            asset_id,
+        ) - self._sum(
+            "SELECT o.amount FROM output o JOIN tx t USING (network, txid)"
+            " WHERE o.network = ? AND t.position = ? AND o.asset_id = ? AND t.state = 'mined'",
+            network,
+            FOREIGN,
+            asset_id,
         )
 
     def lying(self, network: str, position: int, address: str, asset_id: str, *, waiting: bool) -> int:

@@ -68,7 +68,7 @@ class SweptChain(SimulatedChain):
 
     def can_be_mined(self, known: KnownTransaction) -> bool:
         """Say whether what a deposit address is to pay lies there, in blocks."""
-        if not known.position:
+        if known.nonce is None or not known.position:
             return True
         needed = {NATIVE: known.fee}
         for paid in self._store.outputs_of(self.network, known.txid):
