@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
 from typing import Any, Final
-from unittest import mock
 
 import msgspec
 
 from strongroom.api import wallet_cache
-from strongroom.custody import pool, restoration, sender, watcher
+from strongroom.custody import pool, sender, watcher
 from strongroom.custody.chain import Unreachable
 from strongroom.engine import settle, writer
 from strongroom.engine.command import NOBODY, Decision
@@ -24,13 +22,10 @@ from strongroom.records.withdrawals import Payment, PaymentState, Withdrawal, Wi
 from strongroom.store.sqlite import batches, store
 from strongroom.wallet import (
     addresses,
-    adoptions,
     approvals,
     conversions,
     deposits,
-    moves,
     payments,
-    reopenings,
     reversals,
     settlements,
     transfers,
@@ -38,29 +33,14 @@ from strongroom.wallet import (
     withdrawals,
 )
 from support.effects import Do
-
-_MISTAKES: Final[dict[str, Callable[[], Any]]] = {}
-
-
-def _mistake(make: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
-    """Keep a mistake under the name of its function."""
-    _MISTAKES[make.__name__.strip("_").replace("_", "-")] = contextmanager(make)
-    return make
-
-
-@contextmanager
-def replaced(*changes: tuple[Any, str, Any]) -> Generator[None]:
-    """Put other things in the place of attributes for a while."""
-    with ExitStack() as stack:
-        for target, name, value in changes:
-            stack.enter_context(mock.patch.object(target, name, value))
-        yield
-
+from support.simulation_late_mistakes import LATE
+from support.simulation_planting import MISTAKES as PLANTED
+from support.simulation_planting import mistake, replaced
 
 # -- the writer: nobody is answered, not even with a refusal, before what the answer depends on is durable
 
 
-@_mistake
+@mistake
 def _answers_before_the_commit() -> Iterator[None]:
     async def commit(self: Any, batch: Any) -> None:
         state = await self._store.begin([waiting.command for waiting in batch])
@@ -76,7 +56,7 @@ def _answers_before_the_commit() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _answers_the_wrong_one() -> Iterator[None]:
     right = writer.Writer._write
 
@@ -90,7 +70,7 @@ def _answers_the_wrong_one() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _takes_in_doubt_for_not_done() -> Iterator[None]:
     right = writer.Writer._until_known
 
@@ -102,7 +82,7 @@ def _takes_in_doubt_for_not_done() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _takes_in_doubt_for_done() -> Iterator[None]:
     right = writer.Writer._until_known
 
@@ -117,7 +97,7 @@ def _takes_in_doubt_for_done() -> Iterator[None]:
 # -- the store: memory is what is on disk, and a restart works out the rest
 
 
-@_mistake
+@mistake
 def _folds_before_the_commit() -> Iterator[None]:
     async def commit(self: Any, state: Any) -> None:
         if not state.is_empty:
@@ -129,7 +109,7 @@ def _folds_before_the_commit() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _folds_nothing_after_a_doubt() -> Iterator[None]:
     async def resolve(self: Any) -> bool:
         kept = await self._in_thread(self._settle_doubt)
@@ -140,7 +120,7 @@ def _folds_nothing_after_a_doubt() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _does_not_wait_for_the_disk() -> Iterator[None]:
     right = store.run
 
@@ -154,13 +134,13 @@ def _does_not_wait_for_the_disk() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _recovers_nothing() -> Iterator[None]:
     with replaced((store, "unswept", lambda connection: {})):
         yield
 
 
-@_mistake
+@mistake
 def _serves_old_wallets() -> Iterator[None]:
     with replaced((wallet_cache.WalletCache, "_drop", lambda self, state: None)):
         yield
@@ -169,13 +149,13 @@ def _serves_old_wallets() -> Iterator[None]:
 # -- guards: a signature is good once, a key means one request
 
 
-@_mistake
+@mistake
 def _forgets_signatures() -> Iterator[None]:
     with replaced((store, "nonce_statements", lambda row: [])):
         yield
 
 
-@_mistake
+@mistake
 def _keeps_the_signature_of_a_refusal() -> Iterator[None]:
     def refuse(command: Any, state: Any, now_ms: int, refusal: Any) -> Any:
         item = Item(state.next_item(), now_ms, command, refusal.error.name) if command.JOURNALED else None
@@ -186,7 +166,7 @@ def _keeps_the_signature_of_a_refusal() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _forgets_replies() -> Iterator[None]:
     right = batches.insertions
 
@@ -200,13 +180,13 @@ def _forgets_replies() -> Iterator[None]:
 # -- the ledger: nothing below zero, nothing lost, everything in its place
 
 
-@_mistake
+@mistake
 def _lets_balances_fall_below_zero() -> Iterator[None]:
     with replaced((entries, "_check_bounds", lambda packed, after: None)):
         yield
 
 
-@_mistake
+@mistake
 def _loses_a_posting() -> Iterator[None]:
     right = settle.book_entry
 
@@ -218,7 +198,7 @@ def _loses_a_posting() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _credits_whoever_owes() -> Iterator[None]:
     def credit(view: Any, owner: int, asset: int, amount: int) -> tuple[Posting, ...]:
         return (Posting(available(owner, asset), amount),)
@@ -228,7 +208,7 @@ def _credits_whoever_owes() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _overlooks_who_receives() -> Iterator[None]:
     right = withdrawals.payout
 
@@ -243,7 +223,7 @@ def _overlooks_who_receives() -> Iterator[None]:
 # -- withdrawals: held until they end, released once, paid once
 
 
-@_mistake
+@mistake
 def _keeps_the_hold() -> Iterator[None]:
     right = withdrawals.release
 
@@ -254,19 +234,19 @@ def _keeps_the_hold() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _releases_twice() -> Iterator[None]:
     with replaced((approvals, "_awaiting", lambda withdrawal: withdrawal)):
         yield
 
 
-@_mistake
+@mistake
 def _holds_no_fee() -> Iterator[None]:
     with replaced((Withdrawal, "held", property(lambda self: self.to_address))):
         yield
 
 
-@_mistake
+@mistake
 def _books_no_fee() -> Iterator[None]:
     right = settlements._settlement
 
@@ -283,7 +263,7 @@ def _books_no_fee() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _forgets_what_the_chain_takes() -> Iterator[None]:
     right = settlements._settlement
 
@@ -295,7 +275,7 @@ def _forgets_what_the_chain_takes() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _broadcasts_before_it_reserves() -> Iterator[None]:
     async def start(self: Any, withdrawals: Any, tip: Any) -> None:
         draft = await self._chain.draft([self._payee(withdrawals[0])], self._funds())
@@ -308,7 +288,7 @@ def _broadcasts_before_it_reserves() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _pays_again_when_unsure() -> Iterator[None]:
     right = sender.Sender._broadcast
 
@@ -326,7 +306,7 @@ def _pays_again_when_unsure() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _fails_what_is_not_seen() -> Iterator[None]:
     with replaced((sender.Sender, "_is_final", lambda self, status, tip: status.block is None)):
         yield
@@ -335,7 +315,7 @@ def _fails_what_is_not_seen() -> Iterator[None]:
 # -- deposits: booked once, as long as the chain has them
 
 
-@_mistake
+@mistake
 def _credits_again_after_a_reorganisation() -> Iterator[None]:
     def decide(self: Any, view: Any, now_ms: int) -> Decision:
         deposit = view.get(Deposit, self.ref)
@@ -345,7 +325,7 @@ def _credits_again_after_a_reorganisation() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _takes_nothing_back() -> Iterator[None]:
     async def take_back(self: Any, orphan: str) -> None:
         pass
@@ -354,7 +334,7 @@ def _takes_nothing_back() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _passes_blocks_before_it_reads_them() -> Iterator[None]:
     async def pass_blocks(self: Any) -> bool:
         tip = self._context.reads.row(watcher.Tip, self._network)
@@ -370,7 +350,7 @@ def _passes_blocks_before_it_reads_them() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _takes_a_block_for_the_deposit() -> Iterator[None]:
     right = watcher.Watcher._sighting
 
@@ -385,13 +365,13 @@ def _takes_a_block_for_the_deposit() -> Iterator[None]:
 # -- customers and their addresses
 
 
-@_mistake
+@mistake
 def _freezes_nobody() -> Iterator[None]:
     with replaced((users.MarkUser, "decide", lambda self, view, now_ms: Decision())):
         yield
 
 
-@_mistake
+@mistake
 def _keeps_what_was_given_up() -> Iterator[None]:
     right = addresses.DeleteAddress.decide
 
@@ -402,7 +382,7 @@ def _keeps_what_was_given_up() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _gives_an_address_twice() -> Iterator[None]:
     right = addresses.GiveAddress.decide
 
@@ -427,130 +407,4 @@ def _gives_an_address_twice() -> Iterator[None]:
         yield
 
 
-# -- what was final is on its way again where the chain takes its word back
-
-
-@_mistake
-def _reopens_without_a_hold() -> Iterator[None]:
-    with replaced((reopenings, "source_of", available)):
-        yield
-
-
-@_mistake
-def _keeps_the_end_of_what_was_final() -> Iterator[None]:
-    def decide(self: Any, view: Any, now_ms: int) -> Decision:
-        ended = msgspec.structs.replace(view.get(Payment, self.payment), block="")
-        return Decision(rows=[] if self.voided else [ended])
-
-    right = reopenings.ReopenPayment.decide
-    either = lambda self, *more: right(self, *more) if self.voided else decide(self, *more)  # noqa: E731
-    with replaced((reopenings.ReopenPayment, "decide", either)):
-        yield
-
-
-@_mistake
-def _keeps_what_was_given_up_for_good() -> Iterator[None]:
-    right = reopenings.ReopenPayment.decide
-
-    def decide(self: Any, view: Any, now_ms: int) -> Decision:
-        if not self.voided:
-            return right(self, view, now_ms)
-        return Decision(rows=[msgspec.structs.replace(view.get(Payment, self.payment), block="")])
-
-    changes = ((reopenings.ReopenPayment, "decide", decide), (watcher.Watcher, "_revive", _nothing))
-    with replaced(*changes):
-        yield
-
-
-@_mistake
-def _holds_nothing_again_of_what_was_given_up() -> Iterator[None]:
-    with replaced((reopenings, "hold_again", lambda view, withdrawal: ([], []))):
-        yield
-
-
-@_mistake
-def _ends_by_blocks_that_are_left() -> Iterator[None]:
-    anything = lambda *_: True  # noqa: E731
-    modules = (settlements, moves, payments)
-    checks = [(module, name, anything) for module in modules for name in ("check_passed", "check_placed")]
-    known = [change for change in checks if hasattr(change[0], change[1])]
-    with replaced((sender, "has_passed", anything), *known):
-        yield
-
-
-# -- moves of the house's own money: booked once, and lying where the chain has it
-
-
-@_mistake
-def _books_a_move_twice() -> Iterator[None]:
-    right = moves.FinishMove.decide
-
-    def decide(self: Any, view: Any, now_ms: int) -> Decision:
-        decision, payment = right(self, view, now_ms), view.get(Payment, self.payment)
-        again = msgspec.structs.replace(payment, candidates=(*payment.candidates, "booked"))
-        rows = [again if isinstance(row, Payment) else row for row in decision.rows]
-        return decision if "booked" in payment.candidates else Decision(decision.postings, rows)
-
-    with replaced((moves.FinishMove, "decide", decide)):
-        yield
-
-
-@_mistake
-def _forgets_where_money_lies() -> Iterator[None]:
-    with replaced((moves, "pots_after", lambda *_, **__: [])):
-        yield
-
-
-@_mistake
-def _takes_cold_money_for_spent() -> Iterator[None]:
-    right = moves.house
-
-    def spent(purpose: Purpose, asset: int) -> Any:
-        return right(Purpose.EQUITY if purpose == Purpose.COLD else purpose, asset)
-
-    with replaced((moves, "house", spent)):
-        yield
-
-
-# -- a restored house: the chain tells what the backup does not know, and before that nothing is paid
-
-
-@_mistake
-def _sends_before_it_is_reconciled() -> Iterator[None]:
-    nobody_waits = (
-        (sender, "waits", lambda reads, network: False),
-        (payments, "check_open", lambda view, network: None),
-    )
-    with replaced(*nobody_waits):
-        yield
-
-
-@_mistake
-def _adopts_nothing() -> Iterator[None]:
-    with replaced((restoration, "prepare_adoption", lambda context, found, coins: None)):
-        yield
-
-
-@_mistake
-def _adopts_for_nobody_what_is_somebodys() -> Iterator[None]:
-    with replaced((adoptions.Matches, "take", lambda self, paid: 0)):
-        yield
-
-
-@_mistake
-def _gives_old_addresses_again() -> Iterator[None]:
-    with replaced((addresses, "epoch_of", lambda reads: 0), (addresses, "is_retired", lambda address, epoch: False)):
-        yield
-
-
-@_mistake
-def _overlooks_old_addresses() -> Iterator[None]:
-    with replaced((watcher, "is_retired", lambda address, epoch: False)):
-        yield
-
-
-async def _nothing(*_: Any) -> None:
-    """Do nothing."""
-
-
-MISTAKES: Final = dict(_MISTAKES)
+MISTAKES: Final = PLANTED | LATE
