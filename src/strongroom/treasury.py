@@ -12,6 +12,7 @@ import structlog
 from strongroom.chains import RealChain, check_networks, real_chains
 from strongroom.config.settings import Config, ConfigError, Simulation
 from strongroom.custody.chain import Chain, ChainError
+from strongroom.custody.cold_reconciliation import reconcile_cold
 from strongroom.custody.derivation import (
     NO_FINGERPRINT,
     Branch,
@@ -23,7 +24,7 @@ from strongroom.custody.derivation import (
 from strongroom.custody.families import NETWORKS, Network
 from strongroom.custody.freshness import Freshness, FreshnessTerms
 from strongroom.custody.giving_up import give_up
-from strongroom.custody.keeper import Keeper
+from strongroom.custody.keeper import Keeper, KeeperTerms
 from strongroom.custody.networks.simulated import SimulatedNode
 from strongroom.custody.pool import AddressPools, Source
 from strongroom.custody.reconciliation import Reconciliation, reconcile
@@ -137,13 +138,15 @@ class Treasury:
         real = self._real.get(code)
         fresh = real.freshness if real else FreshnessTerms()
         idle_s, start = min(IDLE_S, fresh.stale_after_s / 2), real.start if real else 0
-        self.watchers[code] = Watcher(context, chain, network.number, start=start, idle_s=idle_s)
+        keeping = real.keeping(self._catalogue, network.number) if real else KeeperTerms()
+        self.watchers[code] = Watcher(
+            context, chain, network.number, start=start, idle_s=idle_s, cold_address=keeping.cold_address
+        )
         self.freshness.add(network.number, self.watchers[code], fresh)
         drafting = asyncio.Lock()
         terms = real.terms if real else None
         self.senders[code] = Sender(context, chain, signer, network.number, terms=terms, drafting=drafting)
         if real:
-            keeping = real.keeping(self._catalogue, network.number)
             self.keepers[code] = Keeper(context, chain, network.number, keeping, drafting)
 
     async def start(self, supervisor: Supervisor) -> None:
@@ -182,8 +185,16 @@ class Treasury:
         found: list[Reconciliation] = []
         for number, source in self._sources.items():
             found += await reconcile(self._context, source.chain, number)
+        cold = {number: (keeper.chain, keeper.terms.cold_address) for number, keeper in self._cold_keepers()}
+        found += await reconcile_cold(self._context, cold)
         self.unexplained = {(it.network, it.asset): it.unexplained_units for it in found}
         return found
+
+    def _cold_keepers(self) -> list[tuple[int, Keeper]]:
+        """Return the keepers of networks that have a cold address, by the network's number."""
+        networks = self._context.catalogue.snapshot.networks
+        keepers = [(network.number, self.keepers.get(network.code)) for network in networks]
+        return [(number, keeper) for number, keeper in keepers if keeper and keeper.terms.cold_address]
 
     async def _reconcile_again_and_again(self) -> None:
         while True:
@@ -214,6 +225,7 @@ class Treasury:
             "stuck_payments": len(sender.stuck),
             "unbooked": watcher.status.unbooked,
             "reversed_deposits": watcher.status.reversed,
+            "reopened_payments": watcher.status.reopened,
             "restored": watcher.restoration.reason,
         }
 

@@ -90,7 +90,7 @@ async def test_a_withdrawal_of_the_backup_that_was_paid_since_is_settled_and_not
         assert await payouts.paid_on() == [(*THEIRS[BITCOIN], 150_000_000 - FEE)]
         assert payouts.available(payouts.alice) == 850_000_000
         another = await payouts.withdraw("0.5")
-        await payouts.pay(home.sender, another)
+        await payouts.pay(home.sender, another, follow=home.follow)
         assert len(await payouts.paid_on()) == 2
         assert await payouts.agrees_with_node(BITCOIN, BTC)
         is_whole(payouts)
@@ -232,7 +232,7 @@ async def test_an_unknown_payment_that_its_block_undid_costs_its_fee_only(kind: 
 
     async def fail(payouts: Payouts) -> None:
         payouts.node.undo_next("BITCOIN")
-        await payouts.pay(payouts.sender(), *payouts.withdrawals())
+        await paid(payouts, *payouts.withdrawals())
 
     async with restored(kind, tmp_path, ask, fail) as payouts:
         home = House(payouts)

@@ -282,8 +282,8 @@ async def test_a_forgotten_transaction_is_dropped_after_a_while_and_credited_if_
     assert (house.states(), house.world.available(alice, BTC)) == ([CREDITED], COIN)
 
 
-async def test_a_rival_ends_a_deposit_only_once_it_is_buried(house: Watched) -> None:
-    """A block of a rival that may still be taken back decides nothing."""
+async def test_a_rival_in_a_block_ends_a_deposit_that_waits(house: Watched) -> None:
+    """Nothing is booked of it, and it counts all the same should a block have it after all."""
     alice = await house.world.user("alice")
     txid = await house.pay(BITCOIN, await house.address(alice, "BTC"), COIN)
     await house.settled()
@@ -291,10 +291,53 @@ async def test_a_rival_ends_a_deposit_only_once_it_is_buried(house: Watched) -> 
     await house.mine(BITCOIN)
     watcher = forgetful(house, TransactionStatus(Fate.CONFLICTED, await house.node.chain("BITCOIN").tip()))
     await watcher.go_round()
-    assert house.states() == [SEEN]
-    await house.mine(BITCOIN)
-    await watcher.go_round()
     assert house.states() == [DROPPED]
+    house.node._store._run("UPDATE tx SET state = 'waiting' WHERE txid = ?", txid)
+    await house.mine(BITCOIN, 2)
+    assert (house.states(), house.world.available(alice, BTC)) == ([CREDITED], COIN)
+
+
+async def test_a_rival_ends_a_deposit_that_was_booked_only_once_it_is_buried(tmp_path: Path) -> None:
+    """A block of a rival that may still be taken back decides nothing about what somebody may owe."""
+    async with watching(new_store("memory", tmp_path), tmp_path / "chains.sqlite", run=False) as house:
+        alice = await house.world.user("alice")
+        txid = await house.pay(BITCOIN, await house.address(alice, "BTC"), COIN)
+        await house.node.mine("BITCOIN", 2)
+        await house.watcher(BITCOIN).go_round()
+        assert house.states() == [CREDITED]
+        await house.node.reorg("BITCOIN", 2, [txid])
+        watcher = forgetful(house, TransactionStatus(Fate.CONFLICTED, await house.node.chain("BITCOIN").tip()))
+        await watcher.go_round()
+        assert house.states() == [REVERSED]
+        await house.node.mine("BITCOIN")
+        await watcher.go_round()
+        assert house.states() == [DROPPED]
+
+
+async def test_what_a_waiting_deposit_spends_is_asked_while_it_waits(house: Watched) -> None:
+    """By that the node finds the rival that was mined in its place: asked later it knows nothing of it."""
+    alice = await house.world.user("alice")
+    txid = await house.pay(BITCOIN, await house.address(alice, "BTC"), COIN)
+    await house.settled()
+    chain, asked = house.node.chain("BITCOIN"), list[Any]()
+
+    class Coins:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(chain, name)
+
+        async def inputs_of(self, txid: str) -> list[str]:
+            return ["a:0"]
+
+        async def transaction(self, txid: str, spends: Any = ()) -> TransactionStatus:
+            asked.append(spends)
+            return TransactionStatus(Fate.CONFLICTED, await chain.tip())
+
+    watcher = Watcher(house.context, cast(Chain, Coins()), BITCOIN)
+    await watcher.go_round()
+    assert (house.states(), asked) == ([SEEN], [])
+    house.node._store._run("UPDATE tx SET state = 'void' WHERE txid = ?", txid)
+    await watcher.go_round()
+    assert (house.states(), asked) == ([DROPPED], [["a:0"]])
 
 
 def forgetful(house: Watched, status: TransactionStatus) -> Watcher:
@@ -305,7 +348,7 @@ def forgetful(house: Watched, status: TransactionStatus) -> Watcher:
         def __getattr__(self, name: str) -> Any:
             return getattr(chain, name)
 
-        async def transaction(self, txid: str) -> TransactionStatus:
+        async def transaction(self, txid: str, spends: Any = ()) -> TransactionStatus:
             return status
 
     return Watcher(house.context, cast(Chain, Forgetful()), BITCOIN)

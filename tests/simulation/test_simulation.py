@@ -17,9 +17,9 @@ from typing import Final
 import pytest
 import structlog
 
-from strongroom.crashpoints import BATCH_POINTS
+from strongroom.crashpoints import POINTS
 from support.simulation import play
-from support.simulation_runs import play_many
+from support.simulation_runs import EVENTS, play_many
 
 SEEDS: Final = 1_000
 FIRST: Final = 1 if os.environ.get("CI") else random.SystemRandom().randrange(10**9)
@@ -39,8 +39,11 @@ def test_every_rule_holds_through_any_trouble(count: int) -> None:
             failures.append(played)
     stories = "\n\n".join(played.story() for played in failures[:3])
     assert not failures, f"{len(failures)} of {count} seeds from {FIRST} fail\n{stories}"
-    unreached = [point for point in BATCH_POINTS if not counts[point]]
+    unreached = [point for point in POINTS if not counts[point]]
     assert not unreached, "every crash point is passed"
+    rare = {name: counts[name] for name, least in EVENTS.items() if counts[name] * SEEDS < least * count}
+    assert not rare, "every event happens often enough to be tested"
+    print(*(f"{counts[name]} {name.removeprefix('log ')}" for name in EVENTS), sep=", ")
     print(f"{counts['deeds']} requests, {counts['happened']} done, {counts['lives']} lives")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from strongroom.config.settings import Config, Node, Simulation
+from strongroom.custody.cold_reconciliation import COLD
 from strongroom.custody.reconciliation import Reconciliation
 from strongroom.ledger.accounts import owed
 from strongroom.records.chains import Holding
@@ -117,7 +118,7 @@ class CoinHouse:
 
     async def reconciled(self) -> Reconciliation:
         """Hold the books against the node, as `strongroom reconcile` does."""
-        [found] = await self.house.application.treasury.reconcile()
+        [found] = [it for it in await self.house.application.treasury.reconcile() if it.network != COLD]
         return found
 
     def owes(self, owner: int) -> int:

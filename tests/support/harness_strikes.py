@@ -226,14 +226,14 @@ def drop_at_reorganisations() -> None:
     """Let a reorganisation take our payments out of the chain for good: somebody else spent what they spend."""
     right = SimulatedNode.reorg
 
-    async def reorg(self: SimulatedNode, network: str, depth: int, drop: Any = ()) -> Any:
+    async def reorg(self: SimulatedNode, network: str, depth: int, drop: Any = (), mend: Any = ()) -> Any:
         height = self.chain(network).newest().height
         ours = self._store._db.execute(
             "SELECT txid FROM tx JOIN block ON block.hash = tx.block_hash AND block.network = tx.network"
             " WHERE tx.network = ? AND nonce IS NOT NULL AND state = 'mined' AND height > ?",
             (network, height - depth),
         )
-        return await right(self, network, depth, [*drop, *(txid for (txid,) in ours)])
+        return await right(self, network, depth, [*drop, *(txid for (txid,) in ours)], mend)
 
     SimulatedNode.reorg = reorg
 

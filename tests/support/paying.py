@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -347,9 +347,17 @@ class Payouts:
             while len(await chain.mempool()) != count:
                 seen = await chain.wait_change(seen, timeout_s)
 
-    async def pay(self, sender: Sender, *withdrawals: Withdrawal, network: int = BITCOIN) -> None:
-        """Let a sender work and blocks be mined until withdrawals are closed."""
+    async def pay(
+        self,
+        sender: Sender,
+        *withdrawals: Withdrawal,
+        network: int = BITCOIN,
+        follow: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Let a sender work and blocks be mined until withdrawals are closed; a watcher is to `follow` them, if any."""
         for _ in range(20):
+            if follow:
+                await follow()
             await sender.step()
             if all(self.row(withdrawal.ref).state not in OPEN_WITHDRAWALS for withdrawal in withdrawals):
                 return

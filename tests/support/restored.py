@@ -104,7 +104,7 @@ async def paid(payouts: Payouts, *withdrawals: Withdrawal) -> None:
     """Let a house pay withdrawals until they are settled."""
     house = House(payouts)
     for withdrawal in withdrawals:
-        await payouts.pay(house.sender, withdrawal)
+        await payouts.pay(house.sender, withdrawal, follow=house.follow)
     await house.follow()
 
 

@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,13 @@ from typing import Any, Final
 
 import structlog
 
-from strongroom.crashpoints import BATCH_POINTS, SENDER_POINTS
+from strongroom.crashpoints import BATCH_POINTS, KEEPER_POINTS, SENDER_POINTS
 from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.withdrawals import Withdrawal, WithdrawalState
 from strongroom.store.sqlite.connection import DATABASE_FILE
+from strongroom.wallet.epochs import epoch_of, waits
 from support.harness_disk import END_OF_COMMIT, SYNC, WRITE
+from support.simulation_backup import Backup, back_up, restored
 from support.simulation_check import Checker
 from support.simulation_clients import Customer, Wallets
 from support.simulation_deeds import Record
@@ -40,10 +42,16 @@ _NAMES: Final = re.compile(r"\b\d{6,}\b")
 
 _IS_TURN: Final = re.compile(r"  (life \d|killed|power fails|stops)")
 
+_BACKED_UP: Final = 0.6
+"""In so many lives a backup is made."""
+
 _LAST_S: Final = 0.8
 _LAST_CUSTOMERS: Final = 2
 _DEEP_ENOUGH: Final = 4
 _MOST_ROUNDS: Final = 12
+_RETURNS: Final = 2
+"""In so many of them the operator brings cold money back, and books it."""
+
 _LONGEST_BACK_OFF_S: Final = 31.0
 """After so many seconds everybody who waits out trouble has looked again."""
 
@@ -73,7 +81,7 @@ def play(seed: int) -> Played:
     failure = ""
     folder = Path(tempfile.mkdtemp(prefix="strongroom-", dir=MEMORY if MEMORY.is_dir() else None))
     try:
-        with hurried(), logged(simulation.note):
+        with hurried(), logged(simulation.note, simulation.counts):
             simulation.play(folder)
     except Exception as error:  # noqa: BLE001 - whatever goes wrong, the seed that shows it is told
         failure = f"{type(error).__name__}: {error}"
@@ -92,7 +100,10 @@ class Simulation:
         self.counts: Counter[str] = Counter()
         self.timeline = Timeline()
         self.record = Record()
+        self.backup: Backup | None = None
         self._chance = Random(f"{seed}/plan")
+        # What was moved after a backup is another matter than what was paid: a seed has the one or the other.
+        self.moves = self._chance.random() < 0.4
         self._life = 0
         self._is_alive = lambda: True
 
@@ -107,14 +118,26 @@ class Simulation:
         self.timeline.now_s = house.ended_s
         files = house.files
         weather = self._weather()
-        for number in range(self._chance.choice((1, 1, 2, 2, 3))):
+        for number in range(self._chance.choice((1, 1, 1, 2, 2, 3))):
             self._life = number + 1
             files = self._live(scratch, files, house, weather, self._ending())
+            files = self._restored(scratch, files)
             self.timeline.now_s += self._chance.random() * 5
             self.timeline.skew_ms += self._chance.choice((0, 0, 0, -3_000, 2_000, -15_000, 15_000))
         self._life += 1
         self._live(scratch, files, house, Weather(), None)
         self.counts["deeds"] += len(self.record.deeds)
+
+    def _restored(self, scratch: Path, files: dict[str, bytes]) -> dict[str, bytes]:
+        """Return the files that the next life finds: now and then the house is lost, and comes back of its backup."""
+        if self.backup is None or self._chance.random() < 0.2:
+            return files
+        self.note("the house is lost, and restored from its backup")
+        self.counts["restored"] += 1
+        files = restored(self.backup, scratch, files, self.timeline, f"{self.seed}/{self._life}")
+        self.record.go_back_to(self.backup.record)
+        self.backup = None
+        return files
 
     def _live(
         self, scratch: Path, files: dict[str, bytes], house: Template, weather: Weather, ending: Ending | None
@@ -125,7 +148,8 @@ class Simulation:
         for name, content in files.items():
             (folder / name).write_bytes(content)
         seed = f"{self.seed}/{self._life}"
-        life = Life(folder, self.timeline, seed, weather, ending or Ending(0, orderly=True), self.note)
+        ends = ending or Ending(0, orderly=True)
+        life = Life(folder, self.timeline, seed, weather, ends, self.note, moves=self.moves)
         self._is_alive = lambda: not life.dead
         self.note(f"life {self._life}: {weather} {ending}")
         scene = Scene(self, house, life, seed)
@@ -166,7 +190,8 @@ class Simulation:
             return Ending(after_s)
         if kind < 0.8:
             return Ending(after_s, self._chance.choice(BATCH_POINTS), self._chance.randint(1, 30))
-        return Ending(after_s, self._chance.choice(SENDER_POINTS), self._chance.randint(1, 3))
+        points = (*SENDER_POINTS, *(KEEPER_POINTS * 3 if self.moves else ()))
+        return Ending(after_s, self._chance.choice(points), self._chance.randint(1, 3))
 
 
 class Scene:
@@ -179,27 +204,55 @@ class Scene:
         self._wallets = Wallets(life, house.members, simulation.record, Random(f"{seed}/customers"))
         rough = Random(f"{seed}/rough").choice((0.2, 1.0, 3.0))
         self._world = World(life, self._wallets, Random(f"{seed}/world"), rough)
-        self._operator = Operator(life, simulation.record, house.members, Random(f"{seed}/operator"))
+        self._chance = Random(f"{seed}/scene")
+        chance = Random(f"{seed}/operator")
+        self._operator = Operator(life, simulation.record, house.members, chance, moves=simulation.moves)
 
     async def go_on(self, life: Life) -> None:
         """Let everybody act until the end."""
         ends_s = life.timeline.now_s + life.ending.after_s
-        await self._act(CUSTOMERS, lambda: life.ending.orderly and life.timeline.now_s >= ends_s)
+        is_backed_up = not self._simulation.moves and self._chance.random() < _BACKED_UP
+        backup = self._back_up(life) if is_backed_up else asyncio.sleep(0)
+        await self._act(CUSTOMERS, lambda: life.ending.orderly and life.timeline.now_s >= ends_s, backup)
 
-    async def _act(self, customers: int, is_over: Callable[[], bool]) -> None:
+    async def _act(
+        self, customers: int, is_over: Callable[[], bool], besides: Coroutine[Any, Any, None] | None = None
+    ) -> None:
         acting = [Customer(self._wallets, is_over).act() for _ in range(customers)]
+        acting += [besides] if besides else []
         await asyncio.gather(*acting, self._operator.work(is_over), self._world.turn(is_over))
         await self._world.clear_up()
+
+    async def _back_up(self, life: Life) -> None:
+        """Make a backup at some moment."""
+        await asyncio.sleep(self._chance.random() * life.ending.after_s * 0.7)
+        life.check_alive()
+        life.note("backup")
+        self._simulation.counts["backups"] += 1
+        self._simulation.backup = back_up(life.folder, self._simulation.record)
+        await self._ask_for_addresses()
+
+    async def _ask_for_addresses(self) -> None:
+        """Let some customers have new addresses: those that a backup does not know, and those after a restore."""
+        customer = Customer(self._wallets, lambda: False)
+        for user in sorted(self._house.members)[: self._chance.randrange(4)]:
+            await customer.ask_for_address(user)
 
     async def settle(self, life: Life) -> None:
         """Let the chains have their way once more, then bury everything; once the house has caught up, check it."""
         life.calm()
         ends_s = life.timeline.now_s + _LAST_S
-        await self._act(_LAST_CUSTOMERS, lambda: life.timeline.now_s >= ends_s)
+        is_restored = epoch_of(life.application.store) > 0
+        besides = self._ask_for_addresses() if is_restored else None
+        await self._act(_LAST_CUSTOMERS, lambda: life.timeline.now_s >= ends_s, besides)
         customer = Customer(self._wallets, lambda: False)
-        for _ in range(_MOST_ROUNDS):
+        for number in range(_MOST_ROUNDS):
             await self._bury()
-            if await self._is_quiet():
+            if self._simulation.moves and number < _RETURNS:
+                await self._operator.bring_back(number == 0)
+            if epoch_of(life.application.store):
+                await self._reconcile(by_hand=number >= _MOST_ROUNDS // 2)
+            if await self._is_quiet() and (number >= _RETURNS or not self._simulation.moves):
                 break
         for user in self._house.members:
             await customer.look_at_balances(user)
@@ -214,6 +267,16 @@ class Scene:
             await self._world.node.mine(network, _DEEP_ENOUGH)
         await asyncio.sleep(_LONGEST_BACK_OFF_S)
 
+    async def _reconcile(self, *, by_hand: bool) -> None:
+        """Let the operator say all that there is to say after a restore."""
+        await self._operator.name_somebody(everybody=True)
+        for code, number in NUMBERS.items() if by_hand else ():
+            if waits(self._life.application.store, number):
+                reason = self._life.application.treasury.watchers[code].restoration.reason
+                self._life.note(f"{code} waits: {reason}")
+                self._simulation.counts["released by hand"] += 1
+                await self._operator.release(number)
+
     async def _is_quiet(self) -> bool:
         """Say whether nothing is under way any more, neither on the chains nor in the house."""
         reads, node = self._life.application.store, self._world.node
@@ -222,8 +285,12 @@ class Scene:
             (Deposit, (DepositState.SEEN, DepositState.CONFIRMING)),
         )
         open_rows = any(reads.rows(kind, {"state": state}, 1) for kind, states in under_way for state in states)
-        waiting = [len(await node.chain(network).mempool()) for network in NUMBERS]
-        return not open_rows and not any(waiting)
+        waiting = [
+            any(map(node.chain(network).can_be_mined, node.store.waiting(network))) for network in sorted(NUMBERS)
+        ]
+        unnamed = epoch_of(reads) and reads.rows(Withdrawal, {"owner": 0, "state": WithdrawalState.SETTLED}, 1)
+        held_up = any(waits(reads, network) for network in NUMBERS.values())
+        return not open_rows and not any(waiting) and not unnamed and not held_up
 
 
 def _read(folder: Path) -> dict[str, bytes]:
@@ -231,13 +298,14 @@ def _read(folder: Path) -> dict[str, bytes]:
 
 
 @contextmanager
-def logged(note: Any) -> Iterator[None]:
-    """Write what the server logs into the trace."""
+def logged(note: Any, counts: Counter[str]) -> Iterator[None]:
+    """Write what the server logs into the trace, and count it by its name."""
     before = structlog.get_config()
 
     def keep(_logger: Any, method: str, event: Any) -> Any:
         told = " ".join(f"{name}={value!r}" for name, value in event.items() if name != "event")
         note(f"log {method}: {event['event']} {told}")
+        counts[" ".join(("log", event["event"], event.get("was", ""))).rstrip()] += 1
         raise structlog.DropEvent
 
     # Every event of every level, whatever a command that ran in this process before has set.

@@ -14,14 +14,22 @@ from strongroom.custody.chain import (
     Output,
     Payee,
     Rejected,
+    Spending,
     TransactionStatus,
     Unreachable,
 )
+from strongroom.custody.keeper import Keeper, KeeperTerms
 from strongroom.custody.networks.simulated import SimulatedChain
+from strongroom.custody.networks.simulated_sweeps import SweptChain
 from strongroom.custody.sender import PaymentTerms
+from strongroom.wallet.moves import Move
 from strongroom.wallet.payments import Draft
+from support.simulation_house import COLD, SWEPT
 
 Result = TypeVar("Result")
+
+CheckSent = Callable[[str], None]
+"""Told the network whenever something is handed to it."""
 
 _LONG_S: Final = 3.0
 
@@ -36,7 +44,10 @@ class Line:
 class DistantChain:
     """A network as seen over a line that is slow, broken or answers no: the chain port."""
 
-    def __init__(self, chain: SimulatedChain, line: Line, chance: Random, check_alive: Callable[[], None]) -> None:
+    def __init__(
+        self, chain: SimulatedChain, line: Line, chance: Random, check_alive: Callable[[], None], check_sent: CheckSent
+    ) -> None:
+        self._check_sent = check_sent
         self._chain = chain
         self._line = line
         self._chance = chance
@@ -77,6 +88,10 @@ class DistantChain:
         """Return every output of a block."""
         return await self._through(lambda: self._chain.outputs_in(block_hash))
 
+    async def spends_in(self, block_hash: str) -> Sequence[Spending]:
+        """Return the house's own transactions of a block."""
+        return await self._through(lambda: self._chain.spends_in(block_hash))
+
     async def mempool(self) -> Sequence[Output]:
         """Return what waits to be mined."""
         return await self._through(self._chain.mempool)
@@ -84,6 +99,14 @@ class DistantChain:
     async def transaction(self, txid: str, spends: Sequence[str] = ()) -> TransactionStatus:
         """Return where a transaction stands."""
         return await self._through(lambda: self._chain.transaction(txid, spends))
+
+    async def lies_at(self, address: str, asset_id: str) -> int:
+        """Return what lies on any address."""
+        return await self._through(lambda: self._chain.lies_at(address, asset_id))
+
+    async def inputs_of(self, txid: str) -> Sequence[str]:
+        """Return what a stranger's transaction spends."""
+        return await self._through(lambda: self._chain.inputs_of(txid))
 
     async def watch(self, addresses: Collection[str]) -> None:
         """Tell the node that addresses are ours."""
@@ -93,9 +116,9 @@ class DistantChain:
         """Return what the hot wallet can spend."""
         return await self._through(lambda: self._chain.balance(asset_id))
 
-    async def unspent(self, outpoints: Sequence[str]) -> Collection[str]:
+    async def unspent(self, outpoints: Sequence[str], *, waiting: bool = False) -> Collection[str]:
         """Return those of the outputs that are unspent."""
-        return await self._through(lambda: self._chain.unspent(outpoints))
+        return await self._through(lambda: self._chain.unspent(outpoints, waiting=waiting))
 
     @property
     def spends_coins(self) -> bool:
@@ -120,6 +143,23 @@ class DistantChain:
         """Return the same payment for a higher fee."""
         return await self._through(lambda: self._chain.redraft(draft))
 
+    async def sweep(self, position: int, asset_id: str, units: int) -> Move:
+        """Return a move of what lies on a deposit address."""
+        return await self._through(lambda: self._swept.sweep(position, asset_id, units))
+
+    async def gas(self, position: int, units: int, funds: Funds) -> Move:
+        """Return a move of the native coin to a deposit address."""
+        return await self._through(lambda: self._swept.gas(position, units, funds))
+
+    async def held(self, positions: Sequence[int], asset_id: str) -> Sequence[int]:
+        """Return what lies on each of our addresses."""
+        return await self._through(lambda: self._swept.held(positions, asset_id))
+
+    @property
+    def _swept(self) -> SweptChain:
+        assert isinstance(self._chain, SweptChain)
+        return self._chain
+
     def assemble(self, body: bytes, signature: bytes) -> Candidate:
         """Put a payment and its signature together."""
         return self._chain.assemble(body, signature)
@@ -134,6 +174,7 @@ class DistantChain:
 
     async def broadcast(self, blob: bytes) -> str:
         """Hand a payment to the network; the node may say no, or take it without anybody hearing so."""
+        self._check_sent(self.network)
         await self._wait()
         if self._chance.random() < self._line.rejecting:
             raise Rejected("the node does not like it now")
@@ -150,16 +191,35 @@ class DistantChain:
         return await self._chain.wait_change(seen, timeout_s)
 
 
-def watch_through(treasury: Any, line: Line, chance: Random, check_alive: Callable[[], None]) -> None:
-    """Let the watchers, senders and pools of a house see their chains over a line."""
+def watch_through(
+    treasury: Any, line: Line, chance: Random, check_alive: Callable[[], None], check_sent: CheckSent, *, moves: bool
+) -> None:
+    """Let the watchers, senders, keepers and pools of a house see their chains over a line."""
+    if moves:
+        _keep(treasury)
     distant = {
-        code: DistantChain(treasury.node.chain(code), line, chance, check_alive) for code in sorted(treasury.watchers)
+        code: DistantChain(treasury.node.chain(code), line, chance, check_alive, check_sent)
+        for code in sorted(treasury.watchers)
     }
     for code, chain in distant.items():
-        treasury.watchers[code]._chain = treasury.senders[code]._chain = chain
+        watcher = treasury.watchers[code]
+        watcher._chain = watcher.restoration._chain = treasury.senders[code]._chain = chain
+        if moves:
+            treasury.keepers[code]._chain = chain
         # Impatient, and several customers in one transaction where the chain can do that.
         treasury.senders[code]._terms = PaymentTerms(batch=3, redraft_after_s=2)
-    sources = treasury.pools._sources
-    treasury.pools._sources = {
-        number: source._replace(chain=distant[source.chain.network]) for number, source in sources.items()
+    treasury.pools._sources = treasury._sources = {
+        number: source._replace(chain=distant[source.chain.network]) for number, source in treasury._sources.items()
     }
+
+
+def _keep(treasury: Any) -> None:
+    """Let one of the networks need sweeps, and give every network a keeper and a cold address."""
+    for number, source in treasury._sources.items():
+        code = source.chain.network
+        if code in SWEPT:
+            address_of = lambda position, branch=source.branch: branch.address(position).address  # noqa: E731
+            treasury.node.put_in_place(SweptChain(treasury.node.store, source.chain.spec, address_of))
+        sender, terms = treasury.senders[code], KeeperTerms(cold_address=COLD[code])
+        keeper = Keeper(treasury._context, treasury.node.chain(code), number, terms, sender._drafting)
+        treasury.keepers[code] = keeper

@@ -9,17 +9,28 @@ from typing import Any, Final, NamedTuple
 from strongroom.application import Application
 from strongroom.custody.chain import Fate
 from strongroom.ledger.accounts import CUSTOMER_PURPOSES, Purpose, house, unpack
-from strongroom.records.addresses import Address
+from strongroom.records.addresses import Address, Placed
 from strongroom.records.chains import Holding
+from strongroom.records.coins import Pot
+from strongroom.records.deposits import Deposit, DepositState, Outpoint
 from strongroom.records.history import Line, LineType
-from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Withdrawal, WithdrawalState
+from strongroom.records.withdrawals import (
+    OPEN_WITHDRAWALS,
+    Payment,
+    PaymentPurpose,
+    PaymentState,
+    Withdrawal,
+    WithdrawalState,
+)
+from strongroom.wallet.epochs import waits
 from strongroom.wallet.verification import verify
-from support.simulation_clients import address_of
-from support.simulation_deeds import NOT_USED_UP, Deed, Faucet, Mark, Record
+from support.simulation_deeds import NOT_USED_UP, Deed, Faucet, Mark, Record, address_of
 from support.simulation_house import (
     ASSETS,
     BTC,
     CHAIN_UNIT,
+    CODES,
+    COLD_FEE,
     DEPOSIT_FEE,
     ETH,
     NETWORKS,
@@ -60,6 +71,7 @@ class Checker:
 
     def __init__(self, application: Application, template: Template, record: Record) -> None:
         self._store = application.store
+        self._treasury = application.treasury
         self._node: Any = application.treasury.node
         self._template = template
         self._record = record
@@ -68,6 +80,7 @@ class Checker:
         self._lines: dict[Mark, list[Line]] = defaultdict(list)
         self._expected: Counter[tuple[int, int]] = Counter()
         self._house: Counter[tuple[int, int]] = Counter()
+        self._stock: Counter[int] = Counter()
 
     async def check(self) -> list[Deed]:
         """Return the deeds that happened. Raises `Failure` for whatever must not be."""
@@ -78,8 +91,12 @@ class Checker:
         for paid in self._record.faucets:
             self._check_faucet(paid, (await self._node.chain(paid.network).transaction(paid.txid)).fate)
         self._check_all_accounted_for()
-        self._check_withdrawals(happened, await self._paid())
+        paid = await self._paid()
+        self._check_moves(paid)
+        await self._check_thawed()
+        self._check_withdrawals(happened, +paid)
         self._check_conversions(happened)
+        await self._check_reconciled()
         self._check_balances()
         await self._check_holdings()
         self._check_addresses()
@@ -161,7 +178,8 @@ class Checker:
                 balances.get(account, 0) - self._template.balances.get(account, 0)
                 for account in (house(purpose, asset).pack() for purpose in (Purpose.INVENTORY, Purpose.SPREAD))
             )
-            demand(kept == converted[asset], f"conversions of {asset} leave {kept}, not {converted[asset]}")
+            should = converted[asset] + self._stock[asset]
+            demand(kept == should, f"conversions of {asset} and what came back leave {kept}, not {should}")
 
     def _check_faucet(self, paid: Faucet, fate: Fate) -> None:
         """Check that what the chain holds was credited once, and what it does not hold was not."""
@@ -170,12 +188,46 @@ class Checker:
         demand(len(lines) <= 1, f"a deposit is listed {len(lines)} times: {paid}")
         if fate is not Fate.MINED:
             return
+        if paid.address in self._record.lost_addresses:
+            self._check_withheld(paid, lines)
+            return
         demand(len(lines) == 1, f"a deposit was overlooked: {paid}")
         self._expected[self._uids[paid.user], paid.asset] += paid.net
         if paid.net:
             self._house[Purpose.FEES, paid.asset] += DEPOSIT_FEE[paid.asset]
         else:
             self._house[Purpose.SUSPENSE, paid.asset] += paid.amount
+
+    def _check_withheld(self, paid: Faucet, lines: list[Line]) -> None:
+        """Check what came to an address that a restored house did not know it had given: nobody's, or as it was said.
+
+        Once it is said whose it is, the address is that customer's, and what comes later is a deposit like any other.
+        """
+        ref = self._store.row(Outpoint, NUMBERS[paid.network], paid.txid, 0).ref
+        deposit = self._store.row(Deposit, ref)
+        demand(ref != 0 and deposit.amount == paid.amount, f"a deposit was overlooked: {paid}")
+        demand(deposit.owner in (0, self._uids[paid.user]), f"somebody else was credited: {paid}")
+        demand(len(lines) == (deposit.owner != 0), f"a deposit is listed {len(lines)} times: {paid}")
+        if deposit.state == DepositState.CREDITED:
+            demand(deposit.net in (paid.amount, paid.net), f"a deposit was credited with {deposit.net}: {paid}")
+            self._expected[deposit.owner, paid.asset] += deposit.net
+            self._house[Purpose.FEES, paid.asset] += paid.amount - deposit.net
+        else:
+            held = (DepositState.WITHHELD, DepositState.TOO_SMALL)
+            demand(deposit.state in held, f"a deposit is neither credited nor withheld: {paid}")
+            self._house[Purpose.SUSPENSE, paid.asset] += paid.amount
+
+    async def _check_reconciled(self) -> None:
+        """Check that the house itself finds that books and chains agree."""
+        unbooked: Counter[str] = Counter()
+        for came in self._record.thawed.values():
+            if not any(back[:2] == (came.asset, came.units) for back in self._returns()):
+                unbooked[CODES[came.asset]] += came.units + COLD_FEE[came.asset]
+        for found in await self._treasury.reconcile():
+            differs = unbooked[found.asset] if found.network == "cold" else 0
+            demand(found.unexplained_units == differs, f"books and chain differ: {found}")
+        for network in NUMBERS.values():
+            demand(not waits(self._store, network), f"network {network} waits still")
 
     def _check_all_accounted_for(self) -> None:
         """Check that the history has nothing that nobody asked for but the arrivals inside the house."""
@@ -184,8 +236,12 @@ class Checker:
             for deed in self._record.deeds
             if deed.kind == "withdraw" and deed.receiver
         }
+        named = {
+            Mark(self._uids[deed.user], deed.asset, LineType.WITHDRAW, deed.credited, arrives=False)
+            for deed in self._record.lost
+        }
         for mark, lines in self._lines.items():
-            demand(mark in arrivals, f"history has what nobody asked for: {lines}")
+            demand(mark in arrivals or mark in named, f"history has what nobody asked for: {lines}")
             demand(len(lines) == 1, f"arrived {len(lines)} times: {lines}")
 
     # -- withdrawals
@@ -202,6 +258,7 @@ class Checker:
 
     def _check_withdrawals(self, happened: Iterable[Deed], paid: Counter[Paid]) -> None:
         """Check that each withdrawal is one row, and was paid once if it is settled, and not at all if it failed."""
+        demand(all(count == 1 for count in paid.values()), f"paid twice: {paid}")
         rows: dict[tuple[int, int, int], Withdrawal] = {}
         for row in self._store.rows(Withdrawal, {}, _ALL):
             demand((row.owner, row.asset, row.asked) not in rows, f"two withdrawals of one request: {row}")
@@ -211,25 +268,44 @@ class Checker:
                 row = rows.pop((self._uids[deed.user], deed.asset, deed.amount), None)
                 demand(row is not None, f"a withdrawal without its row: {deed.told()}")
                 self._check_withdrawal(deed, row, paid)
+        for deed in self._record.lost:
+            if deed.kind == "withdraw" and not deed.receiver:
+                self._check_lost(deed, rows, paid)
         demand(not rows, f"withdrawals that nobody asked for: {list(rows.values())}")
         demand(not +paid, f"the chain paid what nobody asked for, or twice: {+paid}")
+
+    def _check_lost(self, deed: Deed, rows: dict[tuple[int, int, int], Withdrawal], paid: Counter[Paid]) -> None:
+        """Check what a restored house made of a withdrawal that its backup did not know, if the chain has paid it."""
+        user = self._uids[deed.user]
+        found = [rows.pop((owner, deed.asset, deed.credited), None) for owner in (0, user)]
+        row = found[0] or found[1]
+        if row is None:
+            return
+        once = paid.pop(_output_of(deed), 0)
+        demand(row.address == deed.address and None in found, f"found twice: {row}")
+        demand(once == (row.state == WithdrawalState.SETTLED), f"paid {once} times: {row}")
+        demand(bool(once) or row.state == WithdrawalState.FAILED, f"left open: {row}")
+        if once and row.owner:
+            self._expected[user, deed.asset] -= deed.credited
+        elif once:
+            self._house[Purpose.EQUITY, deed.asset] -= deed.credited
 
     def _check_withdrawal(self, deed: Deed, row: Any, paid: Counter[Paid]) -> None:
         state, user = WithdrawalState(row.state), self._uids[deed.user]
         if not deed.receiver:
             demand(state in _RELEASED | {WithdrawalState.SETTLED, WithdrawalState.AWAITING}, f"left open: {row}")
-            amount = deed.credited // CHAIN_UNIT[deed.asset]
-            output = Paid(NETWORKS[deed.asset], deed.address, TOKENS[deed.asset], amount)
-            once = paid.pop(output, 0)
+            once = paid.pop(_output_of(deed), 0)
             demand(once == (state == WithdrawalState.SETTLED), f"paid {once} times: {row}")
         self._check_verdicts(row)
         mark = Mark(self._uids.get(deed.receiver, 0), deed.asset, LineType.DEPOSIT, deed.credited, arrives=True)
         demand((mark in self._lines) == (deed.receiver != "" and state == WithdrawalState.SETTLED), f"arrival: {row}")
         if state in _RELEASED:
             return
-        self._expected[user, deed.asset] -= deed.debited
+        # One that the backup did not have, and that was named for its customer since, has cost no fee.
+        fee = 0 if deed.barred and not row.fee else deed.fee
+        self._expected[user, deed.asset] -= deed.credited + fee
         if state == WithdrawalState.SETTLED:
-            self._house[Purpose.FEES, deed.asset] += deed.fee
+            self._house[Purpose.FEES, deed.asset] += fee
             if deed.receiver:
                 self._expected[self._uids[deed.receiver], deed.asset] += deed.credited
 
@@ -286,12 +362,63 @@ class Checker:
         return [packed for packed in balances if (unpack(packed).owner, unpack(packed).asset) == (uid, asset)]
 
     async def _check_holdings(self) -> None:
-        """Check that the books' coins are those that the chains have."""
+        """Check that the books' coins are those that the chains have, and lie where the chains have them."""
         for asset in (BTC, ETH, USDT):
             network = NETWORKS[asset]
             books = int(self._store.row(Holding, NUMBERS[network], asset).chain_units)
-            chain = await self._node.chain(network).balance(TOKENS[asset])
+            if self._node.chain(network).needs_sweeps:
+                chain = await self._held(network, asset)
+            else:
+                chain = await self._node.chain(network).balance(TOKENS[asset])
             demand(books == chain, f"the books have {books} of {asset} on {network}, the chain {chain}")
+
+    async def _held(self, network: str, asset: int) -> int:
+        """Return what lies on all addresses of a network, once each is what its pot says."""
+        places = [place.position for place in self._store.rows(Placed, {"network": NUMBERS[network]}, _ALL)]
+        held = await self._node.chain(network).held(places, TOKENS[asset])
+        for position, units in zip(places, held, strict=True):
+            pot = int(self._store.row(Pot, NUMBERS[network], position, asset).chain_units)
+            demand(position == 0 or pot == units, f"{position} of {network} has {units} of {asset}, its pot {pot}")
+        return sum(held)
+
+    # -- moves of the house's own money
+
+    def _check_moves(self, paid: Counter[Paid]) -> None:
+        """Check that each move that is booked is on the chain once, and what has gone to the cold address."""
+        for row in self._store.rows(Payment, {"state": PaymentState.FINAL}, _ALL):
+            if row.purpose == PaymentPurpose.WITHDRAWALS:
+                continue
+            code = next(code for code, number in NUMBERS.items() if number == row.network)
+            output = Paid(code, row.address, TOKENS[row.asset], int(row.units))
+            demand(paid[output] > 0, f"booked and not on the chain: {row}")
+            paid[output] -= 1
+            if row.purpose == PaymentPurpose.COLD:
+                self._house[Purpose.COLD, row.asset] -= int(row.units) * CHAIN_UNIT[row.asset]
+
+    def _returns(self) -> Counter[tuple[int, int, int]]:
+        """Return what the journal has booked as come back from the cold address: the asset, its units and the fee."""
+        found: Counter[tuple[int, int, int]] = Counter()
+        for item in self._store.items(self._template.items + 1, _ALL):
+            posted = {unpack(it.account): it.amount for it in item.postings}
+            for asset in ASSETS:
+                if (cold := posted.get(house(Purpose.COLD, asset), 0)) and house(Purpose.INVENTORY, asset) in posted:
+                    units = -posted[house(Purpose.INVENTORY, asset)]
+                    found[asset, units, cold - units] += 1
+        return found
+
+    async def _check_thawed(self) -> None:
+        """Check what came back from the cold address, and that what was booked of it was booked once."""
+        for txid, came in self._record.thawed.items():
+            if (await self._node.chain(came.network).transaction(txid)).fate is Fate.MINED:
+                self._stock[came.asset] += came.units
+        booked = self._returns()
+        for back in self._record.returns:
+            times = booked.pop((back.asset, back.units, back.fee), 0)
+            demand(times == 1 or not (back.known and back.units), f"booked {times} times: {back}")
+            demand(times <= 1, f"booked {times} times: {back}")
+            self._house[Purpose.COLD, back.asset] += times * (back.units + back.fee)
+            self._stock[back.asset] -= times * back.units
+        demand(not booked, f"came back, and nobody said so: {booked}")
 
     def _check_addresses(self) -> None:
         """Check that an address that was given stays its owner's."""
@@ -305,6 +432,7 @@ class Checker:
             if deed.kind == "give" and deed.done:
                 address = address_of(deed)
                 row = self._store.row(Address, NUMBERS[NETWORKS[deed.asset]], address, "")
+                demand(address not in self._record.lost_addresses, f"{address} was given before the restore")
                 demand(row.owner == self._uids[deed.user], f"{address} was given to {deed.user} and is {row.owner}'s")
                 demand(given.setdefault(address, deed.user) == deed.user, f"{address} was given twice")
 
@@ -319,6 +447,12 @@ class Checker:
                 if line.type == LineType.CONVERT and line.net > 0
             }
         return self._conversions
+
+
+def _output_of(deed: Deed) -> Paid:
+    """Return what the chain has if it has paid a withdrawal."""
+    amount = deed.credited // CHAIN_UNIT[deed.asset]
+    return Paid(NETWORKS[deed.asset], deed.address, TOKENS[deed.asset], amount)
 
 
 def _mark_of(line: Line) -> Mark:

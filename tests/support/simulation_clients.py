@@ -10,11 +10,9 @@ from hashlib import sha384
 from random import Random
 from typing import Any, Final
 
-import msgspec
-
 from strongroom.ledger.accounts import CUSTOMER_PURPOSES, Account, Purpose
 from strongroom.records.heads import Head
-from support.simulation_deeds import NOT_TRIED, Answer, Attempt, Deed, Record, Signed
+from support.simulation_deeds import NOT_TRIED, Answer, Attempt, Deed, Record, Signed, address_of
 from support.simulation_house import ASSETS, BTC, CODES, COIN, NETWORKS, USDT, Member
 from support.simulation_life import Failure, Life
 
@@ -167,7 +165,7 @@ class Customer:
 
     async def _again(self) -> None:
         """Ask again, by its key or exactly as it was: for what had no answer, for what was refused, or for anything."""
-        deeds = self._record.deeds[-_RECENT:]
+        deeds = [deed for deed in self._record.deeds[-_RECENT:] if not deed.barred]
         doubtful = [deed for deed in deeds if deed.in_doubt and not deed.done]
         refused = [deed for deed in deeds if deed.answers and not deed.done]
         chosen = self._chance.choices((doubtful, refused, deeds), (3, 1, 2))[0] or deeds
@@ -270,16 +268,23 @@ class Customer:
 
     async def _change_addresses(self) -> None:
         """Get one more address, or give one up."""
-        user, asset = self._chance.choice(sorted(self._members)), self._chance.choice(ASSETS)
+        user = self._chance.choice(sorted(self._members))
         known = [deed for deed in self._record.addresses if deed.kind == "give" and deed.done and deed.user == user]
         if known and self._chance.random() < 0.3:
             await self._give_up(self._chance.choice(known))
-            return
+        else:
+            await self.ask_for_address(user)
+
+    async def ask_for_address(self, user: str) -> None:
+        """Get one more address."""
+        asset = self._chance.choice(ASSETS)
         body = {"crypto": CODES[asset], "network": NETWORKS[asset]}
         key = f"address-{len(self._record.addresses)}" if self._chance.random() < 0.5 else ""
         deed = Deed("give", user, asset, 0, self._wallets.post(user, f"{V1}user/crypto/address", body, key), key)
         self._record.addresses.append(deed)
         answer = await self._wallets.attempt(deed, deed.first)
+        if self._record.lost_addresses and deed.done:
+            self._wallets.life.count("given after a restore")
         if key and (answer is None or self._chance.random() < 0.3):
             await self._wallets.attempt(deed, self._wallets.renewed(deed))
 
@@ -289,11 +294,6 @@ class Customer:
         deed = Deed("delete", given.user, given.asset, 0, first, address=address_of(given))
         self._record.addresses.append(deed)
         await self._wallets.attempt(deed, deed.first)
-
-
-def address_of(deed: Deed) -> str:
-    """Return the address that a deed was given, "" if it was not."""
-    return msgspec.json.decode(deed.done.body)["data"]["address"] if deed.done else ""
 
 
 def text_of(units: int) -> str:

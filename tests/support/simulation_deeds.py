@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -81,6 +81,8 @@ class Deed:
     on_top: bool = False
     address: str = ""
     attempts: list[Attempt] = field(default_factory=list)
+    barred: bool = False
+    """Whether it is not asked for again: a restored house may have forgotten that it was done."""
 
     @property
     def answers(self) -> list[Answer]:
@@ -146,6 +148,7 @@ class Faucet(NamedTuple):
     user: str
     asset: int
     amount: int
+    address: str = ""
 
     @property
     def net(self) -> int:
@@ -176,6 +179,32 @@ class Marking(NamedTuple):
     heard: int
 
 
+def address_of(deed: Deed) -> str:
+    """Return the address that a deed was given, "" if it was not."""
+    return msgspec.json.decode(deed.done.body)["data"]["address"] if deed.done else ""
+
+
+def _copied(deed: Deed) -> Deed:
+    return replace(deed, attempts=list(deed.attempts))
+
+
+class Thawed(NamedTuple):
+    """What the cold address has paid to the house's own one, in ledger units."""
+
+    network: str
+    asset: int
+    units: int
+
+
+class Return(NamedTuple):
+    """What the operator booked as come back from the cold address, in ledger units, and whether that was confirmed."""
+
+    asset: int
+    units: int
+    fee: int
+    known: bool
+
+
 @dataclass
 class Record:
     """Everything that was asked, said and paid; the server's code has no part in it."""
@@ -185,9 +214,47 @@ class Record:
     verdicts: list[Verdict] = field(default_factory=list)
     markings: list[Marking] = field(default_factory=list)
     addresses: list[Deed] = field(default_factory=list)
+    returns: list[Return] = field(default_factory=list)
+    thawed: dict[str, Thawed] = field(default_factory=dict)
+    """What came to the house's own address from the cold one, by its txid: the chain forgets nothing of it."""
+
     seen_refs: dict[int, str] = field(default_factory=dict)
     numbers: int = 0
     ticks: int = 0
+    lost: list[Deed] = field(default_factory=list)
+    """What was asked for, and perhaps done, after a backup that was restored since."""
+
+    lost_addresses: dict[str, str] = field(default_factory=dict)
+    """Addresses that were given to somebody after such a backup, and to whom."""
+
+    def copy(self) -> Record:
+        """Return all of it as it is now: what has no answer yet is in doubt in it."""
+        return replace(
+            self,
+            deeds=[_copied(deed) for deed in self.deeds],
+            verdicts=list(self.verdicts),
+            markings=list(self.markings),
+            returns=list(self.returns),
+            addresses=[_copied(deed) for deed in self.addresses],
+            seen_refs=dict(self.seen_refs),
+        )
+
+    def go_back_to(self, backup: Record) -> None:
+        """Forget what a house forgets that is restored from a backup; the world outside it forgets nothing."""
+        known = list(zip(self.deeds, backup.deeds, strict=False))
+        self.lost += self.deeds[len(known) :]
+        for now, then in known:
+            if then.in_doubt or len(now.attempts) != len(then.attempts):
+                self.lost.append(now)
+                then.barred = True
+        for now in self.addresses:
+            if now.kind == "give" and now.done:
+                self.lost_addresses[address_of(now)] = now.user
+        for then in backup.addresses:
+            if then.kind == "give" and then.done:
+                del self.lost_addresses[address_of(then)]
+        self.deeds, self.verdicts, self.markings = backup.deeds, backup.verdicts, backup.markings
+        self.addresses, self.returns, self.seen_refs = backup.addresses, backup.returns, backup.seen_refs
 
     def tick(self) -> int:
         """Return the next number in the order of events."""

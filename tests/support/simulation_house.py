@@ -19,6 +19,7 @@ from strongroom.engine.command import NOBODY
 from strongroom.ledger.accounts import Purpose, house
 from strongroom.records.addresses import Placed
 from strongroom.records.history import LineType
+from strongroom.wallet import addresses
 from strongroom.wallet.addresses import AddressRule, GiveAddress, house_address
 from strongroom.wallet.bookings import FundHouse, prepare_booking
 from strongroom.wallet.context import perform_own
@@ -35,6 +36,18 @@ ASSETS: Final = (BTC, USDT)
 
 NETWORKS: Final = {BTC: "BITCOIN", ETH: "ERC20", USDT: "ERC20"}
 NUMBERS: Final = {"BITCOIN": 1, "ERC20": 2}
+SWEPT: Final = frozenset({"ERC20"})
+"""Networks whose deposit addresses are swept."""
+
+COLD: Final = {
+    "BITCOIN": "bcrt1qrp33g0q5c5txsp9arysrx4k6zdkfs4nce4xj0gdcccefvpysxf3qzf4jry",
+    "ERC20": "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359",
+}
+"""Where the house's cold money is: examples of BIP-173 and EIP-55."""
+
+COLD_FEE: Final = {BTC: 0, USDT: 0}
+"""What the chain takes of what comes back from there."""
+
 TOKENS: Final = {BTC: "", ETH: "", USDT: "USDT"}
 CHAIN_UNIT: Final = {BTC: 1, USDT: 100}
 """Ledger units in a unit of the chain."""
@@ -49,6 +62,9 @@ OPENING: Final = {
     "carol": {BTC: COIN // 2, USDT: 9_000 * COIN},
     "alice-sub1": {BTC: COIN // 4, USDT: 500 * COIN},
 }
+AHEAD: Final = 20
+"""So many addresses beyond a backup's are watched: no seed asks for so many."""
+
 _NEVER_S: Final = 31_536_000.0
 
 
@@ -131,6 +147,7 @@ def hurried() -> Iterator[None]:
         mock.patch.object(treasury, "account_xpubs", _xpubs),
         mock.patch.object(treasury, "LocalSigner", _signer),
         mock.patch.object(treasury, "Branch", _branch),
+        mock.patch.object(addresses, "AHEAD", AHEAD),
     ):
         yield
 
@@ -157,7 +174,17 @@ def _signer(seed: bytes, networks: Any, _schemes: Any = None) -> Any:
 
 
 def _branch(network: Any, xpub: str) -> Any:
-    return _once(("branch", network.id, xpub), lambda: _branch_of(network, xpub))
+    return _once(("branch", network.id, xpub), lambda: _Derived(network, xpub))
+
+
+class _Derived(_branch_of):
+    """A branch that derives each address once."""
+
+    def addresses(self, first: int, count: int) -> list[Any]:
+        return [self.address(position) for position in range(first, first + count)]
+
+    def address(self, position: int) -> Any:
+        return _once(("address", self.network.id, position), lambda: super(_Derived, self).address(position))
 
 
 def template(scratch: Path) -> Template:

@@ -16,9 +16,10 @@ from strongroom import crashpoints
 from strongroom.application import Application
 from strongroom.store.sqlite import store as sqlite_store
 from strongroom.store.sqlite.connection import DATABASE_FILE, run
+from strongroom.wallet.epochs import waits
 from support.simulation_chain import Line, watch_through
 from support.simulation_disk import SimulatedDisk
-from support.simulation_house import MASTER_KEY, config_of
+from support.simulation_house import MASTER_KEY, NUMBERS, config_of
 from support.simulation_loop import NoThread, SimulatedClock, SimulatedIds, Timeline, VirtualLoop
 
 DATABASE_FILES: Final = (DATABASE_FILE, f"{DATABASE_FILE}-wal")
@@ -60,8 +61,18 @@ class Life:
     """A server on a folder with its own loop; `serve` is what goes on around it, called when it is ready."""
 
     def __init__(
-        self, folder: Path, timeline: Timeline, seed: str, weather: Weather, ending: Ending, note: Callable[[str], None]
+        self,
+        folder: Path,
+        timeline: Timeline,
+        seed: str,
+        weather: Weather,
+        ending: Ending,
+        note: Callable[[str], None],
+        *,
+        moves: bool,
     ) -> None:
+        """With `moves` the house moves its own money between its addresses."""
+        self.moves = moves
         self.folder = folder
         self.timeline = timeline
         self.weather = weather
@@ -86,6 +97,10 @@ class Life:
         """Write an event down, unless nobody is there any more to see it."""
         if not self.dead:
             self._note(text)
+
+    def count(self, what: str) -> None:
+        """Count something that has happened."""
+        self.reached[what] += 1
 
     def check_alive(self) -> None:
         """Raise `Crash` after the end."""
@@ -169,7 +184,8 @@ class Life:
         ids = SimulatedIds(self.clock, Random(f"{self.seed}/ids"))
         self.application = Application(config_of(self.folder), MASTER_KEY, self.clock, ids, NoThread())
         self.application.events.failed = self._mistake  # pyright: ignore[reportAttributeAccessIssue]
-        watch_through(self.application.treasury, self.line, Random(f"{self.seed}/line"), self.check_alive)
+        line = (self.line, Random(f"{self.seed}/line"), self.check_alive, self._check_sent)
+        watch_through(self.application.treasury, *line, moves=self.moves)
         self._break()
         if not self.ending.orderly:
             self._loop.call_later(self.ending.after_s, self.end, "killed")
@@ -179,6 +195,11 @@ class Life:
             self.calm()
             self.note("stops")
         self._check_loops()
+
+    def _check_sent(self, network: str) -> None:
+        """Fail where a house sends something before its restored books were brought to the chain."""
+        if not self.dead and waits(self.application.store, NUMBERS[network]):
+            self.fail(Failure(f"{network} was sent something before it was reconciled"))
 
     def _break(self) -> None:
         """Let the bad weather begin."""

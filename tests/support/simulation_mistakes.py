@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
 from typing import Any, Final
-from unittest import mock
 
 import msgspec
 
@@ -35,29 +33,14 @@ from strongroom.wallet import (
     withdrawals,
 )
 from support.effects import Do
-
-_MISTAKES: Final[dict[str, Callable[[], Any]]] = {}
-
-
-def _mistake(make: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
-    """Keep a mistake under the name of its function."""
-    _MISTAKES[make.__name__.strip("_").replace("_", "-")] = contextmanager(make)
-    return make
-
-
-@contextmanager
-def replaced(*changes: tuple[Any, str, Any]) -> Generator[None]:
-    """Put other things in the place of attributes for a while."""
-    with ExitStack() as stack:
-        for target, name, value in changes:
-            stack.enter_context(mock.patch.object(target, name, value))
-        yield
-
+from support.simulation_late_mistakes import LATE
+from support.simulation_planting import MISTAKES as PLANTED
+from support.simulation_planting import mistake, replaced
 
 # -- the writer: nobody is answered, not even with a refusal, before what the answer depends on is durable
 
 
-@_mistake
+@mistake
 def _answers_before_the_commit() -> Iterator[None]:
     async def commit(self: Any, batch: Any) -> None:
         state = await self._store.begin([waiting.command for waiting in batch])
@@ -73,7 +56,7 @@ def _answers_before_the_commit() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _answers_the_wrong_one() -> Iterator[None]:
     right = writer.Writer._write
 
@@ -87,7 +70,7 @@ def _answers_the_wrong_one() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _takes_in_doubt_for_not_done() -> Iterator[None]:
     right = writer.Writer._until_known
 
@@ -99,7 +82,7 @@ def _takes_in_doubt_for_not_done() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _takes_in_doubt_for_done() -> Iterator[None]:
     right = writer.Writer._until_known
 
@@ -114,7 +97,7 @@ def _takes_in_doubt_for_done() -> Iterator[None]:
 # -- the store: memory is what is on disk, and a restart works out the rest
 
 
-@_mistake
+@mistake
 def _folds_before_the_commit() -> Iterator[None]:
     async def commit(self: Any, state: Any) -> None:
         if not state.is_empty:
@@ -126,7 +109,7 @@ def _folds_before_the_commit() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _folds_nothing_after_a_doubt() -> Iterator[None]:
     async def resolve(self: Any) -> bool:
         kept = await self._in_thread(self._settle_doubt)
@@ -137,7 +120,7 @@ def _folds_nothing_after_a_doubt() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _does_not_wait_for_the_disk() -> Iterator[None]:
     right = store.run
 
@@ -151,13 +134,13 @@ def _does_not_wait_for_the_disk() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _recovers_nothing() -> Iterator[None]:
     with replaced((store, "unswept", lambda connection: {})):
         yield
 
 
-@_mistake
+@mistake
 def _serves_old_wallets() -> Iterator[None]:
     with replaced((wallet_cache.WalletCache, "_drop", lambda self, state: None)):
         yield
@@ -166,13 +149,13 @@ def _serves_old_wallets() -> Iterator[None]:
 # -- guards: a signature is good once, a key means one request
 
 
-@_mistake
+@mistake
 def _forgets_signatures() -> Iterator[None]:
     with replaced((store, "nonce_statements", lambda row: [])):
         yield
 
 
-@_mistake
+@mistake
 def _keeps_the_signature_of_a_refusal() -> Iterator[None]:
     def refuse(command: Any, state: Any, now_ms: int, refusal: Any) -> Any:
         item = Item(state.next_item(), now_ms, command, refusal.error.name) if command.JOURNALED else None
@@ -183,7 +166,7 @@ def _keeps_the_signature_of_a_refusal() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _forgets_replies() -> Iterator[None]:
     right = batches.insertions
 
@@ -197,13 +180,13 @@ def _forgets_replies() -> Iterator[None]:
 # -- the ledger: nothing below zero, nothing lost, everything in its place
 
 
-@_mistake
+@mistake
 def _lets_balances_fall_below_zero() -> Iterator[None]:
     with replaced((entries, "_check_bounds", lambda packed, after: None)):
         yield
 
 
-@_mistake
+@mistake
 def _loses_a_posting() -> Iterator[None]:
     right = settle.book_entry
 
@@ -215,7 +198,7 @@ def _loses_a_posting() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _credits_whoever_owes() -> Iterator[None]:
     def credit(view: Any, owner: int, asset: int, amount: int) -> tuple[Posting, ...]:
         return (Posting(available(owner, asset), amount),)
@@ -225,7 +208,7 @@ def _credits_whoever_owes() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _overlooks_who_receives() -> Iterator[None]:
     right = withdrawals.payout
 
@@ -240,7 +223,7 @@ def _overlooks_who_receives() -> Iterator[None]:
 # -- withdrawals: held until they end, released once, paid once
 
 
-@_mistake
+@mistake
 def _keeps_the_hold() -> Iterator[None]:
     right = withdrawals.release
 
@@ -251,19 +234,19 @@ def _keeps_the_hold() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _releases_twice() -> Iterator[None]:
     with replaced((approvals, "_awaiting", lambda withdrawal: withdrawal)):
         yield
 
 
-@_mistake
+@mistake
 def _holds_no_fee() -> Iterator[None]:
     with replaced((Withdrawal, "held", property(lambda self: self.to_address))):
         yield
 
 
-@_mistake
+@mistake
 def _books_no_fee() -> Iterator[None]:
     right = settlements._settlement
 
@@ -280,7 +263,7 @@ def _books_no_fee() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _forgets_what_the_chain_takes() -> Iterator[None]:
     right = settlements._settlement
 
@@ -292,7 +275,7 @@ def _forgets_what_the_chain_takes() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _broadcasts_before_it_reserves() -> Iterator[None]:
     async def start(self: Any, withdrawals: Any, tip: Any) -> None:
         draft = await self._chain.draft([self._payee(withdrawals[0])], self._funds())
@@ -305,7 +288,7 @@ def _broadcasts_before_it_reserves() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _pays_again_when_unsure() -> Iterator[None]:
     right = sender.Sender._broadcast
 
@@ -323,7 +306,7 @@ def _pays_again_when_unsure() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _fails_what_is_not_seen() -> Iterator[None]:
     with replaced((sender.Sender, "_is_final", lambda self, status, tip: status.block is None)):
         yield
@@ -332,7 +315,7 @@ def _fails_what_is_not_seen() -> Iterator[None]:
 # -- deposits: booked once, as long as the chain has them
 
 
-@_mistake
+@mistake
 def _credits_again_after_a_reorganisation() -> Iterator[None]:
     def decide(self: Any, view: Any, now_ms: int) -> Decision:
         deposit = view.get(Deposit, self.ref)
@@ -342,7 +325,7 @@ def _credits_again_after_a_reorganisation() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _takes_nothing_back() -> Iterator[None]:
     async def take_back(self: Any, orphan: str) -> None:
         pass
@@ -351,7 +334,7 @@ def _takes_nothing_back() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _passes_blocks_before_it_reads_them() -> Iterator[None]:
     async def pass_blocks(self: Any) -> bool:
         tip = self._context.reads.row(watcher.Tip, self._network)
@@ -367,7 +350,7 @@ def _passes_blocks_before_it_reads_them() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _takes_a_block_for_the_deposit() -> Iterator[None]:
     right = watcher.Watcher._sighting
 
@@ -382,13 +365,13 @@ def _takes_a_block_for_the_deposit() -> Iterator[None]:
 # -- customers and their addresses
 
 
-@_mistake
+@mistake
 def _freezes_nobody() -> Iterator[None]:
     with replaced((users.MarkUser, "decide", lambda self, view, now_ms: Decision())):
         yield
 
 
-@_mistake
+@mistake
 def _keeps_what_was_given_up() -> Iterator[None]:
     right = addresses.DeleteAddress.decide
 
@@ -399,7 +382,7 @@ def _keeps_what_was_given_up() -> Iterator[None]:
         yield
 
 
-@_mistake
+@mistake
 def _gives_an_address_twice() -> Iterator[None]:
     right = addresses.GiveAddress.decide
 
@@ -424,4 +407,4 @@ def _gives_an_address_twice() -> Iterator[None]:
         yield
 
 
-MISTAKES: Final = dict(_MISTAKES)
+MISTAKES: Final = PLANTED | LATE

@@ -4,26 +4,50 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from random import Random
 from typing import Any, Final
 
+from strongroom.admin.payments import import_cold, prepare_cold
+from strongroom.admin.protocol import AdminError, ImportCold, PrepareCold
+from strongroom.custody import offline
 from strongroom.custody.networks.simulated import SimulatedNode
+from strongroom.custody.networks.simulated_store import State
 from strongroom.engine.command import NOBODY
 from strongroom.errors import Refused
+from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.users import User
 from strongroom.records.withdrawals import Withdrawal, WithdrawalState
+from strongroom.wallet.addresses import house_address
 from strongroom.wallet.approvals import prepare_approval, prepare_cancellation, prepare_rejection
+from strongroom.wallet.assignments import prepare_deposit_assignment, prepare_withdrawal_assignment
 from strongroom.wallet.context import perform_own
+from strongroom.wallet.epochs import epoch_of, prepare_end
+from strongroom.wallet.moves import ReturnFromCold
 from strongroom.wallet.users import MarkUser
-from support.simulation_clients import Customer, Wallets, address_of
-from support.simulation_deeds import Faucet, Marking, Record, Verdict
-from support.simulation_house import ASSETS, BTC, COIN, NETWORKS, NUMBERS, TOKENS, Member
+from support.simulation_clients import Customer, Wallets, text_of
+from support.simulation_deeds import Faucet, Marking, Record, Return, Thawed, Verdict, address_of
+from support.simulation_house import (
+    ASSETS,
+    BTC,
+    CHAIN_UNIT,
+    CODES,
+    COIN,
+    COLD_FEE,
+    NETWORKS,
+    NUMBERS,
+    TOKENS,
+    USDT,
+    Member,
+)
 from support.simulation_life import Life
 
 _WORDS: Final = {"approve": prepare_approval, "reject": prepare_rejection, "cancel": prepare_cancellation}
 _DEEPEST: Final = 5
 _DEEP_ENOUGH: Final = 4
 _PACE_S: Final = 0.25
+_MOST_NAMED: Final = 100
+_COLD_UNITS: Final = {BTC: COIN // 2, USDT: 1_000 * COIN}
 
 
 class World:
@@ -54,8 +78,17 @@ class World:
     async def _once(self) -> None:
         network = self._chance.choice(sorted(NUMBERS))
         rough = self._rough
-        actions = (self._mine, self._pay, self._reorganise, self._change_mind, self._doom, self._fall_silent)
-        await self._chance.choices(actions, (6, 4, rough, 3 * rough, rough, rough / 2))[0](network)
+        actions = {
+            self._mine: 6,
+            self._pay: 4,
+            self._reorganise: rough,
+            self._change_mind: 3 * rough,
+            self._take_word_back: rough,
+            self._doom: rough,
+            self._fall_silent: rough / 2,
+        }
+        [action] = self._chance.choices(list(actions), list(actions.values()))
+        await action(network)
 
     async def _mine(self, network: str) -> None:
         blocks = await self.node.mine(network, self._chance.choice((1, 1, 1, 2, 4)))
@@ -70,28 +103,61 @@ class World:
             for deed in self._record.addresses
             if (deed.kind, deed.user, deed.asset) == ("give", user, asset) and deed.done
         ]
+        # Who has an address keeps it, whatever becomes of the house that gave it.
+        given += [it for it, to in self._record.lost_addresses.items() if to == user and _is_of(asset, it)]
         address = self._chance.choice([self._members[user].homes[asset], *given])
         amount = self._record.next_amount(
             self._chance.choice((1, 20, 80)) * (COIN // 100 if asset == BTC else 10 * COIN)
         )
         if asset == BTC and self._chance.random() < 0.1:
             amount = self._record.next_amount(0, 1)
-        paid = Faucet("", network, user, asset, amount)
+        paid = Faucet("", network, user, asset, amount, address)
         txid = await self.node.faucet(network, address, "", TOKENS[asset], paid.chain_units)
         self._record.faucets.append(paid._replace(txid=txid))
         self._life.note(f"{network}: somebody pays {user} {amount} of {asset} in {txid[:12]}")
         return paid
 
-    async def _reorganise(self, network: str) -> None:
-        """Replace the newest blocks; now and then a stranger's payment in them is gone for good."""
+    async def _take_word_back(self, network: str) -> None:
+        """Bury what there is deep enough to be final, and then take its blocks back."""
+        if self._chance.random() < 0.5:
+            self.node.undo_next(network)
+            await asyncio.sleep(self._chance.random() * 0.3)
+            self._life.check_alive()
+        await self.node.mine(network, _DEEP_ENOUGH)
+        # Sometimes so soon that the house is just booking what goes by the blocks.
+        soon = self._chance.random() < 0.5
+        await asyncio.sleep(self._chance.random() * (0.03 if soon else 0.3))
+        self._life.check_alive()
+        await self._reorganise(network, _DEEPEST, 0.7 if soon else 0.3)
+
+    async def _reorganise(self, network: str, depth: int = 0, odds: float = 0.3) -> None:
+        """Replace the newest blocks; now and then what is in them is gone for good, by `odds` what the house paid."""
         height = self.node.chain(network).newest().height
-        depth = min(self._chance.choice((1, 2, 4, _DEEPEST)), height - 1)
+        depth = min(depth or self._chance.choice((1, 2, 4, _DEEPEST)), height - 1)
         mined = [paid.txid for paid in self._record.faucets if paid.network == network]
         lost = [txid for txid in mined if self._chance.random() < 0.5 and await self._in_newest(network, txid, depth)]
-        await self.node.reorg(network, depth, lost)
+        ours, mended = self._of_the_house(network, depth, odds)
+        await self.node.reorg(network, depth, [*lost, *ours], mended)
         if self._chance.random() < 0.5:
             self._empty_newest(network)
-        self._life.note(f"{network} reorganised {depth} deep, {len(lost)} lost")
+        told = f"{len(lost)} lost, {len(ours)} of the house's, {len(mended)} mended"
+        self._life.note(f"{network} reorganised {depth} deep, {told}")
+
+    def _of_the_house(self, network: str, depth: int, odds: float) -> tuple[list[str], list[str]]:
+        """Return the house's payments in the newest blocks that something else takes the nonce of, and those that were
+        undone and are not undone the next time."""
+        store, newest = self.node.chain(network)._store, self.node.chain(network).newest().height
+        lost: list[str] = []
+        mended: list[str] = []
+        for height in range(newest - depth + 1, newest + 1):
+            block = store.block_at(network, height)
+            for txid, _ in store.payments_in(network, block.hash) if block else ():
+                fate, known = self._chance.random(), store.transaction(network, txid)
+                if fate < odds:
+                    lost.append(txid)
+                elif fate < (1 + odds) / 2 and known is not None and known.state is State.UNDONE:
+                    mended.append(txid)
+        return lost, mended
 
     def _empty_newest(self, network: str) -> None:
         """Let the newest block be one without transactions: those it had wait again."""
@@ -144,10 +210,15 @@ class World:
             self.node.resume(network)
 
 
+def _is_of(asset: int, address: str) -> bool:
+    return address.startswith("0x") == (NETWORKS[asset] == "ERC20")
+
+
 class Operator:
     """Says yes and no to what waits for a word, and freezes customers for a while."""
 
-    def __init__(self, life: Life, record: Record, members: dict[str, Member], chance: Random) -> None:
+    def __init__(self, life: Life, record: Record, members: dict[str, Member], chance: Random, *, moves: bool) -> None:
+        self._moves = moves
         self._life = life
         self._record = record
         self._members = members
@@ -158,6 +229,12 @@ class Operator:
         while not is_over():
             await asyncio.sleep(self._chance.random())
             self._life.check_alive()
+            if epoch_of(self._life.application.store):
+                await self.name_somebody(self._chance.random() < 0.5)
+            if self._moves and self._chance.random() < 0.3:
+                await self._send_to_cold()
+            if self._moves and self._chance.random() < 0.2:
+                await self.bring_back(self._chance.random() < 0.7)
             if self._chance.random() < 0.85:
                 await self._judge()
             else:
@@ -182,6 +259,81 @@ class Operator:
         if outcome:
             self._record.verdicts[place] = Verdict(ref, word if outcome == "done" else "nothing", known=True)
             self._life.note(f"operator: {word} {ref}: {outcome}")
+
+    async def name_somebody(self, everybody: bool) -> None:
+        """Say for whom the house has paid, and whose arrivals it holds, that a restored backup did not know."""
+        context = self._life.application.context
+        for row in context.reads.rows(Withdrawal, {"owner": 0, "state": WithdrawalState.SETTLED}, _MOST_NAMED):
+            lost = [it for it in self._record.lost if (it.address, it.credited) == (row.address, row.to_address)]
+            if lost and (everybody or self._chance.random() < 0.3):
+                uid = self._members[lost[0].user].uid
+                prepare = partial(prepare_withdrawal_assignment, context, NOBODY, row.ref, uid)
+                named = perform_own(context, prepare)
+                self._life.note(f"operator: {row.ref} was {lost[0].user}'s: {await self._do(named)}")
+                self._life.count("somebody named")
+        for deposit in context.reads.rows(Deposit, {"state": DepositState.WITHHELD}, _MOST_NAMED):
+            if self._chance.random() < 0.3:
+                uid = self._members[self._record.lost_addresses[deposit.address]].uid
+                prepare = partial(prepare_deposit_assignment, context, NOBODY, deposit.ref, uid)
+                named = perform_own(context, prepare)
+                self._life.note(f"operator: deposit {deposit.ref} is {uid}'s: {await self._do(named)}")
+
+    async def _send_to_cold(self) -> None:
+        """Prepare a payment to the cold address, have it signed elsewhere, and bring it back after a while."""
+        house, asset = self._life.application, self._chance.choice(ASSETS)
+        units = self._record.next_amount(_COLD_UNITS[asset])
+        try:
+            unsigned = await prepare_cold(house, PrepareCold(NETWORKS[asset], CODES[asset], text_of(units)))
+            body = offline.decode(unsigned.file.encode()).body
+            signer: Any = house.treasury._signer
+            signature = await signer.sign(unsigned.network, 0, body)
+            await asyncio.sleep(self._chance.random() ** 2 * 2)
+            self._life.check_alive()
+            payment = await import_cold(house, ImportCold(int(unsigned.ref), signature.hex().encode()))
+        except (AdminError, Refused) as no:
+            self._life.note(f"operator: {units} of {asset} do not go to the cold address: {no}")
+            return
+        self._life.note(f"operator: {units} of {asset} go to the cold address: {payment.ref}")
+        self._life.count("to the cold address")
+
+    async def bring_back(self, comes: bool) -> None:
+        """Let some of the cold money come back, or book what has come."""
+        house, asset = self._life.application, self._chance.choice(ASSETS)
+        network = NETWORKS[asset]
+        if comes:
+            units, home = (
+                self._record.next_amount(_COLD_UNITS[asset] // 2),
+                house_address(house.store, NUMBERS[network]),
+            )
+            paid = units // CHAIN_UNIT[asset]
+            node: Any = house.treasury.node
+            txid = await node.faucet(network, home.address, home.tag, TOKENS[asset], paid, foreign=True)
+            self._record.thawed[txid] = Thawed(network, asset, units)
+            self._life.note(f"{network}: {units} of {asset} come back from the cold address")
+            return
+        for came in self._record.thawed.values():
+            tried = [it for it in self._record.returns if it.units == came.units]
+            if not tried:
+                place, back = (
+                    len(self._record.returns),
+                    Return(came.asset, came.units, COLD_FEE[came.asset], known=False),
+                )
+                self._record.returns.append(back)
+                command = ReturnFromCold(NOBODY, back.asset, back.units, back.fee)
+                outcome = await self._do(perform_own(house.context, lambda command=command: command))
+                if outcome == "done":
+                    self._record.returns[place] = back._replace(known=True)
+                    self._life.count("back from the cold address")
+                elif outcome:
+                    self._record.returns[place] = back._replace(units=0, known=True)
+                self._life.note(f"operator: {came.units} of {came.asset} are back: {outcome}")
+                return
+
+    async def release(self, network: int) -> None:
+        """Let a network's payments go on by hand."""
+        context = self._life.application.context
+        outcome = await self._do(perform_own(context, lambda: prepare_end(context, network, by_hand=True)))
+        self._life.note(f"operator: releases network {network}: {outcome}")
 
     async def _freeze(self) -> None:
         """Freeze a customer or let it free again."""

@@ -21,6 +21,20 @@ from support.simulation_mistakes import MISTAKES
 AT_ONCE: Final = 10
 WORKERS: Final = max(2, len(os.sched_getaffinity(0)))
 MOST_TOLD: Final = 5
+EVENTS: Final = {
+    "log payment_reopened final": 20,
+    "log payment_reopened voided": 4,
+    "log payment reverted": 20,
+    "log move_reserved": 200,
+    "to the cold address": 50,
+    "back from the cold address": 10,
+    "restored": 150,
+    "log payment_adopted": 20,
+    "somebody named": 10,
+    "given after a restore": 20,
+}
+"""What is rare by itself and must not be: how often it happens at least in a thousand seeds."""
+
 _HIGHEST: Final = 10**9
 
 
@@ -113,6 +127,7 @@ def _play_range(seeds: range) -> int:
         f"seeds {seeds.start} to {seeds.stop - 1}: {failed} failed; {counts['deeds']} requests, {counts['happened']} "
         f"done, {counts['lives']} lives, {time.monotonic() - began_s:.0f} s"
     )
+    print("\n".join(f"{counts[name]:8}  {name.removeprefix('log ')}" for name in EVENTS))
     return 1 if failed else 0
 
 

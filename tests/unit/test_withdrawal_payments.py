@@ -134,7 +134,7 @@ async def spent(payouts: Payouts) -> Payment:
 def finish_coins(payouts: Payouts, *change: Change) -> FinishPayment:
     """Return the settlement of the payment of coins."""
     spends = ("a:0", "b:1")
-    return FinishPayment(NOBODY, PAYMENT, (REF,), (payouts.alice,), BTC, BITCOIN, BTC, 4, spends, change)
+    return FinishPayment(NOBODY, PAYMENT, (REF,), (payouts.alice,), BTC, BITCOIN, BTC, 4, spends, change, 3)
 
 
 async def test_change_comes_back_as_a_coin_of_the_house(payouts: Payouts) -> None:
@@ -178,7 +178,7 @@ async def test_a_batch_is_settled_or_fails_as_a_whole(payouts: Payouts) -> None:
     payment = msgspec.structs.replace(payment_of(MINED), withdrawals=(REF, REF + 1))
     await keep(payouts, withdrawal_of(payouts, PAYING), bobs, payment)
     owners = (payouts.alice, payouts.bob)
-    await told(payouts, FinishPayment(NOBODY, PAYMENT, (REF, REF + 1), owners, BTC, BITCOIN, BTC, 4, (), ()))
+    await told(payouts, FinishPayment(NOBODY, PAYMENT, (REF, REF + 1), owners, BTC, BITCOIN, BTC, 4, (), (), 3))
     assert [payouts.row(ref).state for ref in (REF, REF + 1)] == [SETTLED, SETTLED]
     assert (payouts.held(payouts.alice), payouts.held(payouts.bob)) == (0, 0)
     assert payouts.balance(house(Purpose.FEES, BTC)) == 2 * FEE

@@ -94,7 +94,7 @@ def reserve(withdrawal: Withdrawal, payment: int = PAYMENT, nonce: int = NONCE) 
 
 def finish(payouts: Payouts, tip: int) -> Command:
     """Return the settlement of the payment, seen when the chain's newest block was `tip`."""
-    return FinishPayment(NOBODY, PAYMENT, (REF,), (payouts.alice,), BTC, BITCOIN, BTC, tip, (), ())
+    return FinishPayment(NOBODY, PAYMENT, (REF,), (payouts.alice,), BTC, BITCOIN, BTC, tip, (), (), 3)
 
 
 WITHDRAWAL_STEPS: dict[str, tuple[Callable[[Withdrawal], Command], dict[WithdrawalState, WithdrawalState]]] = {

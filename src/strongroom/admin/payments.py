@@ -21,7 +21,7 @@ from strongroom.wallet.amounts import read_amount
 from strongroom.wallet.context import perform_own
 from strongroom.wallet.holdings import chain_units, unit_of
 from strongroom.wallet.moves import Move, ReserveMove, ReturnFromCold, prepare_move
-from strongroom.wallet.payments import OPEN_PAYMENTS, Draft, prepare_signing
+from strongroom.wallet.payments import OPEN_PAYMENTS, Draft, prepare_signing, reserved_coins
 
 MAX_LISTED: Final = 1_000
 MAX_OFFERED: Final = 100
@@ -187,6 +187,8 @@ def _shown(house: Application, payment: Payment) -> views.PaymentView:
     code = house.context.catalogue.network(payment.network).code
     sender = house.treasury.senders.get(code)
     waits = sender.status.stuck.get(payment.ref, "") if sender else ""
+    if payment.state == PaymentState.VOIDED and (kept := reserved_coins(house.store, payment)):
+        waits = f"keeps {kept} coins: a block may have a transaction of it still"
     return views.payment_view(house.context.catalogue, payment, waits)
 
 

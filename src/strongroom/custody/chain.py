@@ -171,7 +171,14 @@ class Chain(Protocol):
         ...
 
     async def transaction(self, txid: str, spends: Sequence[str] = ()) -> TransactionStatus:
-        """Return where a transaction stands now; with what it `spends`, one of ours also where a rival was mined."""
+        """Return where a transaction stands now; with what it `spends` also where a rival was mined."""
+        ...
+
+    async def inputs_of(self, txid: str) -> Sequence[str]:
+        """Return the coins (`txid:index`) that a stranger's transaction spends, as `transaction` takes them.
+
+        None where the node does not know it, and on a chain of accounts.
+        """
         ...
 
     async def watch(self, addresses: Collection[str]) -> None:

@@ -25,7 +25,7 @@ async def give_up(context: Context, chain: Chain, payment: Payment) -> None:
     if lost is None:
         raise PARAMETER_INVALID("every coin that the payment spends is there, or may come back: it is not given up")
     for txid in (lost.txid, *payment.candidates):
-        if (await chain.transaction(txid)).fate is not Fate.UNKNOWN:
+        if (await chain.transaction(txid)).fate not in (Fate.UNKNOWN, Fate.CONFLICTED):
             raise PARAMETER_INVALID(f"the node knows {txid}: the payment is not given up")
     _ = await perform_own(context, lambda: prepare_void(context, payment))
 

@@ -78,6 +78,10 @@ class Sweepable(Chain, Protocol):
         """Return what lies on each of our addresses, in blocks, by their positions."""
         ...
 
+    async def lies_at(self, address: str, asset_id: str) -> int:
+        """Return what lies on any address, in blocks."""
+        ...
+
 
 class Consolidating(Chain, Protocol):
     """A chain of coins."""

@@ -15,7 +15,7 @@ a payment may have candidates that the backup does not know.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final
 
 import msgspec
@@ -27,6 +27,7 @@ from strongroom.custody.signer import Signer
 from strongroom.engine.command import NOBODY, Command
 from strongroom.engine.state import State
 from strongroom.errors import PARAMETER_INVALID, InvariantBroken, Refused, check
+from strongroom.records.chains import Tip
 from strongroom.records.coins import Coin
 from strongroom.records.epochs import Reconciled
 from strongroom.records.kept import Kept
@@ -51,6 +52,7 @@ from strongroom.wallet.payments import (
     prepare_void,
 )
 from strongroom.wallet.settlements import Change, prepare_finish, prepare_revert
+from strongroom.wallet.tips import has_passed
 
 MAX_OPEN: Final = 2_000
 """A network has at most this many payments under way; further withdrawals wait for their turn."""
@@ -118,6 +120,7 @@ class Sender:
         self._handed: set[int] = set()
         self._hurried: set[int] = set()
         self._asked = asyncio.Event()
+        self._behind = False
         self.status = SenderStatus(chain.network)
         context.reads.subscribe(self._notice)
 
@@ -141,6 +144,7 @@ class Sender:
 
     async def step(self) -> bool:
         """Take every payment as far as it goes now; return False if the node or the books did not answer."""
+        self._behind = False
         try:
             tip = await self._chain.tip()
             payments = self._open_payments()
@@ -167,8 +171,11 @@ class Sender:
         return waits(self._context.reads, self._number)
 
     def _notice(self, state: State) -> None:
-        """Wake the loop when a commit changed a withdrawal, reserved a move, or brought what a restore waits for."""
-        kinds = (Withdrawal, Reconciled, Coin) if self._waits else (Withdrawal, Reconciled)
+        """Wake the loop when a commit changed a withdrawal, reserved a move, or brought what a restore or a settlement
+        waits for."""
+        kinds: tuple[type[Kept], ...] = (Withdrawal, Reconciled)
+        kinds += (Coin,) if self._waits else ()
+        kinds += (Tip,) if self._behind else ()
         if any(key[0] in kinds or _is_new_move(row) for key, row in state.rows.items()):
             self._asked.set()
 
@@ -344,7 +351,7 @@ class Sender:
             command = UnminePayment(NOBODY, payment.ref, payment.withdrawals)
             return await self._commit("unmine", lambda: command)
         if not self._waits and all(self._is_final(status, tip) for status in statuses.values()):
-            return await self._void(payment)
+            return await self._void(payment, next((it.block for it in statuses.values() if it.block), None))
         if not any(status.fate is Fate.MEMPOOL for status in statuses.values()):
             self._handed.discard(payment.ref)
         return None
@@ -354,8 +361,9 @@ class Sender:
         if (payment.block, payment.txid) != (block.hash, txid):
             command = MinePayment(NOBODY, payment.ref, payment.withdrawals, txid, block.height, str(fee), block.hash)
             await self._commit("mine", lambda: command)
+            payment = self._context.reads.row(Payment, payment.ref)
         coins = self._chain.spends_coins
-        if self._is_buried(block, tip) and (not coins or has_its_coins(self._context, payment)):
+        if self._is_settled(block, tip) and (not coins or has_its_coins(self._context, payment)):
             change = await self._change(txid, block) if coins else None
             finish = prepare_finish if payment.withdrawals else prepare_move_finish
             await self._commit("finish", lambda: finish(self._context, payment, tip.height, change))
@@ -370,24 +378,35 @@ class Sender:
 
     async def _reverted(self, payment: Payment, block: Block, fee: int, tip: Block) -> None:
         """Give a payment up whose transaction the chain has undone, once that is buried."""
-        if self._is_buried(block, tip):
+        if self._is_settled(block, tip):
             height = block.height
             revert = prepare_revert if payment.withdrawals else prepare_move_revert
-            await self._commit("revert", lambda: revert(self._context, payment, height, fee, tip.height))
+            await self._commit("revert", lambda: revert(self._context, payment, height, fee, tip.height, block.hash))
             log.warning("payment reverted", network=self._chain.network, ref=payment.ref)
 
-    async def _void(self, payment: Payment) -> None:
-        await self._commit("void", lambda: prepare_void(self._context, payment))
+    async def _void(self, payment: Payment, rival: Block | None) -> None:
+        height, block = (rival.height, rival.hash) if rival else (0, "")
+        freed: Collection[str] = ()
+        if rival and self._chain.spends_coins:
+            freed = await self._chain.unspent(payment.spends)
+        await self._commit("void", lambda: prepare_void(self._context, payment, height, block, sorted(freed)))
         log.warning("withdrawals failed", network=self._chain.network, ref=payment.ref)
 
     def _is_buried(self, block: Block, tip: Block) -> bool:
         return tip.height - block.height + 1 >= self._network.confirmations
 
+    def _is_settled(self, block: Block, tip: Block) -> bool:
+        """Say whether a block is deep enough, and the watcher has worked through it: it takes back what goes by it."""
+        buried = self._is_buried(block, tip)
+        passed = has_passed(self._context.reads, self._number, block.height, block.hash)
+        self._behind = self._behind or (buried and not passed)
+        return buried and passed
+
     def _is_final(self, status: TransactionStatus, tip: Block) -> bool:
         """Say whether the chain's word that a candidate is never mined is its last: its rival, if any, is buried."""
         if status.fate is not Fate.CONFLICTED:
             return False
-        return status.block is None or self._is_buried(status.block, tip)
+        return status.block is None or self._is_settled(status.block, tip)
 
     def _payee(self, withdrawal: Withdrawal) -> Payee:
         token, units = outgoing(self._context.catalogue, withdrawal)
@@ -400,4 +419,6 @@ class Sender:
 
 
 def _is_new_move(row: Kept) -> bool:
-    return isinstance(row, Payment) and row.state == PaymentState.RESERVED and not row.withdrawals
+    """Say whether a row is a move that was reserved, or is on its way again."""
+    begins = (PaymentState.RESERVED, PaymentState.SIGNED)
+    return isinstance(row, Payment) and row.state in begins and not row.withdrawals

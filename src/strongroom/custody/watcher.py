@@ -2,7 +2,7 @@
 
 Each round makes the books agree with the chain as it is now, in this order:
 
-    orphans     deposits of blocks that the chain gave up are taken back; then the tip goes back to the fork
+    orphans     the tip goes back to the fork; then what was booked by blocks that the chain gave up is taken back
     blocks      each new block's outputs are noted; then the tip advances; then what is deep enough is credited
     mempool     what waits to be mined is noted early
     open ones   deposits whose transaction is gone are dropped
@@ -29,13 +29,14 @@ from strongroom.engine.command import Command
 from strongroom.errors import InvariantBroken, Refused
 from strongroom.ledger.accounts import owed
 from strongroom.records.addresses import Address
-from strongroom.records.chains import Tip
+from strongroom.records.chains import REMEMBERED_BLOCKS, Tip
 from strongroom.records.coins import Sent
 from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.heads import Head
 from strongroom.records.withdrawals import Payment, PaymentState
 from strongroom.wallet.addresses import house_address, is_retired
 from strongroom.wallet.catalogue import Catalogue
+from strongroom.wallet.cold import prepare_cold_coin
 from strongroom.wallet.context import Context
 from strongroom.wallet.deposits import (
     CREDITED,
@@ -51,7 +52,7 @@ from strongroom.wallet.deposits import (
 from strongroom.wallet.epochs import epoch_of
 from strongroom.wallet.reopenings import prepare_reopening
 from strongroom.wallet.reversals import prepare_reversal
-from strongroom.wallet.tips import PassedBlock, passed_block, prepare_tip
+from strongroom.wallet.tips import PassedBlock, left_blocks, passed_block, prepare_tip
 
 BLOCKS_AT_ONCE: Final = 50
 """So many blocks are worked through before the tip advances over them and deposits are credited."""
@@ -90,7 +91,7 @@ class NetworkStatus(msgspec.Struct):
     """How a network's watcher fares: `error` is empty when its latest round succeeded; times in Unix milliseconds.
 
     `unbooked` counts outputs that reached an address of ours and could not be booked for anybody, `reversed` booked
-    deposits that the chain took back.
+    deposits that the chain took back, `reopened` payments whose end it took back.
     """
 
     network: str
@@ -99,6 +100,7 @@ class NetworkStatus(msgspec.Struct):
     error: str = ""
     unbooked: int = 0
     reversed: int = 0
+    reopened: int = 0
 
 
 Report = Callable[[str, Output], None]
@@ -124,8 +126,10 @@ class Watcher:
         start: int | None = 0,
         report: Report = _no_report,
         idle_s: float = IDLE_S,
+        cold_address: str = "",
     ) -> None:
-        """Without any news there is a round every `idle_s` seconds."""
+        """Without any news there is a round every `idle_s` seconds; what reaches `cold_address` is noted."""
+        self._cold = cold_address
         self.status = NetworkStatus(chain.network)
         self._context = context
         self._chain = chain
@@ -136,6 +140,7 @@ class Watcher:
         self.restoration = Restoration(context, chain, network)
         self._reported: dict[tuple[str, int], None] = {}
         self._noted: set[str] = set()
+        self._spends: dict[str, Sequence[str]] = {}
         self._finished: int | None = None
         self._round_ended = asyncio.Event()
 
@@ -197,7 +202,13 @@ class Watcher:
     # -- orphans
 
     async def _leave_orphans(self) -> None:
-        """Go back to the newest block that the chain still has, once nothing is booked by a later one."""
+        """Go back to the newest block that the chain still has, and take back what is booked by later ones.
+
+        The tip goes back first: from then on nobody books anything by a block that the chain has left. What a crash
+        leaves undone is found above the tip.
+        """
+        for orphan in reversed(left_blocks(self._context.reads, self._network, REMEMBERED_BLOCKS)):
+            await self._take_back(orphan)
         tip = self._context.reads.row(Tip, self._network)
         if not tip.block:
             return
@@ -212,9 +223,9 @@ class Watcher:
                 raise OtherChain(f"none of the newest {len(orphans)} blocks is on the node's chain")
         if orphans:
             log.warning("chain_reorganised", network=self.status.network, depth=len(orphans), height=height)
+            await self._do([prepare_tip(self._network, tip.block, [PassedBlock(height, ours)])])
             for orphan in orphans:
                 await self._take_back(orphan)
-            await self._do([prepare_tip(self._network, tip.block, [PassedBlock(height, ours)])])
 
     async def _check_not_behind(self, tip: Tip) -> None:
         """Raise `NodeBehind` if the node's chain ends below the books' tip and on the way to it.
@@ -230,7 +241,7 @@ class Watcher:
             raise NodeBehind(f"the node's newest block is {newest.height}, the books have worked through {tip.height}")
 
     async def _take_back(self, orphan: str) -> None:
-        """Take every deposit out of a block, and every payment that was final by it."""
+        """Take every deposit out of a block, and every payment's end that goes by it."""
         where = {"network": self._network, "block": orphan}
         while found := self._context.reads.rows(Deposit, where, _AT_ONCE):
             coin = self._chain.spends_coins
@@ -243,10 +254,17 @@ class Watcher:
             for deposit in found:
                 if deposit.state in CREDITED:
                     self._tell_reversal(deposit)
-        while final := self._context.reads.rows(Payment, {**where, "state": PaymentState.FINAL}, _AT_ONCE):
-            await self._do([prepare_reopening(self._context, it) for it in final])
-            for it in final:
-                log.error("payment_reopened", network=self.status.network, ref=it.ref, txid=it.txid)
+        for state in (PaymentState.FINAL, PaymentState.VOIDED):
+            while ended := self._context.reads.rows(Payment, {**where, "state": state}, _AT_ONCE):
+                await self._reopen(ended)
+
+    async def _reopen(self, ended: Sequence[Payment]) -> None:
+        """Take back the ends of payments, which are on their way again."""
+        await self._do([prepare_reopening(self._context, it) for it in ended])
+        self.status.reopened += len(ended)
+        for it in ended:
+            was = PaymentState(it.state).name.lower()
+            log.error("payment_reopened", network=self.status.network, ref=it.ref, was=was, txids=it.candidates)
 
     def _tell_reversal(self, deposit: Deposit) -> None:
         """Count and log a booked deposit that was taken back, and whether its owner owes the house now."""
@@ -272,7 +290,10 @@ class Watcher:
             if adopting:
                 async for command in self.restoration.adoptions(block):
                     await self._do([command])
-            await self._note(await self._chain.outputs_in(block.hash), block)
+            outputs = await self._chain.outputs_in(block.hash)
+            await self._revive(outputs)
+            await self._note_cold(outputs, block)
+            await self._note(outputs, block)
         if blocks:
             passed = [PassedBlock(block.height, block.hash) for block in blocks]
             await self._do([prepare_tip(self._network, tip.block, passed)])
@@ -292,6 +313,28 @@ class Watcher:
             blocks.append(block)
             parent, height = block.hash, block.height
         return blocks
+
+    async def _revive(self, outputs: Sequence[Output]) -> None:
+        """Take back that a payment was given up of which a block has a transaction after all."""
+        reads = self._context.reads
+        if not reads.rows(Payment, {"network": self._network, "state": PaymentState.VOIDED}, 1):
+            return
+        refs = {reads.row(Sent, self._network, output.txid).payment for output in outputs}
+        payments = [reads.row(Payment, ref) for ref in sorted(refs - {0})]
+        if voided := [it for it in payments if it.state == PaymentState.VOIDED]:
+            await self._reopen(voided)
+
+    async def _note_cold(self, outputs: Sequence[Output], block: Block) -> None:
+        """Note what a block brings to the cold address, on a chain of coins: a chain of accounts can be asked."""
+        if not self._cold or not self._chain.spends_coins:
+            return
+        reads, network = self._context.reads, self._network
+        found = [
+            prepare_cold_coin(reads, network, f"{it.txid}:{it.index}", it.amount, block.height)
+            for it in outputs
+            if it.address == self._cold
+        ]
+        await self._do([command for command in found if command is not None])
 
     def _told_early(self, waiting: Sequence[Output]) -> Sequence[Output]:
         """Return what is noted before it is mined: not what may be the change of a payment that is adopted later."""
@@ -381,28 +424,39 @@ class Watcher:
     # -- open ones
 
     async def _follow_open(self, waiting: set[str]) -> None:
-        """Look after the deposits that are in no block, and do not wait in the mempool either."""
+        """Look after the deposits that are in no block, and do not wait in the mempool either.
+
+        What one spends is asked while it waits: by it the node finds the rival that was mined in its place.
+        """
         commands: list[Command] = []
+        spends: dict[str, Sequence[str]] = {}
         for deposit in (*self._in_state(DepositState.SEEN), *self._in_state(DepositState.REVERSED)):
-            if deposit.txid not in waiting:
-                status = await self._chain.transaction(deposit.txid)
+            if deposit.txid in waiting:
+                spends[deposit.txid] = self._spends.get(deposit.txid) or await self._chain.inputs_of(deposit.txid)
+            else:
+                spends[deposit.txid] = self._spends.get(deposit.txid, ())
+                status = await self._chain.transaction(deposit.txid, spends[deposit.txid])
                 if self._is_gone(deposit, status):
                     commands.append(prepare_drop(deposit))
                 elif status.fate is Fate.MINED and status.block and self._has_passed(status.block):
                     # Another watcher, going by an older view of the chain, took it out of this block meanwhile.
                     commands.append(prepare_placing(deposit, status.block.height, status.block.hash))
+        self._spends = spends
         await self._do(commands)
 
     def _has_passed(self, block: Block) -> bool:
         return passed_block(self._context.reads, self._network, block.height) == block.hash
 
     def _is_gone(self, deposit: Deposit, status: TransactionStatus) -> bool:
-        """Say whether a transaction will not be mined: its rival is buried, or the node has long not known it."""
+        """Say whether a transaction will not be mined: it has a mined rival, or the node has long not known it.
+
+        What was booked once is not given up before the rival is buried. Should a block have it after all, it is noted.
+        """
         if status.fate is Fate.UNKNOWN:
             return self._context.clock.now_ms() - deposit.seen_ms > UNKNOWN_GRACE_MS
         if status.fate is not Fate.CONFLICTED:
             return False
-        if status.block is None:
+        if status.block is None or deposit.state == DepositState.SEEN:
             return True
         tip = self._context.reads.row(Tip, self._network)
         return tip.height - status.block.height + 1 >= self._context.catalogue.network(self._network).confirmations

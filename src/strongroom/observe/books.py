@@ -103,6 +103,9 @@ def networks(status: Mapping[str, Mapping[str, Any]]) -> list[Metric]:
     reversals = CounterMetricFamily(
         "strongroom_deposits_reversed", "Booked deposits that a chain took back", labels=("network",)
     )
+    reopenings = CounterMetricFamily(
+        "strongroom_payments_reopened", "Payments whose end a chain took back", labels=("network",)
+    )
     waiting = gauge("strongroom_network_waiting", "1 while payments wait after a restore", ("network",))
     for network, told in status.items():
         waiting.add_metric([network], int(bool(told["restored"])))
@@ -114,7 +117,8 @@ def networks(status: Mapping[str, Mapping[str, Any]]) -> list[Metric]:
         payments.add_metric([network, "stuck"], told["stuck_payments"])
         unbooked.add_metric([network], told["unbooked"])
         reversals.add_metric([network], told["reversed_deposits"])
-    return [up, stale, suspended, age, payments, unbooked, reversals, waiting]
+        reopenings.add_metric([network], told["reopened_payments"])
+    return [up, stale, suspended, age, payments, unbooked, reversals, reopenings, waiting]
 
 
 def hot_wallets(found: Mapping[tuple[str, str], HotWallet]) -> list[Metric]:

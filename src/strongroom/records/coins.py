@@ -9,8 +9,8 @@ class Coin(Kept, frozen=True, gc=False):
     """An output of a transaction that one of our keys can spend, by `outpoint` (`txid:index`).
 
     `position` is that of its address, 0 for the house's own, to which change returns. `units` are the chain's.
-    `payment` is the one that spends it, 0 while nothing does. `height` is its block's; a coin without one is not there:
-    it is still to come, or a reorganisation took it.
+    `payment` is the one that spends it, 0 while nothing does, -1 for what lies on the cold address. `height` is its
+    block's; a coin without one is not there: it is still to come, or a reorganisation took it.
     """
 
     KEY = 2

@@ -28,7 +28,17 @@ from strongroom.wallet.epochs import check_open, hold_needs
 from strongroom.wallet.holdings import holding_needs, ledger_units
 from strongroom.wallet.payments import Draft, in_state, offered_on, reservation, reservation_needs, signed_rows
 from strongroom.wallet.pots import pot_change
-from strongroom.wallet.settlements import Change, chain_fee, check_buried, coins_back, fee_asset_of, leave
+from strongroom.wallet.settlements import (
+    Change,
+    chain_fee,
+    check_buried,
+    check_placed,
+    coins_back,
+    fee_asset_of,
+    leave,
+    losers_of,
+)
+from strongroom.wallet.tips import passed_needs
 
 
 class Move(msgspec.Struct, frozen=True):
@@ -111,6 +121,7 @@ class FinishMove(Command, frozen=True):
 
     `spends` are the coins it spent, none on a chain of accounts, and `change` is what of them came back. Where the
     chain has undone it (`undone_at` is the block's height then) the fee is all that is booked, and the move is void.
+    `height` is that of the block it is in, and `block` the one that has undone it. For `losers` see `FinishPayment`.
     """
 
     payment: int
@@ -124,6 +135,9 @@ class FinishMove(Command, frozen=True):
     change: tuple[Change, ...] = ()
     undone_at: int = 0
     fee_units: str = "0"
+    height: int = 0
+    block: str = ""
+    losers: tuple[int, ...] = ()
 
     def needs(self) -> list[Key]:
         """The settings, the payment, its coins or pots, and what the house owns, in the chain's own coin too."""
@@ -131,7 +145,8 @@ class FinishMove(Command, frozen=True):
         assets = dict.fromkeys((self.asset, self.fee_asset))
         return [
             SETTINGS_KEY,
-            Payment.at(self.payment),
+            *map(Payment.at, (self.payment, *self.losers)),
+            *passed_needs(self.network, self.height),
             *(Coin.at(self.network, outpoint) for outpoint in self.spends),
             *(Coin.at(self.network, change.outpoint) for change in self.change),
             *(Pot.at(self.network, position, asset) for position in positions for asset in assets),
@@ -145,6 +160,7 @@ class FinishMove(Command, frozen=True):
         payment = self._payment(view)
         catalogue = catalogue_of(view.get(Settings, 0).snapshot)
         check_buried(catalogue, self.network, payment.height, self.tip)
+        check_placed(view, payment, self.height)
         moved = 0 if self.undone_at else int(payment.units)
         fee = int(payment.chain_fee_units)
         postings: list[Posting] = []
@@ -154,7 +170,7 @@ class FinishMove(Command, frozen=True):
             postings.append(Posting(house(Purpose.COLD, self.asset), -ledger_units(moved, offer, asset)))
             leaving[self.asset] += moved
         holdings = leave(view, catalogue, self.network, leaving, postings)
-        coins = coins_back(view, payment, self.spends, self.change, leaving[self.asset])
+        coins = coins_back(view, payment, self.spends, self.change, leaving[self.asset], self.losers)
         pots = [] if self.spends else pots_after(view, payment, self.fee_asset, undone=bool(self.undone_at))
         ended = PaymentState.VOIDED if self.undone_at else PaymentState.FINAL
         return Decision(postings, [msgspec.structs.replace(payment, state=ended), *holdings, *coins, *pots])
@@ -165,7 +181,9 @@ class FinishMove(Command, frozen=True):
             payment = in_state(view, self.payment, PaymentState.MINED)
         else:
             payment = in_state(view, self.payment, PaymentState.SIGNED, PaymentState.MINED)
-            payment = msgspec.structs.replace(payment, height=self.undone_at, chain_fee_units=self.fee_units)
+            payment = msgspec.structs.replace(
+                payment, height=self.undone_at, block=self.block, chain_fee_units=self.fee_units
+            )
         check(payment.purpose != PaymentPurpose.WITHDRAWALS, "a move has no withdrawals")
         check((payment.source, payment.target) == (self.source, self.target), "a move is between its own addresses")
         return payment
@@ -242,15 +260,19 @@ def prepare_move_finish(
     `change` is what came back of the coins that it spent; None on a chain of accounts.
     """
     spends = () if change is None else payment.spends
-    return _finish(context.catalogue, payment, tip, spends=spends, change=tuple(change or ()))
+    losers = losers_of(context.reads, payment) if spends else ()
+    return _finish(context.catalogue, payment, tip, spends=spends, change=tuple(change or ()), losers=losers)
 
 
-def prepare_move_revert(context: Context, payment: Payment, height: int, fee_units: int, tip: int) -> FinishMove:
-    """Return the command that gives up a move that the chain has undone in the block at `height`, for its fee."""
-    return _finish(context.catalogue, payment, tip, undone_at=height, fee_units=str(fee_units))
+def prepare_move_revert(
+    context: Context, payment: Payment, height: int, fee_units: int, tip: int, block: str = ""
+) -> FinishMove:
+    """Return the command that gives up a move that the chain has undone in the `block` at `height`, for its fee."""
+    undone = msgspec.structs.replace(payment, height=height)
+    return _finish(context.catalogue, undone, tip, undone_at=height, fee_units=str(fee_units), block=block)
 
 
-def _finish(
+def _finish(  # noqa: PLR0913 - what a move's ends differ in, one each
     catalogue: Catalogue,
     payment: Payment,
     tip: int,
@@ -259,7 +281,9 @@ def _finish(
     change: tuple[Change, ...] = (),
     undone_at: int = 0,
     fee_units: str = "0",
+    block: str = "",
+    losers: tuple[int, ...] = (),
 ) -> FinishMove:
     fee_asset = fee_asset_of(catalogue, catalogue.network(payment.network))
     places = (payment.ref, payment.network, payment.asset, fee_asset, payment.source, payment.target)
-    return FinishMove(NOBODY, *places, tip, spends, change, undone_at, fee_units)
+    return FinishMove(NOBODY, *places, tip, spends, change, undone_at, fee_units, payment.height, block, losers)

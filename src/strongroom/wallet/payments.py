@@ -5,8 +5,9 @@
        +----------+  +-------+                  a higher fee is to be signed; a reorganisation took it out of its block
                   +-> voided                    no candidate can ever be mined: the withdrawals failed, money is free
 
-A payment reserves coins, or a nonce of the hot wallet, for ever. From the first signature on it may have been
-broadcast, and then only the chain's own final word ends it: nothing leads back to a fresh payment for the same
+A payment reserves coins, or a nonce of the hot wallet, for ever; only where a rival is buried that has spent one of its
+coins, the others are free again, which no candidate can spend without that one. From the first signature on it may have
+been broadcast, and then only the chain's own final word ends it: nothing leads back to a fresh payment for the same
 withdrawal. Its candidates, however many, spend the same and pay the same: at most one of them is ever mined.
 """
 
@@ -30,6 +31,7 @@ from strongroom.wallet.context import Context
 from strongroom.wallet.epochs import check_open, hold_needs
 from strongroom.wallet.holdings import chain_units
 from strongroom.wallet.pots import pot_change
+from strongroom.wallet.tips import check_passed, passed_needs
 from strongroom.wallet.withdrawals import bar_needs, bar_to_paying, release, release_needs
 
 OPEN_PAYMENTS: Final = (PaymentState.RESERVED, PaymentState.SIGNED, PaymentState.MINED)
@@ -228,24 +230,44 @@ def _located(view: View, withdrawals: Sequence[int], txid: str, height: int) -> 
 class VoidPayment(Command, frozen=True):
     """Give up a payment of which the chain says that no candidate can ever be mined; its withdrawals have failed.
 
-    `swept` is the key of the pot that it was to sweep.
+    `swept` is the key of the pot that it was to sweep. `block` at `height` is the rival's, which is the chain's word;
+    empty where no block has it. `freed` are those of its coins that the rival has not spent: since no candidate can
+    spend them any more, they can be spent again.
     """
 
     payment: int
     withdrawals: tuple[Withdrawal, ...]
     swept: tuple[int, int, int] | None = None
+    network: int = 0
+    height: int = 0
+    block: str = ""
+    freed: tuple[str, ...] = ()
 
     def needs(self) -> list[Key]:
-        """The payment, and what its withdrawals hold, or the pot that it was to sweep."""
+        """The payment, the coins that it leaves, and what its withdrawals hold, or the pot that it was to sweep."""
         pot = [Pot.at(*self.swept)] if self.swept else []
-        return [Payment.at(self.payment), *pot, *(key for it in self.withdrawals for key in release_needs(it))]
+        rows = [Payment.at(self.payment), *pot, *passed_needs(self.network, self.height)]
+        rows += coin_needs(self.network, self.freed)
+        return [*rows, *(key for it in self.withdrawals for key in release_needs(it))]
 
     def decide(self, view: View, now_ms: int) -> Decision:
-        """Release the customers' money, or let the pot be swept again; what the payment spends stays reserved."""
+        """Release the customers' money, or let the pot be swept again; what else the payment spends stays reserved."""
         payment = in_state(view, self.payment, PaymentState.SIGNED)
+        if self.block:
+            check_passed(view, self.network, self.height, self.block)
         postings, rows = releases(view, payment, self.withdrawals)
         pots = [pot_change(view, *self.swept, 0, due=True)] if self.swept else []
-        return Decision(postings, [msgspec.structs.replace(payment, state=PaymentState.VOIDED), *rows, *pots])
+        voided = msgspec.structs.replace(payment, state=PaymentState.VOIDED, block=self.block)
+        return Decision(postings, [voided, *rows, *pots, *self._freed(view, payment)])
+
+    def _freed(self, view: View, payment: Payment) -> list[Kept]:
+        """Return the coins that can be spent again."""
+        check(not self.freed or bool(self.block), "coins are freed by a rival's block only")
+        check(set(self.freed) <= set(payment.spends), "a payment frees what it has reserved")
+        coins = [view.get(Coin, self.network, outpoint) for outpoint in self.freed]
+        own = [coin for coin in coins if coin.payment == payment.ref]
+        free: list[Kept] = [msgspec.structs.replace(coin, payment=0) for coin in own]
+        return [*free, *(Reserved(self.network, coin.outpoint) for coin in own)]
 
 
 def releases(view: View, payment: Payment, withdrawals: Sequence[Withdrawal]) -> tuple[list[Posting], list[Kept]]:
@@ -310,6 +332,12 @@ def has_its_coins(context: Context, payment: Payment) -> bool:
     return all(coin.height for coin in coins)
 
 
+def reserved_coins(reads: Reads, payment: Payment) -> int:
+    """Return how many coins that are there a payment has reserved, none on a chain of accounts."""
+    coins = [reads.row(Coin, payment.network, outpoint) for outpoint in payment.spends]
+    return sum(coin.payment == payment.ref and bool(coin.height) for coin in coins)
+
+
 def outgoing(catalogue: Catalogue, withdrawal: Withdrawal) -> Outgoing:
     """Return what the chain has to pay for a withdrawal."""
     asset, offer = offered_on(catalogue, withdrawal.asset, withdrawal.network)
@@ -340,10 +368,22 @@ def prepare_signing(payment: Payment, txid: str, blob: bytes) -> SignPayment:
     return SignPayment(NOBODY, payment.ref, payment.network, txid, blob)
 
 
-def prepare_void(context: Context, payment: Payment) -> VoidPayment:
-    """Return the command that gives up a payment that is never mined."""
+def coin_needs(network: int, outpoints: Sequence[str]) -> list[Key]:
+    """Return the rows of coins, and what reserves each of them."""
+    coins = [Coin.at(network, outpoint) for outpoint in outpoints]
+    return [*coins, *(Reserved.at(network, outpoint) for outpoint in outpoints)]
+
+
+def prepare_void(
+    context: Context, payment: Payment, height: int = 0, block: str = "", freed: Sequence[str] = ()
+) -> VoidPayment:
+    """Return the command that gives up a payment that is never mined, because of a rival in the `block` at `height`.
+
+    `freed` are the coins that the rival has not spent.
+    """
     swept = (payment.network, payment.source, payment.asset) if payment.source else None
-    return VoidPayment(NOBODY, payment.ref, tuple(withdrawals_of(context, payment)), swept)
+    withdrawals = tuple(withdrawals_of(context, payment))
+    return VoidPayment(NOBODY, payment.ref, withdrawals, swept, payment.network, height, block, tuple(freed))
 
 
 def withdrawals_of(context: Context, payment: Payment) -> list[Withdrawal]:

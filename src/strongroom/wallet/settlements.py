@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from strongroom.engine.command import NOBODY, Command, Decision, View
+from strongroom.engine.port import Reads
 from strongroom.errors import PARAMETER_INVALID, check
 from strongroom.ledger.accounts import Account, Purpose, held, house, omnibus
 from strongroom.ledger.entries import Posting
@@ -20,6 +21,7 @@ from strongroom.wallet.catalogue import Catalogue, catalogue_of
 from strongroom.wallet.context import Context
 from strongroom.wallet.holdings import holding_change, holding_needs, ledger_units
 from strongroom.wallet.payments import in_state, offered_on, outgoing, releases, withdrawals_of
+from strongroom.wallet.tips import check_passed, passed_needs
 from strongroom.wallet.withdrawals import release_needs
 
 
@@ -34,7 +36,8 @@ class FinishPayment(Command, frozen=True):
     """Settle withdrawals whose transaction is buried: the chain's newest block was `tip` when it was seen.
 
     `owners` are the withdrawals' customers; `spends` are the coins it spent, none on a chain of accounts, and `change`
-    is what of them came back.
+    is what of them came back. `height` is its block's. `losers` are other payments that hold some of its coins, which
+    were freed when it was given up: the chain has mined it after all.
     """
 
     payment: int
@@ -46,12 +49,15 @@ class FinishPayment(Command, frozen=True):
     tip: int
     spends: tuple[str, ...]
     change: tuple[Change, ...]
+    height: int = 0
+    losers: tuple[int, ...] = ()
 
     def needs(self) -> list[Key]:
         """The settings, all rows, what is held, and what the house owns, in the chain's own coin too."""
         return [
             SETTINGS_KEY,
-            Payment.at(self.payment),
+            *map(Payment.at, (self.payment, *self.losers)),
+            *passed_needs(self.network, self.height),
             *map(Withdrawal.at, self.withdrawals),
             *(head_of(source_of(owner, self.asset)) for owner in self.owners),
             *(Coin.at(self.network, spends) for spends in self.spends),
@@ -68,15 +74,16 @@ class FinishPayment(Command, frozen=True):
         withdrawals = [view.get(Withdrawal, ref) for ref in payment.withdrawals]
         catalogue = catalogue_of(view.get(Settings, 0).snapshot)
         check_buried(catalogue, self.network, payment.height, self.tip)
+        check_placed(view, payment, self.height)
         postings, holdings, left = _settlement(view, catalogue, withdrawals, payment, self.fee_asset)
         settled = [msgspec.structs.replace(it, state=WithdrawalState.SETTLED) for it in withdrawals]
         final = msgspec.structs.replace(payment, state=PaymentState.FINAL)
-        coins = coins_back(view, payment, self.spends, self.change, left)
+        coins = coins_back(view, payment, self.spends, self.change, left, self.losers)
         return Decision(postings, [final, *settled, *holdings, *coins])
 
 
 class RevertPayment(Command, frozen=True):
-    """Give up a payment whose transaction is buried at `height`, and which the chain took its fee for and undid."""
+    """Give up a payment whose transaction is buried in `block` at `height`, which took its fee and undid it."""
 
     payment: int
     withdrawals: tuple[Withdrawal, ...]
@@ -85,12 +92,14 @@ class RevertPayment(Command, frozen=True):
     fee_units: str
     height: int
     tip: int
+    block: str = ""
 
     def needs(self) -> list[Key]:
         """The settings, the payment, what its withdrawals hold, and what the house owns of the chain's own coin."""
         return [
             SETTINGS_KEY,
             Payment.at(self.payment),
+            *passed_needs(self.network, self.height),
             *(key for it in self.withdrawals for key in release_needs(it)),
             head_of(house(Purpose.CHAIN_FEE, self.fee_asset)),
             *holding_needs(self.network, self.fee_asset),
@@ -101,12 +110,13 @@ class RevertPayment(Command, frozen=True):
         payment = in_state(view, self.payment, PaymentState.SIGNED, PaymentState.MINED)
         catalogue = catalogue_of(view.get(Settings, 0).snapshot)
         check_buried(catalogue, self.network, self.height, self.tip)
+        check_passed(view, self.network, self.height, self.block)
         fees: list[Posting] = []
         leaving = chain_fee(catalogue, self.network, self.fee_asset, int(self.fee_units), fees)
         holdings = leave(view, catalogue, self.network, leaving, fees)
         postings, rows = releases(view, payment, self.withdrawals)
         voided = msgspec.structs.replace(
-            payment, state=PaymentState.VOIDED, height=self.height, chain_fee_units=self.fee_units
+            payment, state=PaymentState.VOIDED, height=self.height, block=self.block, chain_fee_units=self.fee_units
         )
         return Decision([*fees, *postings], [voided, *rows, *holdings])
 
@@ -130,11 +140,21 @@ def prepare_finish(
         tip=tip,
         spends=() if change is None else payment.spends,
         change=tuple(change or ()),
+        height=payment.height,
+        losers=losers_of(context.reads, payment) if change is not None else (),
     )
 
 
-def prepare_revert(context: Context, payment: Payment, height: int, fee_units: int, tip: int) -> RevertPayment:
-    """Return the command that gives up a payment that the chain has undone in the block at `height`."""
+def losers_of(reads: Reads, payment: Payment) -> tuple[int, ...]:
+    """Return the other payments that hold coins which a mined payment has spent."""
+    holders = {reads.row(Coin, payment.network, outpoint).payment for outpoint in payment.spends}
+    return tuple(sorted(holders - {0, payment.ref}))
+
+
+def prepare_revert(
+    context: Context, payment: Payment, height: int, fee_units: int, tip: int, block: str = ""
+) -> RevertPayment:
+    """Return the command that gives up a payment that the chain has undone in the `block` at `height`."""
     network = context.catalogue.network(payment.network)
     return RevertPayment(
         NOBODY,
@@ -145,6 +165,7 @@ def prepare_revert(context: Context, payment: Payment, height: int, fee_units: i
         fee_units=str(fee_units),
         height=height,
         tip=tip,
+        block=block,
     )
 
 
@@ -164,23 +185,42 @@ def check_buried(catalogue: Catalogue, network: int, height: int, tip: int) -> N
         raise PARAMETER_INVALID("payment is not confirmed")
 
 
+def check_placed(view: View, payment: Payment, height: int) -> None:
+    """Raise `Refused` PARAMETER_INVALID unless a payment is still at a height, in a block that stands."""
+    if payment.height != height:
+        raise PARAMETER_INVALID("the payment is in another block meanwhile")
+    check_passed(view, payment.network, height, payment.block)
+
+
 def coins_back(
-    view: View, payment: Payment, spends: tuple[str, ...], change: Sequence[Change], left: int
+    view: View,
+    payment: Payment,
+    spends: tuple[str, ...],
+    change: Sequence[Change],
+    left: int,
+    losers: Sequence[int],
 ) -> list[Kept]:
-    """Return the coins that came back; with what has left the house they are all that was spent, none in accounts."""
+    """Return the coins that came back, and those it takes from `losers`; none in accounts.
+
+    What came back and what has left the house are all that was spent.
+    """
     if not spends:
         return []
     check(spends == payment.spends, "a payment spends what it has reserved")
     spent = [view.get(Coin, payment.network, outpoint) for outpoint in spends]
-    check(all(coin.payment == payment.ref for coin in spent), "a payment's coins are its own")
-    back = sum(it.units for it in change)
-    check(sum(coin.units for coin in spent) == left + back, "what a payment spends is paid, taken as fee or back")
+    dead = (PaymentState.RESERVED, PaymentState.SIGNED, PaymentState.VOIDED)
+    check(all(view.get(Payment, ref).state in dead for ref in losers), "coins are spent once")
+    check(all(coin.payment in (payment.ref, *losers) for coin in spent), "a payment's coins are its own")
+    taken = [msgspec.structs.replace(coin, payment=payment.ref) for coin in spent if coin.payment != payment.ref]
+    returned = sum(it.units for it in change)
+    check(sum(coin.units for coin in spent) == left + returned, "what a payment spends is paid, taken as fee or back")
     # A reorganisation may have undone this payment and one that spends its change: the coin is that one's still.
     known = [view.get(Coin, payment.network, it.outpoint).payment for it in change]
-    return [
+    back = [
         Coin(payment.network, it.outpoint, 0, it.units, payment.height, spender)
         for it, spender in zip(change, known, strict=True)
     ]
+    return [*taken, *back]
 
 
 def _settlement(

@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 
 from strongroom.engine.command import NOBODY, Command, Decision, Stale, View
 from strongroom.engine.port import Reads
-from strongroom.errors import check
+from strongroom.errors import PARAMETER_INVALID, check
 from strongroom.records.chains import REMEMBERED_BLOCKS, Passed, Tip
 from strongroom.records.kept import Kept, Key
 
@@ -50,6 +50,41 @@ def prepare_tip(network: int, before: str, passed: Sequence[PassedBlock]) -> Adv
     """Return the command that remembers blocks, oldest first, worked through after the block `before`."""
     check(0 < len(passed) <= REMEMBERED_BLOCKS, "a step takes some blocks, and no more than are remembered")
     return AdvanceTip(NOBODY, network, before, tuple(passed))
+
+
+def passed_needs(network: int, height: int) -> list[Key]:
+    """Return what `check_passed` reads."""
+    return [Tip.at(network), Passed.at(network, height % REMEMBERED_BLOCKS)]
+
+
+def check_passed(view: View, network: int, height: int, block: str) -> None:
+    """Raise `Refused` PARAMETER_INVALID unless the watcher has worked through a block and the chain has not left it.
+
+    What goes by the chain's word on a block is booked only so, because the watcher takes it back with the block. Where
+    no block was ever worked through, or the block is unknown or remembered no more, nothing can be said.
+    """
+    tip, passed = view.get(Tip, network), view.get(Passed, network, height % REMEMBERED_BLOCKS)
+    if not tip.block or not block or passed.height > height:
+        return
+    if tip.height < height or (passed.height, passed.block) != (height, block):
+        raise PARAMETER_INVALID("the payment's block is not worked through, or the chain has left it")
+
+
+def has_passed(reads: Reads, network: int, height: int, block: str) -> bool:
+    """Say whether `check_passed` would let it pass."""
+    tip, passed = reads.row(Tip, network), reads.row(Passed, network, height % REMEMBERED_BLOCKS)
+    if not tip.block or passed.height > height:
+        return True
+    return tip.height >= height and (passed.height, passed.block) == (height, block)
+
+
+def left_blocks(reads: Reads, network: int, limit: int) -> list[str]:
+    """Return the blocks that were worked through above the tip, lowest first: the chain has left them."""
+    height = reads.row(Tip, network).height
+    found: list[str] = []
+    while len(found) < limit and (block := passed_block(reads, network, height + 1 + len(found))):
+        found.append(block)
+    return found
 
 
 def passed_block(reads: Reads, network: int, height: int) -> str:

@@ -334,6 +334,21 @@ def release(view: View, withdrawal: Withdrawal, state: WithdrawalState) -> tuple
     return postings, [msgspec.structs.replace(withdrawal, state=state), refunded]
 
 
+def hold_again(view: View, withdrawal: Withdrawal) -> tuple[list[Posting], list[Kept]]:
+    """Return what undoes the release of a withdrawal that is on its way after all: what was spent since is owed."""
+    owner, asset, amount = withdrawal.owner, withdrawal.asset, withdrawal.held
+    if not owner:
+        return [], []
+    spent = view.get(Spent, owner, asset, withdrawal.requested_ms // DAY_MS)
+    taken = min(view.get(Head, available(owner, asset).pack()).after, amount)
+    postings = [
+        Posting(available(owner, asset), -taken),
+        Posting(owed(owner, asset), taken - amount),
+        Posting(held(owner, asset), amount),
+    ]
+    return postings, [msgspec.structs.replace(spent, amount=spent.amount + withdrawal.asked)]
+
+
 def withdrawal_confirmations(reads: Reads, withdrawal: Withdrawal) -> Confirmations:
     """Return the confirmations of a withdrawal's transaction; none are needed inside the house."""
     if withdrawal.deposit:

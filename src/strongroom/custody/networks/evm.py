@@ -281,6 +281,14 @@ class EvmChain:
             found += [quantity(answer) for answer in answers]
         return found
 
+    async def lies_at(self, address: str, asset_id: str) -> int:
+        """Return what lies on any address, in blocks."""
+        return await self._held(address, asset_id)
+
+    async def inputs_of(self, txid: str) -> Sequence[str]:
+        """Return none: a stranger's nonce is not told apart."""
+        return ()
+
     async def unspent(self, outpoints: Sequence[str], *, waiting: bool = False) -> Collection[str]:
         """Return none: a chain of accounts has no coins."""
         return ()

@@ -33,11 +33,11 @@ from strongroom.custody.chain import (
 )
 from strongroom.custody.families import NATIVE, Family, Network
 from strongroom.custody.networks import simulated_transactions as transactions
-from strongroom.custody.networks.simulated_store import KnownTransaction, SimulatedStore, State
+from strongroom.custody.networks.simulated_store import FOREIGN, KnownTransaction, SimulatedStore, State
 from strongroom.custody.networks.simulated_transactions import Payment
 from strongroom.custody.signer import payment_digest
 from strongroom.errors import check
-from strongroom.wallet.payments import Draft, nonce_of, nonce_text
+from strongroom.wallet.payments import Draft, nonce_of, nonce_text, position_of
 
 MAX_WAITING: Final = 50_000
 """A network's mempool takes at most this many transactions; beyond it the node is `Unreachable` for new ones."""
@@ -82,6 +82,16 @@ class SimulatedNode:
         check(network in self._chains, "the simulated node runs the network")
         return self._chains[network]
 
+    def put_in_place(self, chain: SimulatedChain) -> None:
+        """Let a network be seen as another kind of chain sees it, with the same blocks (`simulated_sweeps`)."""
+        check(chain.network in self._chains, "the simulated node runs the network")
+        self._chains[chain.network] = chain
+
+    @property
+    def store(self) -> SimulatedStore:
+        """The chains' file."""
+        return self._store
+
     def register(self, network: str, public_key: bytes) -> None:
         """Make `public_key` (compressed, 33 bytes) the one that signs a network's payments."""
         with self._store.commit():
@@ -102,8 +112,10 @@ class SimulatedNode:
         chain.changes.fire()
         return mined
 
-    async def faucet(self, network: str, address: str, tag: str, asset_id: str, amount: int) -> str:
-        """Let a stranger pay `amount` to an address, and return the txid.
+    async def faucet(
+        self, network: str, address: str, tag: str, asset_id: str, amount: int, *, foreign: bool = False
+    ) -> str:
+        """Let a stranger pay `amount` to an address, and return the txid; a `foreign` wallet pays what it had of us.
 
         Raises `ValueError` if the address, tag, asset or amount is no good there, `Unreachable` if the mempool is full.
         """
@@ -114,16 +126,19 @@ class SimulatedNode:
         with self._store.commit():
             parts = (self._store.transaction_count() + 1, payee.address, tag, asset_id, amount)
             txid = transactions.identifier(chain.spec, b"faucet", *(str(part).encode() for part in parts))
-            arrived = KnownTransaction(txid, None, chain.spec.payment_fee, State.WAITING, None)
+            fee, payer = (0, FOREIGN) if foreign else (chain.spec.payment_fee, 0)
+            arrived = KnownTransaction(txid, None, fee, State.WAITING, None, payer)
             self._store.add_transaction(network, arrived, [payee])
         chain.changes.fire()
         return txid
 
-    async def reorg(self, network: str, depth: int, drop: Collection[str] = ()) -> list[Block]:
+    async def reorg(
+        self, network: str, depth: int, drop: Collection[str] = (), mend: Collection[str] = ()
+    ) -> list[Block]:
         """Replace the last `depth` blocks by `depth` + 1 new ones, which are returned.
 
         The orphans' transactions are mined again in the newest block, except those in `drop`: something else spent what
-        they spent, and they can never be mined again.
+        they spent, and they can never be mined again. Those in `mend`, which their block had undone, do well now.
         """
         chain = self.chain(network)
         height = chain.newest().height
@@ -132,6 +147,8 @@ class SimulatedNode:
             self._store.orphan_from(network, height - depth + 1)
             for txid in drop:
                 self._void(network, txid)
+            for txid in mend:
+                self._store.set_state(network, txid, State.WAITING)
             fresh = [self._add_block(chain, []) for _ in range(depth)]
             fresh.append(self._mine_waiting(chain))
         chain.changes.fire()
@@ -178,7 +195,7 @@ class SimulatedNode:
             _ = await self.mine(chain.network)
 
     def _mine_waiting(self, chain: SimulatedChain) -> Block:
-        waiting = self._store.waiting(chain.network)
+        waiting = [known for known in self._store.waiting(chain.network) if chain.can_be_mined(known)]
         for known in waiting:
             if known.state is State.DOOMED:
                 self._store.set_state(chain.network, known.txid, State.VOID)
@@ -263,7 +280,7 @@ class SimulatedChain:
         self._reach()
         known = self._store.transaction(self.network, txid)
         if known is None:
-            return self._fate_of(self._store.with_nonce(self.network, nonce_of(spends[0])) if spends else [])
+            return self._fate_of(self._with_nonce(spends[0]) if spends else [])
         if known.state is State.REPLACED:
             return self._replaced(known)
         fates = {State.MINED: Fate.MINED, State.UNDONE: Fate.REVERTED, State.VOID: Fate.CONFLICTED}
@@ -279,6 +296,15 @@ class SimulatedChain:
         """Return what the hot wallet can spend of an asset."""
         self._reach()
         return self._spendable(asset_id)
+
+    async def lies_at(self, address: str, asset_id: str) -> int:
+        """Return what any address has received, less what `faucet` has paid as its own, in blocks."""
+        self._reach()
+        return self._store.lies_at(self.network, address, asset_id)
+
+    async def inputs_of(self, txid: str) -> Sequence[str]:
+        """Return none: what something else has spent is told at once."""
+        return ()
 
     async def unspent(self, outpoints: Sequence[str], *, waiting: bool = False) -> Collection[str]:
         """Return none: a chain of accounts has no coins."""
@@ -307,17 +333,29 @@ class SimulatedChain:
 
     def draft_with(self, payees: Sequence[Payee], nonce: int, fee: int) -> Draft:
         """Return a payment with a given nonce and fee; pure."""
-        body = transactions.encode_payment(Payment(self.network, nonce, fee, tuple(payees)))
-        return Draft((nonce_text(nonce),), body, fee)
+        return self.drafted(Payment(self.network, nonce, fee, tuple(payees)))
+
+    def drafted(self, payment: Payment) -> Draft:
+        """Return the draft of a payment; pure."""
+        spends = nonce_text(payment.nonce, payment.source)
+        return Draft((spends,), transactions.encode_payment(payment), payment.fee)
 
     async def redraft(self, draft: Draft) -> Draft | None:
         """Return the same payment for twice the fee, up to eight times the usual one."""
         self._reach()
         payment = transactions.decode_payment(draft.body)
         fee = 2 * payment.fee
-        if fee > _MOST_RAISES * self.spec.payment_fee * len(payment.payees):
+        if fee > self.most_raises(payment) * self.spec.payment_fee * len(payment.payees):
             return None
-        return self.draft_with(payment.payees, payment.nonce, fee)
+        return self.drafted(msgspec.structs.replace(payment, fee=fee))
+
+    def most_raises(self, payment: Payment) -> int:
+        """Return how many times the usual fee a payment may come to pay."""
+        return _MOST_RAISES
+
+    def can_be_mined(self, known: KnownTransaction) -> bool:
+        """Say whether the next block may take a transaction that waits."""
+        return True
 
     def assemble(self, body: bytes, signature: bytes) -> Candidate:
         """Put a draft's bytes and the signature over them together."""
@@ -380,7 +418,11 @@ class SimulatedChain:
     def _rivals(self, known: KnownTransaction) -> list[KnownTransaction]:
         if known.nonce is None:
             return []
-        return [rival for rival in self._store.with_nonce(self.network, known.nonce) if rival.txid != known.txid]
+        with_nonce = self._store.with_nonce(self.network, known.nonce, known.position)
+        return [rival for rival in with_nonce if rival.txid != known.txid]
+
+    def _with_nonce(self, spends: str) -> list[KnownTransaction]:
+        return self._store.with_nonce(self.network, nonce_of(spends), position_of(spends))
 
     def _check_signature(self, body: bytes, signature: bytes) -> None:
         public_key = self._store.hot_wallet(self.network)
@@ -400,7 +442,7 @@ class SimulatedChain:
         return known is None
 
     def _accept(self, txid: str, payment: Payment) -> None:
-        rivals = self._store.with_nonce(self.network, payment.nonce)
+        rivals = self._store.with_nonce(self.network, payment.nonce, payment.source)
         if any(rival.state in _SPENT for rival in rivals):
             raise Rejected("the nonce is spent")
         waiting = [rival for rival in rivals if rival.state in _WAITING]
@@ -412,7 +454,7 @@ class SimulatedChain:
             for rival in waiting:
                 self._store.set_state(self.network, rival.txid, State.REPLACED)
             self._check_funds(payment)
-            fresh = KnownTransaction(txid, payment.nonce, payment.fee, state, None)
+            fresh = KnownTransaction(txid, payment.nonce, payment.fee, state, None, payment.source)
             self._store.add_transaction(self.network, fresh, payment.payees)
         self.doom_next = self.undo_next = False
 
@@ -421,10 +463,11 @@ class SimulatedChain:
         for payee in payment.payees:
             needed[payee.asset_id] = needed.get(payee.asset_id, 0) + payee.amount
         for asset_id, amount in needed.items():
-            if amount > self._spendable(asset_id):
+            if amount > self._spendable(asset_id, payment.source):
                 raise InsufficientFunds(f"the hot wallet has too little {asset_id or 'native coin'}")
 
-    def _spendable(self, asset_id: str) -> int:
+    def _spendable(self, asset_id: str, source: int = 0) -> int:
+        """Return what a payment can spend; all that was received is the hot wallet's here."""
         fees = self._store.fees(self.network) if asset_id == NATIVE else 0
         return self._store.received(self.network, asset_id) - self._store.paid(self.network, asset_id) - fees
 

@@ -22,7 +22,7 @@ class SimulatedScheme:
     def explain(self, body: bytes) -> Explained:
         """Return whom a payment pays, its fee in the native coin's smallest unit, and its nonce. Raises `Rejected`."""
         payment = self._read(body)
-        return Explained(payment.payees, payment.fee, (nonce_text(payment.nonce),))
+        return Explained(payment.payees, payment.fee, (nonce_text(payment.nonce, payment.source),))
 
     def sign(self, body: bytes) -> bytes:
         """Return the DER signature of a payment's canonical bytes (RFC 6979). Raises `Rejected`."""

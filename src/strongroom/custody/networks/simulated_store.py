@@ -19,6 +19,9 @@ from strongroom.files import claim
 MAX_BLOCK_TRANSACTIONS: Final = 5_000
 """A block takes at most this many transactions; the others wait for the next."""
 
+FOREIGN: Final = -1
+"""Stands in `position` for the one wallet outside that we have paid to, the cold one: what it pays is its own."""
+
 Value: TypeAlias = int | str | bytes | None
 """What a column can hold here."""
 
@@ -48,6 +51,7 @@ CREATE TABLE IF NOT EXISTS tx (
     fee TEXT NOT NULL,
     state TEXT NOT NULL,
     block_hash TEXT,
+    position INTEGER NOT NULL DEFAULT 0,
     UNIQUE (network, txid)
 );
 CREATE INDEX IF NOT EXISTS tx_waiting ON tx (network, number) WHERE state IN ('waiting', 'doomed', 'undoing');
@@ -60,7 +64,7 @@ CREATE TABLE IF NOT EXISTS output (
 CREATE INDEX IF NOT EXISTS output_address ON output (network, address);
 """
 _BLOCK: Final = "SELECT height, hash, parent_hash, time_ms FROM block"
-_TRANSACTION: Final = "SELECT txid, nonce, fee, state, block_hash FROM tx"
+_TRANSACTION: Final = "SELECT txid, nonce, fee, state, block_hash, position FROM tx"
 _OUTPUT: Final = (
     "SELECT o.txid, o.position, o.address, o.tag, o.asset_id, o.amount, t.nonce IS NOT NULL"
     " FROM output o JOIN tx t USING (network, txid)"
@@ -84,13 +88,17 @@ class State(Enum):
 
 
 class KnownTransaction(NamedTuple):
-    """A transaction the node has seen; `nonce` is None when somebody else's keys funded it."""
+    """A transaction the node has seen; `nonce` is None when somebody else's keys funded it.
+
+    `position` is that of our address whose nonce it is, 0 for the hot wallet's.
+    """
 
     txid: str
     nonce: int | None
     fee: int
     state: State
     block_hash: str | None
+    position: int = 0
 
 
 class SimulatedStore:
@@ -102,6 +110,8 @@ class SimulatedStore:
         self._db.set_busy_timeout(_BUSY_MS)
         self._run("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL")
         self._run(_SCHEMA)
+        if not any(row[1] == "position" for row in self._rows("PRAGMA table_info(tx)")):
+            self._run("ALTER TABLE tx ADD COLUMN position INTEGER NOT NULL DEFAULT 0")
 
     @contextmanager
     def commit(self) -> Generator[None]:
@@ -183,9 +193,10 @@ class SimulatedStore:
         found = self._transactions(f"{_TRANSACTION} WHERE network = ? AND txid = ?", network, txid)
         return found[0] if found else None
 
-    def with_nonce(self, network: str, nonce: int) -> list[KnownTransaction]:
-        """Return every payment ever seen that spends `nonce`, oldest first."""
-        return self._transactions(f"{_TRANSACTION} WHERE network = ? AND nonce = ? ORDER BY number", network, nonce)
+    def with_nonce(self, network: str, nonce: int, position: int = 0) -> list[KnownTransaction]:
+        """Return every payment ever seen that spends `nonce` of the address at a position, oldest first."""
+        where = "WHERE network = ? AND nonce = ? AND position = ? ORDER BY number"
+        return self._transactions(f"{_TRANSACTION} {where}", network, nonce, position)
 
     def waiting(self, network: str) -> list[KnownTransaction]:
         """Return the next block's worth of transactions that wait, oldest first."""
@@ -204,31 +215,30 @@ class SimulatedStore:
             ),
         )
 
-    def next_nonce(self, network: str) -> int:
-        """Return the lowest nonce above all ever used."""
-        return cast(
-            int,
-            self._value("SELECT COALESCE(MAX(nonce), -1) + 1 FROM tx WHERE network = ? AND nonce IS NOT NULL", network),
-        )
+    def next_nonce(self, network: str, position: int = 0) -> int:
+        """Return the lowest nonce of the address at a position above all ever used."""
+        sql = "SELECT COALESCE(MAX(nonce), -1) + 1 FROM tx WHERE network = ? AND nonce IS NOT NULL AND position = ?"
+        return cast(int, self._value(sql, network, position))
 
     def add_transaction(self, network: str, transaction: KnownTransaction, payees: Iterable[Payee]) -> None:
         """Keep a transaction that has arrived."""
-        txid, nonce, fee, state, block_hash = transaction
+        txid, nonce, fee, state, block_hash, position = transaction
         self._run(
-            "INSERT INTO tx (network, txid, nonce, fee, state, block_hash) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO tx (network, txid, nonce, fee, state, block_hash, position) VALUES (?, ?, ?, ?, ?, ?, ?)",
             network,
             txid,
             nonce,
             str(fee),
             state.value,
             block_hash,
+            position,
         )
-        for position, payee in enumerate(payees):
+        for index, payee in enumerate(payees):
             self._run(
                 "INSERT INTO output VALUES (?, ?, ?, ?, ?, ?, ?)",
                 network,
                 txid,
-                position,
+                index,
                 payee.address,
                 payee.tag,
                 payee.asset_id,
@@ -255,11 +265,16 @@ class SimulatedStore:
         """Return txid and nonce of the hot wallet's payments in a block, in order."""
         rows = self._rows(
             "SELECT t.txid, t.nonce FROM tx t JOIN inclusion i USING (network, txid)"
-            " WHERE i.network = ? AND i.block_hash = ? AND t.nonce IS NOT NULL ORDER BY i.position",
+            " WHERE i.network = ? AND i.block_hash = ? AND t.nonce IS NOT NULL AND t.position = 0"
+            " ORDER BY i.position",
             network,
             block_hash,
         )
         return cast(list[tuple[str, int]], rows)
+
+    def outputs_of(self, network: str, txid: str) -> list[Output]:
+        """Return a transaction's outputs."""
+        return self._outputs(f"{_OUTPUT} WHERE t.network = ? AND t.txid = ? ORDER BY o.position", network, txid)
 
     def waiting_outputs(self, network: str) -> list[Output]:
         """Return the outputs of the transactions that wait."""
@@ -295,6 +310,54 @@ class SimulatedStore:
             network,
         )
 
+    def lies_at(self, network: str, address: str, asset_id: str) -> int:
+        """Return what an address outside has received, less what the foreign wallet has paid, in blocks."""
+        return self._sum(
+            "SELECT o.amount FROM output o JOIN tx t USING (network, txid)"
+            " WHERE o.network = ? AND o.address = ? AND o.asset_id = ? AND t.state = 'mined'",
+            network,
+            address,
+            asset_id,
+        ) - self._sum(
+            "SELECT o.amount FROM output o JOIN tx t USING (network, txid)"
+            " WHERE o.network = ? AND t.position = ? AND o.asset_id = ? AND t.state = 'mined'",
+            network,
+            FOREIGN,
+            asset_id,
+        )
+
+    def lying(self, network: str, position: int, address: str, asset_id: str, *, waiting: bool) -> int:
+        """Return what lies on our address at a position: received in blocks, less what its payments take there.
+
+        With `waiting` what those take that are in no block yet is gone as well.
+        """
+        received = self._sum(
+            "SELECT o.amount FROM output o JOIN tx t USING (network, txid)"
+            " WHERE o.network = ? AND o.address = ? AND o.asset_id = ? AND t.state = 'mined'",
+            network,
+            address,
+            asset_id,
+        )
+        return received - self._sum(
+            "SELECT o.amount FROM tx t JOIN output o USING (network, txid)"
+            " WHERE t.network = ? AND t.position = ? AND t.nonce IS NOT NULL AND o.asset_id = ?"
+            " AND (t.state = 'mined' OR (? AND t.state IN ('waiting', 'doomed', 'undoing')))",
+            network,
+            position,
+            asset_id,
+            int(waiting),
+        )
+
+    def fees_of(self, network: str, position: int, *, waiting: bool) -> int:
+        """Return the fees of the payments of our address at a position, those in no block too if `waiting`."""
+        return self._sum(
+            "SELECT fee FROM tx WHERE network = ? AND position = ? AND nonce IS NOT NULL"
+            " AND (state IN ('mined', 'undone') OR (? AND state IN ('waiting', 'doomed', 'undoing')))",
+            network,
+            position,
+            int(waiting),
+        )
+
     def _run(self, sql: str, *values: Value) -> None:
         _ = self._rows(sql, *values)
 
@@ -316,8 +379,11 @@ class SimulatedStore:
         return Block(*cast(tuple[int, str, str, int], row)) if row else None
 
     def _transactions(self, sql: str, *values: Value) -> list[KnownTransaction]:
-        rows = cast(list[tuple[str, int | None, str, str, str | None]], self._rows(sql, *values))
-        return [KnownTransaction(txid, nonce, int(fee), State(state), at) for txid, nonce, fee, state, at in rows]
+        rows = cast(list[tuple[str, int | None, str, str, str | None, int]], self._rows(sql, *values))
+        return [
+            KnownTransaction(txid, nonce, int(fee), State(state), at, position)
+            for txid, nonce, fee, state, at, position in rows
+        ]
 
     def _outputs(self, sql: str, *values: Value) -> list[Output]:
         rows = cast(list[tuple[str, int, str, str, str, str, int]], self._rows(sql, *values))

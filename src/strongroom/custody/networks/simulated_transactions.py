@@ -24,13 +24,17 @@ _MAX_AMOUNT: Final = 2**256
 _MAX_NONCE: Final = 2**62
 
 
-class Payment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An unsigned payment from a hot wallet; two with the same (network, nonce) exclude each other."""
+class Payment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An unsigned payment from a hot wallet; two with the same (network, source, nonce) exclude each other.
+
+    `source` is the position of our address that pays, where it is not the hot wallet.
+    """
 
     network: str
     nonce: int
     fee: int
     payees: tuple[Payee, ...]
+    source: int = 0
 
 
 class _Envelope(msgspec.Struct, frozen=True, array_like=True):
@@ -71,8 +75,8 @@ def decode_payment(body: bytes) -> Payment:
 def _check_payment(network: Network, payment: Payment) -> None:
     if payment.network != network.id:
         raise Rejected("the transaction is for another network")
-    if not 0 <= payment.nonce < _MAX_NONCE or not 0 <= payment.fee < _MAX_AMOUNT:
-        raise Rejected("the nonce or the fee is out of range")
+    if not 0 <= payment.nonce < _MAX_NONCE or not 0 <= payment.fee < _MAX_AMOUNT or payment.source < 0:
+        raise Rejected("the nonce, the fee or the source is out of range")
     if not 1 <= len(payment.payees) <= MAX_PAYEES:
         raise Rejected(f"a payment has 1 to {MAX_PAYEES} outputs")
     for payee in payment.payees:

@@ -273,6 +273,11 @@ class UtxoChain:
         rival = await self._rivals.find(spends)
         return TransactionStatus(Fate.UNKNOWN if rival is None else Fate.CONFLICTED, rival)
 
+    async def inputs_of(self, txid: str) -> Sequence[str]:
+        """Return the outpoints that a transaction spends, none for one that the node does not know."""
+        told = await self._find("getrawtransaction", txid, 1)
+        return [] if told is None else [f"{origin}:{index}" for origin, index in outpoints_of(told)]
+
     async def _fee(self, told: Any) -> int:
         """Return what a mined transaction pays: the node's word, or with an older node what comes in less goes out."""
         if "fee" in told:
