@@ -14,10 +14,10 @@ from strongroom.records.withdrawals import PaymentState, Withdrawal, WithdrawalS
 from strongroom.wallet.balances import balance_of
 from strongroom.wallet.reopenings import prepare_reopening
 from support.paying import COIN, THEIRS, Payouts, book, paying
-from support.world import BITCOIN, BTC, ERC20, ETH, USDT, new_store
+from support.world import BITCOIN, BTC, ERC20, ETH, STORES, USDT, new_store
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=STORES)
 async def payouts(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Payouts]:
     """A house on each store in turn, where alice has ten bitcoin."""
     async with paying(new_store(request.param, tmp_path), tmp_path) as payouts:

@@ -15,12 +15,12 @@ from strongroom.records.guards import Nonce, Reply
 from strongroom.records.history import Line, Thread
 from strongroom.store.sqlite.store import SqliteStore
 from strongroom.wallet.context import Remember
-from support.world import BTC, World, new_store, opened
+from support.world import BTC, STORES, World, new_store, opened
 
 COIN = 100_000_000
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=STORES)
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     """A house on each store in turn."""
     async with opened(new_store(request.param, tmp_path)) as world:
