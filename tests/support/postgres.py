@@ -163,6 +163,12 @@ def database_of(folder: Path) -> str:
     return server.dsn(_Shared.databases[folder])
 
 
+def database_through(folder: Path, port: int) -> str:
+    """Return how the database of a folder is found through a port of loopback that leads to the server's."""
+    _ = database_of(folder)
+    return shared_server().dsn(_Shared.databases[folder], port)
+
+
 def leave_databases() -> None:
     """Let other tests have the databases that a test has asked for: it is over."""
     _Shared.left += _Shared.databases.values()

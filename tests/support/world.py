@@ -123,9 +123,9 @@ class World:
 
 
 @asynccontextmanager
-async def opened(store: AnyStore) -> AsyncIterator[World]:
-    """Run a house on a store, with the settings above declared if it is new."""
-    clock = SetClock(NOW_MS)
+async def opened(store: AnyStore, ahead_ms: int = 0) -> AsyncIterator[World]:
+    """Run a house on a store, with the settings above declared if it is new; its clock may be ahead of others."""
+    clock = SetClock(NOW_MS + ahead_ms)
     world = World(store, clock)
     clock.go_on_after(store.last()[1])
     running = asyncio.create_task(world.writer.run())

@@ -16,6 +16,9 @@ from strongroom.engine.port import StoreError
 from strongroom.store.postgres.arrays import Packed, PackedDumper
 
 OLDEST_VERSION: Final = 150_000
+_BOUNDS_TRANSACTIONS: Final = 170_000
+"""From this version on the server ends a transaction that takes too long in whatever state it is."""
+
 _MIGRATING: Final = 0x5374726F6E67
 """The number of the advisory lock under which one node at a time brings the schema up to date."""
 
@@ -76,8 +79,11 @@ class Connection(psycopg.Connection[TupleRow]):
             raise
 
     def run(self, sql: str, values: Sequence[Any] = ()) -> psycopg.Cursor[TupleRow]:
-        """Execute SQL and return its cursor; the one place that talks to a connection."""
-        return self.execute(sql.encode(), values or None, binary=True)
+        """Execute SQL and return its cursor; the one place that talks to a connection.
+
+        What has no values has no plan that would be worth keeping at the server.
+        """
+        return self.execute(sql.encode(), values or None, prepare=None if values else False, binary=True)
 
     @property
     def is_lost(self) -> bool:
@@ -116,8 +122,14 @@ def connect_writer(conninfo: str, limits: Limits) -> Connection:
         lock_timeout=str(limits.lock_ms),
         plan_cache_mode="force_generic_plan",
         client_connection_check_interval="1000",
+        # A node whose machine is gone, and not only its process, is noticed by the server's system.
+        tcp_keepalives_idle="5",
+        tcp_keepalives_interval="2",
+        tcp_keepalives_count="3",
     )
     with connection.within(limits.answer_s):
+        if connection.info.server_version >= _BOUNDS_TRANSACTIONS:
+            connection.run("SELECT set_config('transaction_timeout', %s, false)", (str(limits.lock_ms),))
         mode = "current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')"
         connection.run(f"SELECT set_config('synchronous_commit', 'on', false) WHERE {mode}")
     return connection
