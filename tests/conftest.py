@@ -15,6 +15,8 @@ import pytest
 import structlog
 from _pytest.nodeid import coerce_node_id
 
+from support.postgres import leave_databases, stop_shared_server
+
 TESTS: Final = Path(__file__).parent
 
 BUDGETS_S: Final = {
@@ -115,11 +117,21 @@ def logs_as_they_were() -> Iterator[None]:
         structlog.configure(**told)
 
 
+def pytest_runtest_logfinish() -> None:
+    """Give the databases of a test to the next ones."""
+    leave_databases()
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Add what each part of a test took to its family."""
     family = family_of(TESTS.parent / report.nodeid.partition("::")[0])
     used_s[family] += report.duration
     ran[family] += report.when == "call"
+
+
+def pytest_sessionfinish() -> None:
+    """Stop the database server that tests of this process have shared."""
+    stop_shared_server()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -30,12 +30,12 @@ from strongroom.wallet.addresses import (
 )
 from strongroom.wallet.context import perform
 from support.watching import BRANCHES, RIPPLE, XRP, Watched, watching
-from support.world import BITCOIN, BTC, ERC20, ETH, new_store
+from support.world import BITCOIN, BTC, ERC20, ETH, STORES, new_store
 
 NEWEST = AddressRule.NEWEST_UNUSED
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=STORES)
 async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Watched]:
     """A house with stocked addresses on each store in turn."""
     async with watching(new_store(request.param, tmp_path), tmp_path / "chains.sqlite") as house:

@@ -30,7 +30,7 @@ from strongroom.wallet.deposits import (
 )
 from strongroom.wallet.users import MarkUser
 from support.watching import COIN, RIPPLE, XRP, Watched, watching
-from support.world import BITCOIN, BTC, ERC20, ETH, USDT, new_store
+from support.world import BITCOIN, BTC, ERC20, ETH, STORES, USDT, new_store
 
 SEEN, CONFIRMING, CREDITED, DROPPED, TOO_SMALL, REVERSED = (
     DepositState.SEEN,
@@ -43,7 +43,7 @@ SEEN, CONFIRMING, CREDITED, DROPPED, TOO_SMALL, REVERSED = (
 ETHER = 10**18
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=STORES)
 async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Watched]:
     """A house that watches its chains, on each store in turn; its books are whole at the end."""
     async with watching(new_store(request.param, tmp_path), tmp_path / "chains.sqlite") as house:

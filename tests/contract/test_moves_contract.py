@@ -28,7 +28,7 @@ from strongroom.wallet.pots import due_pots, filled_pots
 from strongroom.wallet.reopenings import prepare_reopening
 from support.paying import COIN, Payouts, book, paying
 from support.payment_rows import keep
-from support.world import BTC, ERC20, ETH, USDT, new_store
+from support.world import BTC, ERC20, ETH, STORES, USDT, new_store
 
 AT = 7
 """The position of the deposit address that is swept."""
@@ -36,7 +36,7 @@ AT = 7
 GWEI = 10**9
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=STORES)
 async def payouts(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Payouts]:
     """A house on each store in turn, with ether and tokens, some of them on a deposit address."""
     async with paying(new_store(request.param, tmp_path), tmp_path) as payouts:

@@ -29,10 +29,10 @@ from strongroom.wallet.settlements import Change, prepare_finish
 from support.paying import COIN, THEIRS, Payouts, book, paying
 from support.payment_rows import keep
 from support.restored import House
-from support.world import BITCOIN, BTC, ERC20, ETH, USDT, new_store
+from support.world import BITCOIN, BTC, ERC20, ETH, STORES, USDT, new_store
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=STORES)
 async def payouts(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Payouts]:
     """A house on each store in turn, where alice has ten bitcoin."""
     async with paying(new_store(request.param, tmp_path), tmp_path) as payouts:

@@ -24,13 +24,13 @@ from strongroom.wallet.epochs import prepare_end, prepare_epoch, waits
 from strongroom.wallet.verification import verify
 from support.paying import COIN, OURS, RIPPLE, THEIRS, Payouts, book
 from support.restored import AHEAD, House, paid, restored
-from support.world import BITCOIN, BTC
+from support.world import BITCOIN, BTC, STORES
 
 AWAITING, APPROVED, PAYING, SETTLED, *_, FAILED = WithdrawalState
 FEE = 500
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=STORES)
 def kind(request: pytest.FixtureRequest) -> str:
     """Each kind of store in turn."""
     return request.param

@@ -21,10 +21,10 @@ from strongroom.wallet.payments import Draft, UnminePayment, next_nonce, outgoin
 from strongroom.wallet.settlements import prepare_finish
 from strongroom.wallet.withdrawals import withdrawal_confirmations
 from support.paying import COIN, RIPPLE, THEIRS, TODAY, XRP, Payouts, note_tip, paying, until
-from support.world import BITCOIN, BTC, ERC20, ETH, USDT, new_store
+from support.world import BITCOIN, BTC, ERC20, ETH, STORES, USDT, new_store
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=STORES)
 async def payouts(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Payouts]:
     """A house on each store in turn, where alice has ten bitcoin."""
     async with paying(new_store(request.param, tmp_path), tmp_path) as payouts:

@@ -23,10 +23,10 @@ from strongroom.wallet.approvals import awaiting_approval, expire_due, prepare_c
 from strongroom.wallet.balances import balance_of
 from strongroom.wallet.withdrawals import WithdrawalRequested, split_currency, withdrawal_confirmations
 from support.paying import COIN, OURS, RIPPLE, THEIRS, TODAY, XRP, Payouts, book, paying
-from support.world import BITCOIN, BTC, ERC20, ETH, USDT, new_store
+from support.world import BITCOIN, BTC, ERC20, ETH, STORES, USDT, new_store
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=STORES)
 async def payouts(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Payouts]:
     """A house on each store in turn, where alice has ten bitcoin."""
     async with paying(new_store(request.param, tmp_path), tmp_path) as payouts:

@@ -18,8 +18,9 @@ from strongroom.records.withdrawals import PaymentState, WithdrawalState
 from strongroom.wallet.verification import verify
 from support.deeds import COIN, Deed
 from support.ledger_machine import Ledger, LedgerOnDisk, at_once, leaves_all_as_it_was, run_ledger
+from support.postgres import leave_databases
 from support.whole_ledger import Auditor, WholeHouse, digest, states_of
-from support.world import BITCOIN, BTC, ERC20, USDT, World, new_store, opened
+from support.world import BITCOIN, BTC, ERC20, STORES, USDT, World, new_store, opened
 
 EXAMPLES: Final = settings().max_examples
 
@@ -61,6 +62,16 @@ def test_every_store_keeps_the_same_books(steps: list[list[Deed]]) -> None:
         in_memory = asyncio.run(live("memory", Path(folder), steps))
         in_a_file = asyncio.run(live("sqlite", Path(folder), steps))
     assert in_memory == in_a_file
+
+
+@settings(max_examples=EXAMPLES // 16)
+@given(st.lists(st.lists(at_once, min_size=1, max_size=5), max_size=12))
+def test_postgresql_keeps_the_same_books(steps: list[list[Deed]]) -> None:
+    """The same deeds have the same outcomes, balances, histories and journal in memory and in PostgreSQL."""
+    in_memory = asyncio.run(live("memory", Path(), steps))
+    in_a_database = asyncio.run(live("postgres", Path("the same for every example"), steps))
+    leave_databases()
+    assert in_memory == in_a_database
 
 
 EACH_KIND: Final[tuple[Deed, ...]] = (
@@ -125,7 +136,7 @@ async def after_expiry(house: WholeHouse) -> set[str]:
     return states_of(house.world)
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.parametrize("kind", STORES)
 async def test_what_is_refused_among_others_leaves_nothing_of_itself(kind: str, tmp_path: Path) -> None:
     """A batch with a hundred refusals in it books the same entries as the batch without them."""
     ends: list[tuple[Any, ...]] = []

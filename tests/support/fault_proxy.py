@@ -34,7 +34,10 @@ class Mode(Enum):
     """Every piece of at most `slow_bytes` takes `delay_s`."""
 
     CUT_ANSWER = "cut_answer"
-    """The question passes; when the answer comes, `answer_bytes` of it pass and the connection is cut."""
+    """Questions pass; when an answer comes that holds `about`, `answer_bytes` of it pass and the connection is cut."""
+
+    CUT_QUESTION = "cut_question"
+    """The connection is cut when a question that holds `about` comes: nothing of that piece passes."""
 
     SWALLOW = "swallow"
     """Every question passes; the answer to one that holds `about` never comes, and the connection stays open."""
@@ -118,10 +121,10 @@ class FaultProxy:
             async with asyncio.timeout(CONNECT_S):
                 answers, target = await asyncio.open_connection(HOST, self.target_port, limit=PIECE_BYTES)
             self._writers.add(target)
-            silent = asyncio.Event()
+            asked = asyncio.Event()
             await _first_of(
-                self._pump(reader, target, silent, is_answer=False),
-                self._pump(answers, writer, silent, is_answer=True),
+                self._pump(reader, target, asked, is_answer=False),
+                self._pump(answers, writer, asked, is_answer=True),
             )
         except OSError:
             # TimeoutError too: a target that is away looks to the client like a line that is cut.
@@ -133,17 +136,20 @@ class FaultProxy:
                     self._writers.discard(end)
 
     async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, silent: asyncio.Event, *, is_answer: bool
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: asyncio.Event, *, is_answer: bool
     ) -> None:
         """Pass pieces on until either end closes or the mode says to cut."""
         while piece := await reader.read(PIECE_BYTES):
             await self._wait_while_stalled()
-            if not is_answer and self._mode is Mode.SWALLOW and self.about in piece:
-                silent.set()
-            if is_answer and silent.is_set():
+            if not is_answer and self.about in piece:
+                if self._mode is Mode.CUT_QUESTION:
+                    return
+                if self._mode is Mode.SWALLOW:
+                    asked.set()
+            if is_answer and asked.is_set():
                 self.swallowed.set()
                 continue
-            if is_answer and self._mode is Mode.CUT_ANSWER:
+            if is_answer and self._mode is Mode.CUT_ANSWER and self.about in piece:
                 writer.write(piece[: self.answer_bytes])
                 # Closed in order, so that what passed does arrive.
                 writer.close()

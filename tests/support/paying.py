@@ -29,8 +29,6 @@ from strongroom.records.kept import Key
 from strongroom.records.settings import AssetSettings, NetworkSettings, OfferSettings, Settings, Snapshot
 from strongroom.records.users import User
 from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Payment, Withdrawal
-from strongroom.store.memory import MemoryStore
-from strongroom.store.sqlite.store import SqliteStore
 from strongroom.wallet.addresses import AddressRule, GiveAddress, prepare_stock
 from strongroom.wallet.approvals import prepare_approval
 from strongroom.wallet.context import perform, perform_own
@@ -39,7 +37,7 @@ from strongroom.wallet.payments import Draft, next_nonce, nonce_text, prepare_re
 from strongroom.wallet.settings import prepare_settings
 from strongroom.wallet.users import MarkUser
 from strongroom.wallet.withdrawals import RequestWithdrawal, WithdrawalRequested, prepare_withdrawal
-from support.world import BITCOIN, BTC, ERC20, NOW_MS, SNAPSHOT, World, opened
+from support.world import BITCOIN, BTC, ERC20, NOW_MS, SNAPSHOT, AnyStore, World, opened
 
 XRP, RIPPLE = 5, 3
 COIN = 100_000_000
@@ -373,7 +371,7 @@ class Payouts:
 
 
 @asynccontextmanager
-async def paying(store: MemoryStore | SqliteStore, folder: Path) -> AsyncIterator[Payouts]:
+async def paying(store: AnyStore, folder: Path) -> AsyncIterator[Payouts]:
     """Run a house that pays out, on a store and with a node's file in a folder."""
     async with opened(store) as world:
         node = SimulatedNode(folder / "chains.sqlite", [NETWORKS[code] for code in CODES.values()], world.clock)

@@ -16,10 +16,11 @@ from strongroom.custody.sender import Sender
 from strongroom.custody.watcher import Watcher
 from strongroom.records.withdrawals import Withdrawal
 from strongroom.store.memory import MemoryStore
-from strongroom.store.sqlite.store import SqliteStore
+from strongroom.store.postgres.store import PostgresStore
 from strongroom.wallet.epochs import prepare_epoch
 from support.paying import _XPUBS, CODES, COIN, Payouts, paying
-from support.world import BITCOIN, BTC, new_store
+from support.postgres import copy_database
+from support.world import BITCOIN, BTC, AnyStore, new_store
 
 AHEAD: Final = 20
 """So many addresses beyond the backup's are watched in tests."""
@@ -36,18 +37,23 @@ def copied(store: MemoryStore) -> MemoryStore:
 
 
 class Backup:
-    """A backup of a store, of either kind."""
+    """A backup of a store, of any kind."""
 
-    def __init__(self, store: MemoryStore | SqliteStore, folder: Path) -> None:
+    def __init__(self, store: AnyStore, folder: Path) -> None:
         self._memory = copied(store) if isinstance(store, MemoryStore) else None
+        self._is_database = isinstance(store, PostgresStore)
         self._file = folder / "backup.sqlite"
-        if self._memory is None:
+        if self._is_database:
+            copy_database(folder / "first", folder / "second")
+        elif self._memory is None:
             _ = restoring.back_up(folder / "first", self._file)
 
-    async def restored(self, folder: Path) -> MemoryStore | SqliteStore:
-        """Return a store made of it, as the program does that."""
+    async def restored(self, folder: Path) -> AnyStore:
+        """Return a store made of it, as the program does that where it does."""
         if self._memory is not None:
             return self._memory
+        if self._is_database:
+            return new_store("postgres", folder / "second")
         _ = await asyncio.to_thread(restoring.restore, self._file, folder / "second")
         return new_store("sqlite", folder / "second")
 
@@ -120,6 +126,6 @@ async def restored(kind: str, folder: Path, before: Story, after: Story) -> Asyn
         await after(payouts)
     async with paying(await backup.restored(folder), folder) as payouts:
         payouts.world._signatures = 10_000  # so that none of the backup's is used again
-        if kind == "memory":
+        if kind != "sqlite":
             await payouts.do(lambda: prepare_epoch(payouts.world.context))
         yield payouts

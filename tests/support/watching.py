@@ -25,15 +25,13 @@ from strongroom.records.heads import Head, head_of
 from strongroom.records.history import Line, LineType, Thread
 from strongroom.records.kept import Key
 from strongroom.records.settings import SETTINGS_KEY, AssetSettings, NetworkSettings, OfferSettings, Settings
-from strongroom.store.memory import MemoryStore
-from strongroom.store.sqlite.store import SqliteStore
 from strongroom.wallet.addresses import AddressRule, GivenAddress, give_address
 from strongroom.wallet.catalogue import catalogue_of
 from strongroom.wallet.context import perform_own
 from strongroom.wallet.deposits import offered
 from strongroom.wallet.holdings import chain_units, holding_change, holding_needs
 from strongroom.wallet.settings import prepare_settings
-from support.world import BITCOIN, ERC20, SNAPSHOT, World, opened
+from support.world import BITCOIN, ERC20, SNAPSHOT, AnyStore, World, opened
 
 XRP, RIPPLE = 9, 9
 CODES = {BITCOIN: "BITCOIN", ERC20: "ERC20", RIPPLE: "RIPPLE"}
@@ -191,7 +189,7 @@ SNAPSHOT_WITH_TAGS = msgspec.structs.replace(
 
 
 @asynccontextmanager
-async def watching(store: MemoryStore | SqliteStore, chains: Path, *, run: bool = True) -> AsyncIterator[Watched]:
+async def watching(store: AnyStore, chains: Path, *, run: bool = True) -> AsyncIterator[Watched]:
     """Run a house on a store and on the chains of a file; without `run` its watchers stand still."""
     node = SimulatedNode(chains, NETWORKS.values(), Clock())
     async with opened(store) as world:

@@ -27,7 +27,7 @@ from strongroom.records.settings import OfferSettings
 from strongroom.records.users import User
 from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Payment, PaymentState, Withdrawal, WithdrawalState
 from strongroom.store.sqlite.connection import open_reader
-from strongroom.store.sqlite.tables import KINDS
+from strongroom.store.tables import KINDS
 from strongroom.wallet.addresses import AddressRule, GiveAddress, prepare_stock
 from strongroom.wallet.approvals import expire_due, prepare_approval
 from strongroom.wallet.context import perform, perform_own

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final, TypeAlias
 
 from strongroom.clock import Ids, SetClock
 from strongroom.engine.command import NOBODY, Command, Guard
@@ -15,6 +16,7 @@ from strongroom.money import FeeFormula
 from strongroom.records.history import LineType
 from strongroom.records.settings import AssetSettings, NetworkSettings, OfferSettings, Snapshot
 from strongroom.store.memory import MemoryStore
+from strongroom.store.postgres.store import PostgresStore
 from strongroom.store.sqlite.store import SqliteStore
 from strongroom.wallet.balances import balance_of
 from strongroom.wallet.bookings import prepare_booking
@@ -22,6 +24,12 @@ from strongroom.wallet.context import Context, perform, perform_own
 from strongroom.wallet.settings import prepare_settings
 from strongroom.wallet.transfers import prepare_transfer
 from strongroom.wallet.users import prepare_user
+from support.postgres import database_of
+
+AnyStore: TypeAlias = MemoryStore | SqliteStore | PostgresStore
+
+STORES: Final = ("memory", "sqlite", "postgres")
+"""Every kind of store there is."""
 
 BTC, USDT, ETH, USD = 1, 2, 3, 4
 BITCOIN, ERC20 = 1, 2
@@ -72,7 +80,7 @@ class Quiet:
 class World:
     """A house with its writer running."""
 
-    def __init__(self, store: MemoryStore | SqliteStore, clock: SetClock) -> None:
+    def __init__(self, store: AnyStore, clock: SetClock) -> None:
         self.store = store
         self.clock = clock
         self.ids = Ids(clock)
@@ -115,9 +123,9 @@ class World:
 
 
 @asynccontextmanager
-async def opened(store: MemoryStore | SqliteStore) -> AsyncIterator[World]:
-    """Run a house on a store, with the settings above declared if it is new."""
-    clock = SetClock(NOW_MS)
+async def opened(store: AnyStore, ahead_ms: int = 0) -> AsyncIterator[World]:
+    """Run a house on a store, with the settings above declared if it is new; its clock may be ahead of others."""
+    clock = SetClock(NOW_MS + ahead_ms)
     world = World(store, clock)
     clock.go_on_after(store.last()[1])
     running = asyncio.create_task(world.writer.run())
@@ -130,13 +138,16 @@ async def opened(store: MemoryStore | SqliteStore) -> AsyncIterator[World]:
         try:
             await running
         finally:
-            if isinstance(store, SqliteStore):
+            if not isinstance(store, MemoryStore):
                 store.close()
 
 
-def new_store(kind: str, folder: Path) -> MemoryStore | SqliteStore:
-    """Return an empty store of a kind."""
-    return MemoryStore() if kind == "memory" else SqliteStore(folder, Ids(SetClock(NOW_MS)))
+def new_store(kind: str, folder: Path) -> AnyStore:
+    """Return a store of a kind: empty, unless one was kept in this folder before."""
+    ids = Ids(SetClock(NOW_MS))
+    if kind == "postgres":
+        return PostgresStore(database_of(folder), ids)
+    return MemoryStore() if kind == "memory" else SqliteStore(folder, ids)
 
 
 Act = Callable[[World], Awaitable[None]]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from strongroom.records.withdrawals import Withdrawal
-from strongroom.store.sqlite.tables import KINDS
+from strongroom.store.tables import KINDS
 
 
 def test_a_withdrawal_holds_what_the_receiver_gets_and_the_fee() -> None:

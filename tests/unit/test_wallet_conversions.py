@@ -23,12 +23,12 @@ from strongroom.wallet.context import perform, perform_own
 from strongroom.wallet.conversions import RATE_STANDS_MS, Convert, Converted, exchange_rate, prepare_conversion
 from strongroom.wallet.settings import prepare_settings
 from strongroom.wallet.users import MarkUser
-from support.world import BTC, NOW_MS, SNAPSHOT, USDT, World, new_store, opened
+from support.world import BTC, NOW_MS, SNAPSHOT, STORES, USDT, World, new_store, opened
 
 COIN = 100_000_000
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=STORES)
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     """A house with prices, an inventory of 100,000 USDT and 10 BTC, and a customer, alice, with 2 BTC."""
     async with opened(new_store(request.param, tmp_path)) as world:

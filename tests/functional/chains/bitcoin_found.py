@@ -207,7 +207,7 @@ async def test_strangers_addresses_take_no_room_in_memory(house: CoinHouse) -> N
     _ = await house.node.stranger("sendmany", "", dict.fromkeys(away, Decimal("0.001")))
     _ = await house.node.mine(1)
     await house.worked_through()
-    remembered = house.store._cache._by_kind[Address].values()
+    remembered = house.store._cache.by_kind[Address].values()
     assert remembered
     assert all(isinstance(row, Address) and row.ours for row in remembered)
 

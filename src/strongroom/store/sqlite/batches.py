@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Final, TypeAlias
 
 from strongroom.clock import Ids
-from strongroom.engine.sealing import leaf_of, seal_item
 from strongroom.engine.state import State
-from strongroom.ledger.seals import SALT_BYTES, Frontier
+from strongroom.ledger.seals import Frontier
 from strongroom.records.kept import Kept
+from strongroom.store.journal import peaks_of, seal_all
 from strongroom.store.sqlite.folios import Sweep
 from strongroom.store.sqlite.tables import TABLES, insertions
 
@@ -29,15 +29,9 @@ def journal_statements(state: State, frontier: Frontier, commit: int, ids: Ids) 
     """
     if not state.items:
         return frontier, []
-    salts = ids.random_bytes(SALT_BYTES * len(state.items))
-    items: list[tuple[int, str, bytes]] = []
-    leaves: list[bytes] = []
-    for place, item in enumerate(state.items):
-        number, text, salt = seal_item(item, salts[place * SALT_BYTES : (place + 1) * SALT_BYTES])
-        leaves.append(leaf_of(text, salt))
-        items.append((number, text.decode(), salt))
-    frontier = frontier.append(*leaves)
-    end = (commit, frontier.count, state.items[-1].at_ms, b"".join(frontier.peaks))
+    frontier, sealed = seal_all(state.items, frontier, ids)
+    items = [(number, text.decode(), salt) for number, text, salt in sealed]
+    end = (commit, frontier.count, state.items[-1].at_ms, peaks_of(frontier))
     return frontier, [
         *insertions("INSERT", "item", _ITEM_COLUMNS, items),
         *insertions("INSERT", "batch", _BATCH_COLUMNS, [end]),

@@ -13,13 +13,13 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import apsw
-import msgspec
 
 from strongroom.engine.port import DiskFailed
 from strongroom.engine.state import ThreadKey
 from strongroom.ledger.accounts import owner_of
 from strongroom.records.heads import Head
 from strongroom.records.history import Thread, append_line, newest_in
+from strongroom.store.folio import Folio, decode_folio, encode_folio, pack_head, thread_number
 from strongroom.store.sqlite.connection import run
 
 MAX_ROWS_IN_MEMORY: Final = 2_000_000
@@ -30,33 +30,6 @@ ROUND_ITEMS: Final = 100_000
 
 _SWEPT_AT_LEAST: Final = 8
 _FORGOTTEN_AT_ONCE: Final = 2_000
-_THREADS_PER_ASSET: Final = 256
-_COUNT_BITS: Final = 40
-_COUNT: Final = (1 << _COUNT_BITS) - 1
-
-_encode_heads: Final = msgspec.json.Encoder().encode
-_decode_heads: Final = msgspec.json.Decoder(dict[int, tuple[int, int]]).decode
-_encode_spines: Final = msgspec.msgpack.Encoder().encode
-_decode_spines: Final = msgspec.msgpack.Decoder(dict[int, bytes]).decode
-
-
-class Folio:
-    """One owner's heads by packed account, and spines by `thread_number`: as small as they get.
-
-    A head is one integer, balance << 40 | number of postings: half of what a pair takes, and nothing that the garbage
-    collector has to look at.
-    """
-
-    __slots__ = ("heads", "spines")
-
-    def __init__(self, heads: dict[int, int], spines: dict[int, bytes]) -> None:
-        self.heads = heads
-        self.spines = spines
-
-    @property
-    def rows(self) -> int:
-        """How many heads and threads it holds, and one for itself: an empty one takes room as well."""
-        return len(self.heads) + len(self.spines) + 1
 
 
 class Arrears:
@@ -85,23 +58,12 @@ class Sweep(NamedTuple):
     watermark: int | None
 
 
-def pack_head(after: int, count: int) -> int:
-    """Return a balance and a number of postings as the one integer that a folio keeps."""
-    return after << _COUNT_BITS | count
-
-
-def thread_number(asset: int, type_: int) -> int:
-    """Return the number of a thread among its owner's."""
-    return asset * _THREADS_PER_ASSET + type_
-
-
 def load_folio(connection: apsw.Connection, owner: int) -> Folio:
     """Return an owner's folio as its table has it, empty if it is not there."""
     found = run(connection, "SELECT heads, spines FROM folio WHERE owner = ?", (owner,)).fetchone()
     if found is None:
         return Folio({}, {})
-    heads = {account: pack_head(after, count) for account, (after, count) in _decode_heads(found[0]).items()}
-    return Folio(heads, _decode_spines(found[1]))
+    return decode_folio(*found)
 
 
 class Folios:
@@ -122,14 +84,11 @@ class Folios:
     def head(self, account: int) -> Head:
         """Return the head of a packed account."""
         owner = owner_of(account)
-        found = (self._folios.get(owner) or self.folio(owner)).heads.get(account)
-        return Head(account) if found is None else Head(account, found >> _COUNT_BITS, found & _COUNT)
+        return (self._folios.get(owner) or self.folio(owner)).head(account)
 
     def thread(self, key: ThreadKey) -> Thread:
         """Return a thread."""
-        owner, asset, type_ = key
-        spine = (self._folios.get(owner) or self.folio(owner)).spines.get(asset * _THREADS_PER_ASSET + type_)
-        return Thread(owner, asset, type_, spine or b"")
+        return (self._folios.get(key[0]) or self.folio(key[0])).thread(key)
 
     def folio(self, owner: int) -> Folio:
         """Return an owner's folio, from the table if it is not in memory. Raises `DiskFailed`."""
@@ -164,13 +123,13 @@ class Folios:
         for head in heads:
             account, after, count = head.account, head.after, head.count
             owner = owner_of(account)
-            (known.get(owner) or self.folio(owner)).heads[account] = after << _COUNT_BITS | count
+            (known.get(owner) or self.folio(owner)).heads[account] = pack_head(after, count)
             behind.add(owner)
             self._rows += count == 1
         for thread in threads:
             owner = thread.owner
             spines = (known.get(owner) or self.folio(owner)).spines
-            number = thread.asset * _THREADS_PER_ASSET + thread.type
+            number = thread_number(thread.asset, thread.type)
             self._rows += number not in spines
             spines[number] = thread.spine
             behind.add(owner)
@@ -178,9 +137,7 @@ class Folios:
             self._forget()
 
     def _row(self, owner: int) -> tuple[int, str, bytes]:
-        folio = self.folio(owner)
-        heads = {account: (head >> _COUNT_BITS, head & _COUNT) for account, head in folio.heads.items()}
-        return owner, _encode_heads(heads).decode(), _encode_spines(folio.spines)
+        return owner, *encode_folio(self.folio(owner))
 
     def _forget(self) -> None:
         """Make room: let the folios go that came in first, but those not written yet, whose turn comes again.

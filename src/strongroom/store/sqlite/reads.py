@@ -11,12 +11,14 @@ from strongroom.engine.command import Row
 from strongroom.engine.port import Sealed, StoredItem
 from strongroom.engine.sealing import read_item, read_lines
 from strongroom.errors import check
-from strongroom.ledger.seals import HASH_BYTES, Frontier
+from strongroom.ledger.seals import Frontier
 from strongroom.records.history import LINES_PER_ITEM, Line, Thread
 from strongroom.records.kept import Kept, Key
+from strongroom.store.journal import frontier_of
 from strongroom.store.sqlite.connection import run
 from strongroom.store.sqlite.standing import standing_balances, standing_threads
-from strongroom.store.sqlite.tables import TABLES, Table
+from strongroom.store.sqlite.tables import TABLES
+from strongroom.store.tables import Table
 
 
 def load(connection: apsw.Connection, key: Key) -> Kept:
@@ -38,11 +40,6 @@ def load_frontier(connection: apsw.Connection) -> tuple[int, Frontier]:
         return 0, Frontier()
     at_ms, last_item, peaks = newest
     return at_ms, frontier_of(last_item, peaks)
-
-
-def frontier_of(last_item: int, peaks: bytes) -> Frontier:
-    """Return the seal that a batch was kept with."""
-    return Frontier(last_item, tuple([peaks[i : i + HASH_BYTES] for i in range(0, len(peaks), HASH_BYTES)]))
 
 
 class DiskReads:

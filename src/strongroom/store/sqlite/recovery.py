@@ -12,8 +12,9 @@ import msgspec
 
 from strongroom.ledger.accounts import owner_of
 from strongroom.ledger.entries import Booked
+from strongroom.store.folio import pack_head, thread_number
 from strongroom.store.sqlite.connection import run
-from strongroom.store.sqlite.folios import Arrears, pack_head, thread_number
+from strongroom.store.sqlite.folios import Arrears
 
 _EVERY: Final = thread_number(0, 0)
 

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, Final
 
 from strongroom.records.kept import Kept, Key
-from strongroom.store.sqlite.tables import KINDS
+from strongroom.store.tables import KINDS
 
 MAX_CACHED_ROWS: Final = 1_000_000
 """Most rows of all kinds together."""

@@ -12,9 +12,10 @@ from strongroom.engine.state import State
 from strongroom.ledger.seals import Frontier
 from strongroom.records.heads import Head
 from strongroom.records.history import Thread
+from strongroom.store.journal import frontier_of
 from strongroom.store.sqlite.connection import open_reader, run
 from strongroom.store.sqlite.folios import Folios
-from strongroom.store.sqlite.reads import DiskReads, frontier_of, load, load_frontier
+from strongroom.store.sqlite.reads import DiskReads, load, load_frontier
 from strongroom.store.sqlite.recovery import unswept
 
 

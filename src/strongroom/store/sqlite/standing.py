@@ -13,11 +13,9 @@ import msgspec
 
 from strongroom.ledger.entries import Booked
 from strongroom.records.history import Thread
+from strongroom.store.folio import Folio, decode_heads, decode_spines
 from strongroom.store.sqlite.connection import run
-from strongroom.store.sqlite.folios import Folio, thread_number
 from strongroom.store.sqlite.recovery import unswept
-
-_THREADS_PER_ASSET: Final = thread_number(1, 0)
 
 
 class _Postings(msgspec.Struct, frozen=True, gc=False):
@@ -27,15 +25,13 @@ class _Postings(msgspec.Struct, frozen=True, gc=False):
 
 
 _decode_postings: Final = msgspec.json.Decoder(_Postings).decode
-_decode_heads: Final = msgspec.json.Decoder(dict[int, tuple[int, int]]).decode
-_decode_spines: Final = msgspec.msgpack.Decoder(dict[int, bytes]).decode
 
 
 def standing_balances(connection: apsw.Connection) -> Iterator[tuple[int, int, int]]:
     """Yield (packed account, balance, count) of every account: the head, or the later posting."""
     later = _later_heads(connection)
     for (text,) in run(connection, "SELECT heads FROM folio ORDER BY owner"):
-        for account, (after, count) in _decode_heads(text).items():
+        for account, (after, count) in decode_heads(text).items():
             newer = later.pop(account, (after, count))
             yield (account, *newer) if newer[1] > count else (account, after, count)
     for account, (after, count) in later.items():
@@ -46,14 +42,14 @@ def standing_threads(connection: apsw.Connection) -> Iterator[Thread]:
     """Yield every thread, owner by owner."""
     behind = unswept(connection)
     for owner, data in run(connection, "SELECT owner, spines FROM folio ORDER BY owner"):
-        folio = Folio({}, _decode_spines(data))
+        folio = Folio({}, decode_spines(data))
         if (arrears := behind.pop(owner, None)) is not None:
             arrears.bring_up(folio)
-        yield from _threads(owner, folio.spines)
+        yield from folio.threads(owner)
     for owner, arrears in behind.items():
         folio = Folio({}, {})
         arrears.bring_up(folio)
-        yield from _threads(owner, folio.spines)
+        yield from folio.threads(owner)
 
 
 def _later_heads(connection: apsw.Connection) -> dict[int, tuple[int, int]]:
@@ -64,9 +60,3 @@ def _later_heads(connection: apsw.Connection) -> dict[int, tuple[int, int]]:
         for posting in _decode_postings(text).postings:
             heads[posting.account] = (posting.after, posting.nth)
     return heads
-
-
-def _threads(owner: int, spines: dict[int, bytes]) -> Iterator[Thread]:
-    for number, spine in spines.items():
-        asset, type_ = divmod(number, _THREADS_PER_ASSET)
-        yield Thread(owner, asset, type_, spine)

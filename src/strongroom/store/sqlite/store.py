@@ -15,7 +15,7 @@ from strongroom.clock import Ids
 from strongroom.crashpoints import reach
 from strongroom.engine.command import Command, Row
 from strongroom.engine.port import DiskFailed, InDoubt, NotDone
-from strongroom.engine.state import State
+from strongroom.engine.state import NonceKey, State, ThreadKey
 from strongroom.errors import check
 from strongroom.ledger.seals import Frontier
 from strongroom.records.addresses import Address
@@ -101,10 +101,6 @@ class SqliteStore(DiskReads):
         self._listeners: list[Callable[[State], None]] = []
         self._cache = RowCache()
         self._rows = self._cache.by_kind
-        # Found by whoever knows them: nothing is added on the way.
-        self.head = self._folios.head
-        self.thread = self._folios.thread
-        self.nonce = self._nonces.get
         self._forgotten_ms = 0
         self._fresh_replies = 0
         self._doubt: Written | None = None
@@ -241,6 +237,18 @@ class SqliteStore(DiskReads):
         return self._checkpoints.pages
 
     # -- committed rows
+
+    def head(self, account: int) -> Head:
+        """Return the head of a packed account."""
+        return self._folios.head(account)
+
+    def thread(self, key: ThreadKey) -> Thread:
+        """Return a thread."""
+        return self._folios.thread(key)
+
+    def nonce(self, key: NonceKey) -> Nonce:
+        """Return what is remembered of a signature; all are in memory, so that one not found is absent."""
+        return self._nonces.get(key)
 
     def kept(self, key: Key) -> Kept:
         """Return the row of any other kind. Raises `DiskFailed`.

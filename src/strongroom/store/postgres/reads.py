@@ -1,0 +1,169 @@
+"""Queries on committed state: point look-ups on a connection that only reads, and walks through whole tables.
+
+Each asks the database anew, so that it sees what other nodes have committed. A walk sees one moment, and has a
+connection of its own: a look-up in the middle of it is not held to that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any, Final, cast
+
+import psycopg
+
+from strongroom.engine.command import Row
+from strongroom.engine.port import DiskFailed, Sealed, StoredItem
+from strongroom.engine.sealing import read_item, read_lines
+from strongroom.errors import check
+from strongroom.ledger.accounts import owner_of
+from strongroom.ledger.seals import Frontier
+from strongroom.records.heads import Head
+from strongroom.records.history import LINES_PER_ITEM, Line, Thread
+from strongroom.records.kept import Kept
+from strongroom.store.folio import Folio, decode_folio, decode_heads, decode_spines
+from strongroom.store.journal import frontier_of
+from strongroom.store.postgres.connection import Connection, Limits, connect_reader
+from strongroom.store.postgres.tables import TABLES, KindTable, has_nul
+
+_WALK_ROWS: Final = 1_000
+_NO_FOLIO: Final = Folio({}, {})
+
+
+class PostgresReads:
+    """What `Reads` asks, but for `subscribe`. For one thread. All of it raises `DiskFailed` while there is no database.
+
+    A look-up is tried once more over a new connection where the old one was lost: so a restart of the server or a
+    failover that is over shows nowhere.
+    """
+
+    def __init__(self, conninfo: str, limits: Limits) -> None:
+        self._conninfo = conninfo
+        self._limits = limits
+        self._reader: Connection | None = None
+
+    def close_reader(self) -> None:
+        """Close the reading connection, if there is one."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def row(self, kind: type[Row], *key: int | str | bytes) -> Row:
+        """Return the committed row, or the absent one."""
+        if kind is Head:
+            (account,) = cast(tuple[int], key)
+            return cast(Row, self._folio(owner_of(account)).head(account))
+        if kind is Thread:
+            thread = cast(tuple[int, int, int], key)
+            return cast(Row, self._folio(thread[0]).thread(thread))
+        found = [] if has_nul(key) else self._ask(TABLES[kind].select_one, key)
+        return cast(Row, TABLES[kind].decode(found[0]) if found else kind(*key))
+
+    def rows(
+        self, kind: type[Row], equal: Mapping[str, int | str | bytes], limit: int, *, newest_first: bool = False
+    ) -> list[Row]:
+        """Return at most `limit` rows whose fields equal these values, in the order of their keys."""
+        table = _table_of(kind)
+        values = [equal[name] for name in equal if name in table.columns]
+        if has_nul(values):
+            return []
+        sql = table.select_where(list(equal), newest_first=newest_first)
+        return [cast(Row, table.decode(found)) for found in self._ask(sql, (*values, limit))]
+
+    def each(self, kind: type[Row]) -> Iterator[Row]:
+        """Yield every row of a kind in the order of their keys, as of one moment; threads owner by owner."""
+        if kind is Thread:
+            for owner, spines in self._walk("SELECT owner, spines FROM folio ORDER BY owner"):
+                yield from cast(Iterator[Row], Folio({}, decode_spines(spines)).threads(owner))
+            return
+        table = _table_of(kind)
+        for found in self._walk(table.select_where((), newest_first=False), (None,)):
+            yield cast(Row, table.decode(found))
+
+    def line(self, number: int) -> Line:
+        """Return a history line; the absent one if there is none."""
+        item, place = divmod(number, LINES_PER_ITEM)
+        found = self._ask("SELECT text FROM item WHERE number = %s", (item,))
+        lines = read_lines(found[0][0].encode()) if found else []
+        return lines[place] if place < len(lines) else Line(number)
+
+    def last(self) -> tuple[int, int]:
+        """Return the number and the stamp (Unix ms) of the newest journal item."""
+        [(last_item, last_ms)] = self._ask("SELECT last_item, last_ms FROM journal")
+        return last_item, last_ms
+
+    def journal(self, first: int, limit: int) -> list[Sealed]:
+        """Return journal items from a number on, as they are kept."""
+        sql = "SELECT number, convert_to(text, 'UTF8'), salt FROM item WHERE number >= %s ORDER BY number LIMIT %s"
+        return list(map(Sealed._make, self._ask(sql, (first, limit))))
+
+    def items(self, first: int, limit: int) -> list[StoredItem]:
+        """Return what journal items say, from a number on."""
+        return [read_item(sealed.text) for sealed in self.journal(first, limit)]
+
+    def frontier(self) -> Frontier:
+        """Return the seal over all items so far."""
+        [(last_item, peaks)] = self._ask("SELECT last_item, peaks FROM journal")
+        return frontier_of(last_item, peaks)
+
+    def seals(self, after: int = 0) -> Iterator[Frontier]:
+        """Yield the seal after every batch, oldest first, as of one moment; only those over more than `after` items."""
+        # Without a condition a seal that says it covers less is still seen, and can be told.
+        where = "AND last_item > %s" if after else "AND %s = 0"
+        sql = f"SELECT last_item, peaks FROM batch WHERE items > 0 {where} ORDER BY number"
+        for last_item, peaks in self._walk(sql, (after,)):
+            yield frontier_of(last_item, peaks)
+
+    def balances(self) -> Iterator[tuple[int, int, int]]:
+        """Yield (packed account, balance, count) of every account, as of one moment."""
+        for (heads,) in self._walk("SELECT heads FROM folio ORDER BY owner"):
+            for account, (after, count) in decode_heads(heads).items():
+                yield account, after, count
+
+    def _folio(self, owner: int) -> Folio:
+        found = self._ask("SELECT heads, spines FROM folio WHERE owner = %s", (owner,))
+        return decode_folio(*found[0]) if found else _NO_FOLIO
+
+    def _ask(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a short answer."""
+        try:
+            if (reader := self._reader) is not None and not reader.is_lost:
+                try:
+                    return self._ask_on(reader, sql, values)
+                except psycopg.OperationalError:
+                    if not reader.is_lost:
+                        raise
+            self.close_reader()
+            self._reader = connect_reader(self._conninfo, self._limits)
+            return self._ask_on(self._reader, sql, values)
+        except psycopg.OperationalError as error:
+            raise DiskFailed(str(error)) from error
+
+    def _ask_on(self, reader: Connection, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        with reader.within(self._limits.read_s):
+            return reader.run(sql, values).fetchall()
+
+    def _walk(self, sql: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a long answer, of which only a part is in memory at any time."""
+        try:
+            walker = connect_reader(self._conninfo, self._limits)
+            cursor = walker.cursor("walk", binary=True)
+            # The connection first, so that the cursor has nobody to tell that it is closed.
+            with closing(cursor), closing(walker):
+                with walker.within(self._limits.read_s):
+                    walker.run("BEGIN")
+                    cursor.execute(sql.encode(), values or None)
+                while True:
+                    with walker.within(self._limits.read_s):
+                        found = cursor.fetchmany(_WALK_ROWS)
+                    yield from found
+                    if len(found) < _WALK_ROWS:
+                        return
+        except psycopg.OperationalError as error:
+            raise DiskFailed(str(error)) from error
+
+
+def _table_of(kind: type[Kept]) -> KindTable:
+    """Return the table of a kind that is kept row by row: neither in folios nor a memory of signatures."""
+    check(kind in TABLES, "rows of folios are read one by one")
+    return TABLES[kind]
