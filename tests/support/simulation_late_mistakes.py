@@ -10,10 +10,8 @@ import msgspec
 from strongroom.custody import restoration, sender, watcher
 from strongroom.engine.command import Decision
 from strongroom.ledger.accounts import Purpose, available
-from strongroom.records.chains import Tip
 from strongroom.records.withdrawals import Payment
-from strongroom.wallet import addresses, adoptions, moves, payments, reopenings, settlements
-from strongroom.wallet.tips import PassedBlock, passed_block
+from strongroom.wallet import addresses, adoptions, moves, payments, reopenings
 from support.simulation_planting import MISTAKES, mistake, replaced
 
 # -- what was final is on its way again where the chain takes its word back
@@ -54,31 +52,6 @@ def _keeps_what_was_given_up_for_good() -> Iterator[None]:
 @mistake
 def _holds_nothing_again_of_what_was_given_up() -> Iterator[None]:
     with replaced((reopenings, "hold_again", lambda view, withdrawal: ([], []))):
-        yield
-
-
-@mistake
-def _ends_by_blocks_that_are_left() -> Iterator[None]:
-    anything = lambda *_: True  # noqa: E731
-    modules = (settlements, moves, payments)
-    checks = [(module, name, anything) for module in modules for name in ("check_passed", "check_placed")]
-    known = [change for change in checks if hasattr(change[0], change[1])]
-
-    async def leave_orphans(self: Any) -> None:
-        """Take back what went by the blocks first, and go back only then: what is booked in between stays."""
-        reads, network = self._context.reads, self._network
-        tip = reads.row(Tip, network)
-        height, block, orphans = tip.height, tip.block, list[str]()
-        while block and not await self._is_at(height, block):
-            orphans.append(block)
-            height -= 1
-            block = passed_block(reads, network, height)
-        for orphan in orphans:
-            await self._take_back(orphan)
-        if orphans:
-            await self._do([watcher.prepare_tip(network, tip.block, [PassedBlock(height, block)])])
-
-    with replaced((sender, "has_passed", anything), (watcher.Watcher, "_leave_orphans", leave_orphans), *known):
         yield
 
 

@@ -83,6 +83,7 @@ class Life:
         self.image: dict[str, bytes] = {}
         self.seed = seed
         self.reached: Counter[str] = Counter()
+        self._awaited: dict[str, asyncio.Event] = {}
         self.clock = SimulatedClock(timeline)
         self.application: Application
         self.line = Line()
@@ -101,6 +102,15 @@ class Life:
     def count(self, what: str) -> None:
         """Count something that has happened."""
         self.reached[what] += 1
+
+    async def until_reached(self, point: str, timeout_s: float) -> None:
+        """Wait until a crash point is reached, at most so many seconds."""
+        awaited = self._awaited[point] = asyncio.Event()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await awaited.wait()
+        except TimeoutError:
+            pass
 
     def check_alive(self) -> None:
         """Raise `Crash` after the end."""
@@ -128,6 +138,8 @@ class Life:
         self.check_alive()
         self.note(point)
         self.reached[point] += 1
+        if (awaited := self._awaited.pop(point, None)) is not None:
+            awaited.set()
         if (point, self.reached[point]) == (self.ending.point, self.ending.nth):
             self.end(f"killed at '{point}'")
             raise Crash

@@ -126,7 +126,9 @@ class World:
         await self.node.mine(network, _DEEP_ENOUGH)
         # Sometimes so soon that the house is just booking what goes by the blocks.
         soon = self._chance.random() < 0.5
-        await asyncio.sleep(self._chance.random() * (0.03 if soon else 0.3))
+        if soon:
+            await self._life.until_reached("before commit mine", 0.3)
+        await asyncio.sleep(self._chance.random() * (0.005 if soon else 0.3))
         self._life.check_alive()
         await self._reorganise(network, _DEEPEST, 0.7 if soon else 0.3)
 
