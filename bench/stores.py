@@ -110,7 +110,7 @@ def rates(place: str, batch: int, seconds: float, nodes: int) -> list[float]:
 
 def main() -> None:
     """Print a table, or be one node of it."""
-    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    options = argparse.ArgumentParser(description="Compare the two stores.")
     options.add_argument("--seconds", type=float, default=3.0)
     options.add_argument("--batches", default="1,10,100,500")
     options.add_argument("--node", default="")

@@ -13,12 +13,11 @@ from typing import Final
 
 import pytest
 
-from strongroom.engine.port import Reads
 from strongroom.store.postgres.reads import PostgresReads
 from strongroom.wallet.verification import verify
 from support.postgres import PostgresServer, database_of
 from support.postgres_node import AT_ONCE, LIMITS, NAMES, UNAVAILABLE, node_world, said, started, transfer_randomly
-from support.world import BTC, World
+from support.world import BTC, AnyStore, World
 
 RICH: Final = 60
 COUNT: Final = 400
@@ -45,7 +44,7 @@ def server() -> Iterator[PostgresServer]:
     server.stop()
 
 
-def total(reads: Reads) -> int:
+def total(reads: PostgresReads | AnyStore) -> int:
     """Return what all customers have together, after a look that nobody is below zero."""
     customers = [balance for account, balance, _ in reads.balances() if account >> 22 > 1_000]
     assert min(customers) >= 0
