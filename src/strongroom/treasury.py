@@ -23,7 +23,7 @@ from strongroom.custody.derivation import (
 from strongroom.custody.families import NETWORKS, Network
 from strongroom.custody.freshness import Freshness, FreshnessTerms
 from strongroom.custody.giving_up import give_up
-from strongroom.custody.keeper import Keeper
+from strongroom.custody.keeper import Keeper, KeeperTerms
 from strongroom.custody.networks.simulated import SimulatedNode
 from strongroom.custody.pool import AddressPools, Source
 from strongroom.custody.reconciliation import Reconciliation, reconcile
@@ -137,13 +137,15 @@ class Treasury:
         real = self._real.get(code)
         fresh = real.freshness if real else FreshnessTerms()
         idle_s, start = min(IDLE_S, fresh.stale_after_s / 2), real.start if real else 0
-        self.watchers[code] = Watcher(context, chain, network.number, start=start, idle_s=idle_s)
+        keeping = real.keeping(self._catalogue, network.number) if real else KeeperTerms()
+        self.watchers[code] = Watcher(
+            context, chain, network.number, start=start, idle_s=idle_s, cold_address=keeping.cold_address
+        )
         self.freshness.add(network.number, self.watchers[code], fresh)
         drafting = asyncio.Lock()
         terms = real.terms if real else None
         self.senders[code] = Sender(context, chain, signer, network.number, terms=terms, drafting=drafting)
         if real:
-            keeping = real.keeping(self._catalogue, network.number)
             self.keepers[code] = Keeper(context, chain, network.number, keeping, drafting)
 
     async def start(self, supervisor: Supervisor) -> None:

@@ -131,6 +131,13 @@ async def evm_house(folder: Path, anvil: Anvil, **terms: Any) -> AsyncIterator[E
     """Serve a house on a node with a token of its own, which mines only when told to; the chain is looked at often."""
     await anvil.set_automine(False)
     token = await deploy(anvil, "Token")
+    async with reopened(folder, anvil, token, **terms) as house:
+        yield house
+
+
+@asynccontextmanager
+async def reopened(folder: Path, anvil: Anvil, token: str, **terms: Any) -> AsyncIterator[EvmHouse]:
+    """Serve a house of before, on its node and with its token."""
     async with served(evm_settings(folder, anvil, token, **terms)) as house:
         for watcher in house.application.treasury.watchers.values():
             watcher._chain._poll_s = 0.05  # pyright: ignore[reportAttributeAccessIssue]

@@ -19,7 +19,16 @@ import msgspec
 import structlog
 
 from strongroom.crashpoints import reach
-from strongroom.custody.chain import Chain, Funds, InsufficientFunds, NeedsGas, Payee, Rejected, Unreachable
+from strongroom.custody.chain import (
+    Chain,
+    Funds,
+    InsufficientFunds,
+    NeedsGas,
+    Payee,
+    PositionOf,
+    Rejected,
+    Unreachable,
+)
 from strongroom.custody.sender import BACK_OFF_S
 from strongroom.engine.state import State
 from strongroom.errors import PARAMETER_INVALID, InvariantBroken, Refused
@@ -76,6 +85,10 @@ class Sweepable(Chain, Protocol):
 
     async def held(self, positions: Sequence[int], asset_id: str) -> Sequence[int]:
         """Return what lies on each of our addresses, in blocks, by their positions."""
+        ...
+
+    async def waiting(self, position_of: PositionOf) -> Sequence[str]:
+        """Return the transactions of our addresses that wait to be mined, by their txids."""
         ...
 
 

@@ -27,6 +27,7 @@ from strongroom.custody.signer import Signer
 from strongroom.engine.command import NOBODY, Command
 from strongroom.engine.state import State
 from strongroom.errors import PARAMETER_INVALID, InvariantBroken, Refused, check
+from strongroom.records.chains import Holding
 from strongroom.records.coins import Coin
 from strongroom.records.epochs import Reconciled
 from strongroom.records.kept import Kept
@@ -43,6 +44,7 @@ from strongroom.wallet.payments import (
     UnminePayment,
     free_coins,
     has_its_coins,
+    has_its_pot,
     next_nonce,
     open_payments,
     outgoing,
@@ -168,7 +170,7 @@ class Sender:
 
     def _notice(self, state: State) -> None:
         """Wake the loop when a commit changed a withdrawal, reserved a move, or brought what a restore waits for."""
-        kinds = (Withdrawal, Reconciled, Coin) if self._waits else (Withdrawal, Reconciled)
+        kinds = (Withdrawal, Reconciled, Coin, Holding) if self._waits else (Withdrawal, Reconciled)
         if any(key[0] in kinds or _is_new_move(row) for key, row in state.rows.items()):
             self._asked.set()
 
@@ -355,12 +357,18 @@ class Sender:
             command = MinePayment(NOBODY, payment.ref, payment.withdrawals, txid, block.height, str(fee), block.hash)
             await self._commit("mine", lambda: command)
         coins = self._chain.spends_coins
-        if self._is_buried(block, tip) and (not coins or has_its_coins(self._context, payment)):
+        if self._is_buried(block, tip) and self._is_credited(payment):
             change = await self._change(txid, block) if coins else None
             finish = prepare_finish if payment.withdrawals else prepare_move_finish
             await self._commit("finish", lambda: finish(self._context, payment, tip.height, change))
             for ref in payment.withdrawals:
                 log.info("withdrawal settled", network=self._chain.network, ref=ref, txid=txid)
+
+    def _is_credited(self, payment: Payment) -> bool:
+        """Say whether what a payment has spent is in the books: of one that was adopted the deposits may come later."""
+        if self._chain.spends_coins:
+            return has_its_coins(self._context, payment)
+        return not self._waits or has_its_pot(self._context, payment)
 
     async def _change(self, txid: str, block: Block) -> list[Change]:
         """Return what a mined transaction of ours gave back to the house's own address."""

@@ -27,7 +27,7 @@ from strongroom.wallet.context import Context
 from strongroom.wallet.epochs import check_open, hold_needs
 from strongroom.wallet.holdings import holding_needs, ledger_units
 from strongroom.wallet.payments import Draft, in_state, offered_on, reservation, reservation_needs, signed_rows
-from strongroom.wallet.pots import pot_change
+from strongroom.wallet.pots import SWEEP_WORTH, pot_change
 from strongroom.wallet.settlements import Change, chain_fee, check_buried, coins_back, fee_asset_of, leave
 
 
@@ -175,7 +175,8 @@ def pots_after(view: View, payment: Payment, fee_asset: int, *, undone: bool = F
     """Return what lies on deposit addresses after a payment; with `sign` -1, after it was taken back.
 
     The hot wallet, at position 0, has no pot. Where the chain has `undone` a payment its fee is all that has gone, and
-    what it was to sweep waits again.
+    what it was to sweep waits again. What a sweep that was adopted leaves waits only if it is worth another: no other
+    step has told its pot that it was swept.
     """
     moved = 0 if undone else int(payment.units)
     changes: Counter[tuple[int, int]] = Counter()
@@ -183,11 +184,15 @@ def pots_after(view: View, payment: Payment, fee_asset: int, *, undone: bool = F
     changes[payment.source, fee_asset] -= int(payment.chain_fee_units)
     changes[payment.target, payment.asset] += moved
     swept = (payment.source, payment.asset)
-    return [
-        pot_change(view, payment.network, *place, sign * units, due=True if undone and place == swept else None)
-        for place, units in changes.items()
-        if place[0] and (units or (undone and place == swept))
-    ]
+    pots: list[Kept] = []
+    for place, units in changes.items():
+        if not place[0] or not (units or (undone and place == swept)):
+            continue
+        pot = pot_change(view, payment.network, *place, sign * units, due=True if undone and place == swept else None)
+        worth = SWEEP_WORTH * int(payment.chain_fee_units) if place[1] == fee_asset else 1
+        is_left = place == swept and not payment.body and int(pot.chain_units) < worth
+        pots.append(msgspec.structs.replace(pot, due=False) if is_left else pot)
+    return pots
 
 
 class ReturnFromCold(Command, frozen=True):

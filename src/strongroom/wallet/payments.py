@@ -310,6 +310,12 @@ def has_its_coins(context: Context, payment: Payment) -> bool:
     return all(coin.height for coin in coins)
 
 
+def has_its_pot(context: Context, payment: Payment) -> bool:
+    """Say whether what a payment swept is in its pot: the deposits of one that was adopted may be credited yet."""
+    pot = context.reads.row(Pot, payment.network, payment.source, payment.asset)
+    return not payment.source or int(pot.chain_units) >= int(payment.units)
+
+
 def outgoing(catalogue: Catalogue, withdrawal: Withdrawal) -> Outgoing:
     """Return what the chain has to pay for a withdrawal."""
     asset, offer = offered_on(catalogue, withdrawal.asset, withdrawal.network)

@@ -27,6 +27,7 @@ from strongroom.custody.chain import (
     NeedsGas,
     Output,
     Payee,
+    PositionOf,
     Rejected,
     Spending,
     TransactionStatus,
@@ -52,6 +53,7 @@ from strongroom.custody.rpc import Node, RpcError
 from strongroom.errors import check
 from strongroom.wallet.moves import Move
 from strongroom.wallet.payments import Draft, nonce_of, nonce_text, position_of
+from strongroom.wallet.pots import SWEEP_WORTH
 
 RIVAL_BLOCKS: Final = 128
 """How far back the rival that spent a nonce is looked for: nodes keep the state of so many blocks."""
@@ -64,7 +66,6 @@ POLL_S: Final = 0.5
 
 _BATCH: Final = 100
 _SWEEP_ROOM: Final = 2
-_SWEEP_WORTH: Final = 10
 _BALANCE_OF: Final = "0x70a08231"  # first four bytes of the hash of balanceOf(address)
 _REASONS_FOR_NO: Final = (
     "underpriced",
@@ -163,16 +164,20 @@ class EvmChain:
             return ()
         return outputs(block.transactions, receipts, self._hot)
 
-    async def spends_in(self, block_hash: str) -> Sequence[Spending]:
-        """Return the hot wallet's transactions of a block, in order; none for a block the node does not know."""
+    async def spends_in(self, block_hash: str, position_of: PositionOf) -> Sequence[Spending]:
+        """Return the transactions of our addresses in a block, in order; none for a block the node does not know."""
         answer = await self._ask("eth_getBlockByHash", block_hash, True)
         transactions = () if answer is None else read(answer, FullBlock).transactions
-        ours = [it for it in transactions if address_of(it.sender) == self._hot]
+        ours = _of_positions(transactions, position_of)
         paid = await self.outputs_in(block_hash) if ours else ()
         return [
-            Spending(it.hash, (nonce_text(quantity(it.nonce)),), tuple(out for out in paid if out.txid == it.hash))
-            for it in ours
+            Spending(it.hash, (nonce_text(quantity(it.nonce), at),), tuple(out for out in paid if out.txid == it.hash))
+            for at, it in ours
         ]
+
+    async def waiting(self, position_of: PositionOf) -> Sequence[str]:
+        """Return the transactions of our addresses that wait to be mined, by their txids."""
+        return [it.hash for _, it in _of_positions(await self._waiting(), position_of)]
 
     async def _receipts(self, block_hash: str) -> list[Receipt] | None:
         """Return a block's receipts; None when the node, which gave the block up, has thrown them away."""
@@ -332,8 +337,8 @@ class EvmChain:
         coin = await self._held(sender, NATIVE)
         if asset_id == NATIVE:
             units = min(units, coin) - _SWEEP_ROOM * payment.fee
-            if units < _SWEEP_WORTH * payment.fee:
-                raise Rejected(f"less lies there than {_SWEEP_WORTH} times what its sweep would cost")
+            if units < SWEEP_WORTH * payment.fee:
+                raise Rejected(f"less lies there than {SWEEP_WORTH} times what its sweep would cost")
             payment = msgspec.structs.replace(payment, value=str(units))
         elif coin < payment.fee:
             raise NeedsGas(_SWEEP_ROOM * payment.fee - coin)
@@ -436,6 +441,12 @@ class EvmChain:
             return await self._node.call(method, *parameters)
         except RpcError as error:
             raise Unreachable(f"{method}: {error}") from None
+
+
+def _of_positions(sent: Sequence[Transaction], position_of: PositionOf) -> list[tuple[int, Transaction]]:
+    """Return those transactions that addresses of ours have sent, each with the position of its sender."""
+    known = [(position_of(address_of(it.sender)), it) for it in sent]
+    return [(position, it) for position, it in known if position is not None]
 
 
 def _draft(payment: EvmPayment) -> Draft:

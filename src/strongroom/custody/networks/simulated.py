@@ -26,6 +26,7 @@ from strongroom.custody.chain import (
     InsufficientFunds,
     Output,
     Payee,
+    PositionOf,
     Rejected,
     Spending,
     TransactionStatus,
@@ -244,7 +245,7 @@ class SimulatedChain:
         self._reach()
         return self._store.outputs_in(self.network, block_hash)
 
-    async def spends_in(self, block_hash: str) -> Sequence[Spending]:
+    async def spends_in(self, block_hash: str, position_of: PositionOf) -> Sequence[Spending]:
         """Return the hot wallet's transactions of a block, in order; also of an orphan, none if unknown."""
         self._reach()
         outputs = self._store.outputs_in(self.network, block_hash)
