@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from strongroom.admin import protocol
+from strongroom.admin.views import UnsignedView
 from strongroom.config.settings import Asset, Config, Hot, Network, Node, Offer, Simulation
 from strongroom.custody.keeper import Keeper
 from strongroom.custody.reconciliation import Reconciliation
@@ -124,6 +128,14 @@ class EvmHouse(CoinHouse):
     def check_books(self) -> None:
         """See that the books are whole."""
         assert verify(self.store).findings == []
+
+
+async def signed_elsewhere(house: EvmHouse, unsigned: UnsignedView) -> protocol.ImportCold:
+    """Return the request that brings a payment back, signed by the key that its file is for."""
+    signer = house.house.application.treasury.senders["ERC20"]._signer
+    body = base64.b64decode(json.loads(unsigned.file)["body"])
+    raw = await signer.sign("ERC20", int(unsigned.ref), body)
+    return protocol.ImportCold(int(unsigned.ref), raw.hex().encode())
 
 
 @asynccontextmanager

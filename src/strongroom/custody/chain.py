@@ -127,12 +127,13 @@ class TransactionStatus(msgspec.Struct, frozen=True):
 
     `block` is the block it is in; for `CONFLICTED` the block of the rival that spent the same nonce or inputs, or None
     when the transaction can never be mined again. A reorganisation may undo whatever has a `block`. `fee` is what the
-    transaction pays, in the native coin's smallest unit (0 while unknown).
+    transaction pays, in the native coin's smallest unit (0 while unknown), `rival` the rival's txid where it is known.
     """
 
     fate: Fate
     block: Block | None = None
     fee: int = 0
+    rival: str = ""
 
 
 PositionOf: TypeAlias = Callable[[str], int | None]

@@ -183,7 +183,8 @@ class Restoration:
             return Found(self._network, spending.txid, (spends,), paid)
         if target == HOUSE_POSITION:
             # It pays nobody, or its block has undone it: its fee is all that has gone.
-            return Found(self._network, spending.txid, (spends,), ())
+            back = tuple(Change(f"{it.txid}:{it.index}", it.amount) for it in spending.outputs)
+            return Found(self._network, spending.txid, (spends,), (), back)
         if token != NATIVE:
             raise NotAdopted("the hot wallet has sent a token to a deposit address")
         moved = Moved(PaymentPurpose.GAS, token, units, paid[0].address, HOUSE_POSITION, target)

@@ -15,7 +15,7 @@ a payment may have candidates that the backup does not know.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -34,6 +34,7 @@ from strongroom.records.kept import Kept
 from strongroom.records.settings import NetworkSettings
 from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState, Withdrawal, WithdrawalState
 from strongroom.wallet.addresses import house_address
+from strongroom.wallet.adoptions import AdoptCandidate
 from strongroom.wallet.context import Context, perform_own
 from strongroom.wallet.epochs import WAITS, waits
 from strongroom.wallet.moves import prepare_move_finish, prepare_move_revert
@@ -46,6 +47,7 @@ from strongroom.wallet.payments import (
     has_its_coins,
     has_its_pot,
     next_nonce,
+    offered_on,
     open_payments,
     outgoing,
     prepare_reservation,
@@ -71,6 +73,8 @@ REDRAFT_AFTER_S: Final = 1_800
 
 CRASH_POINTS: Final = SENDER_POINTS
 """Where a test can kill the sender: before and after every commit, signature and broadcast."""
+
+SLOW: Final = "it was signed elsewhere for too low a fee, and waits for its block: hurry it, or give it up"
 
 log = structlog.get_logger("sender")
 
@@ -277,8 +281,8 @@ class Sender:
         if self._is_due(payment):
             payment = await self._redraft(payment)
         if payment.state == PaymentState.RESERVED:
-            if payment.purpose == PaymentPurpose.COLD:
-                return None  # it is signed elsewhere, and brought back
+            if _is_signed_elsewhere(payment):
+                return None
             payment = await self._sign(payment)
         refusal: Rejected | None = None
         # One that was adopted may have no blob here: others have sent it.
@@ -288,18 +292,23 @@ class Sender:
             except Rejected as error:
                 refusal = error
         await self._follow(payment, tip)
-        if refusal is not None and self._context.reads.row(Payment, payment.ref).state == PaymentState.SIGNED:
+        now = self._context.reads.row(Payment, payment.ref)
+        if refusal is not None and now.state == PaymentState.SIGNED:
             raise refusal
+        if _is_signed_elsewhere(now) and now.state == PaymentState.SIGNED and self._has_waited(now):
+            raise Rejected(SLOW)
         return None
 
     def _is_due(self, payment: Payment) -> bool:
         """Say whether a payment has waited so long that a higher fee may help."""
         hurried = payment.ref in self._hurried
         self._hurried.discard(payment.ref)
-        waited_ms = self._context.clock.now_ms() - payment.signed_ms
-        is_ours = payment.purpose != PaymentPurpose.COLD and bool(payment.body)
-        due = hurried or waited_ms >= self._terms.redraft_after_s * 1_000
-        return is_ours and payment.state == PaymentState.SIGNED and due
+        is_ours = not _is_signed_elsewhere(payment) and bool(payment.body)
+        return is_ours and payment.state == PaymentState.SIGNED and (hurried or self._has_waited(payment))
+
+    def _has_waited(self, payment: Payment) -> bool:
+        """Say whether the newest candidate of a payment has waited for its block too long."""
+        return self._context.clock.now_ms() - payment.signed_ms >= self._terms.redraft_after_s * 1_000
 
     async def _redraft(self, payment: Payment) -> Payment:
         """Draft a payment again for a higher fee, where the chain finds one that helps and may be paid."""
@@ -345,11 +354,30 @@ class Sender:
         if payment.state == PaymentState.MINED:
             command = UnminePayment(NOBODY, payment.ref, payment.withdrawals)
             return await self._commit("unmine", lambda: command)
+        if payment.filling and await self._take_rival(payment, statuses.values()):
+            return None
         if not self._waits and all(self._is_final(status, tip) for status in statuses.values()):
             return await self._void(payment)
         if not any(status.fate is Fate.MEMPOOL for status in statuses.values()):
             self._handed.discard(payment.ref)
         return None
+
+    async def _take_rival(self, payment: Payment, statuses: Iterable[TransactionStatus]) -> bool:
+        """Take what was signed elsewhere and never came back, where the chain has it: it is the payment that was given
+        up, and has spent the nonce before what was to fill it. Say whether that was so."""
+        _, offer = offered_on(self._context.catalogue, payment.asset, payment.network)
+        wanted = (payment.address, offer.token, int(payment.units))
+        for status in statuses:
+            if status.rival and status.block is not None:
+                outputs = await self._chain.outputs_in(status.block.hash)
+                paid = [(it.address, it.asset_id, it.amount) for it in outputs if it.txid == status.rival]
+                if paid == [wanted]:
+                    sent = AdoptCandidate(NOBODY, payment.ref, payment.network, status.rival)
+                    _ = await perform_own(self._context, lambda sent=sent: sent)
+                    log.warning("given up payment was sent", network=self._chain.network, ref=payment.ref)
+                    self.wake()
+                    return True
+        return False
 
     async def _mined(self, payment: Payment, txid: str, block: Block, fee: int, tip: Block) -> None:
         """Note the block, and settle once it is buried deep enough."""
@@ -405,6 +433,10 @@ class Sender:
         self._at(f"before commit {step}")
         _ = await perform_own(self._context, prepare)
         self._at(f"after commit {step}")
+
+
+def _is_signed_elsewhere(payment: Payment) -> bool:
+    return payment.purpose == PaymentPurpose.COLD and not payment.filling
 
 
 def _is_new_move(row: Kept) -> bool:

@@ -79,11 +79,15 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class AdoptCandidate(Command, frozen=True):
-    """Take a transaction as one more candidate of the payment that has reserved what it spends."""
+    """Take a transaction as one more candidate of the payment that has reserved what it spends.
+
+    A `filler` moves nothing: the payment was given up after the backup.
+    """
 
     payment: int
     network: int
     txid: str
+    filler: bool = False
 
     def needs(self) -> list[Key]:
         """The payment, and the transaction's own row."""
@@ -97,6 +101,9 @@ class AdoptCandidate(Command, frozen=True):
         state = max(payment.state, PaymentState.SIGNED)
         candidates = (*payment.candidates, self.txid)
         adopted = msgspec.structs.replace(payment, state=state, candidates=candidates, signed_ms=now_ms)
+        if self.filler:
+            check(payment.purpose == PaymentPurpose.COLD, "only what is signed elsewhere is given up")
+            adopted = msgspec.structs.replace(adopted, fillers=(*payment.fillers, self.txid))
         return Decision(rows=[adopted, Sent(self.network, self.txid, self.payment)])
 
 
@@ -207,7 +214,8 @@ def prepare_adoption(
     if others or set(payment.spends) != set(found.spends):
         raise NotAdopted("it spends what other payments have reserved")
     _check_payees(context, payment, found)
-    return AdoptCandidate(NOBODY, payment.ref, found.network, found.txid)
+    filler = payment.purpose == PaymentPurpose.COLD and not coins and not found.paid and bool(found.change)
+    return AdoptCandidate(NOBODY, payment.ref, found.network, found.txid, filler)
 
 
 def _check_payees(context: Context, payment: Payment, found: Found) -> None:

@@ -45,7 +45,8 @@ class ReserveMove(Command, frozen=True):
     """Make a payment that moves the house's own money, and reserve what it spends: `coins`, or else a nonce.
 
     `units` of the asset, in the chain's unit, reach `address`: ours at position `target`, or the cold one. With `txid`
-    and `blob` it comes signed: so a nonce is never held for a signature that may not come.
+    and `blob` it comes signed: so a nonce is never held for a signature that may not come. One that is `filling` was
+    given up while it was away: its draft moves nothing, and only takes the nonce that the other would spend.
     """
 
     payment: int
@@ -60,6 +61,7 @@ class ReserveMove(Command, frozen=True):
     coins: bool
     txid: str = ""
     blob: bytes = b""
+    filling: bool = False
 
     def needs(self) -> list[Key]:
         """The new payment, what it spends, the pot that it empties, and its transaction's own row."""
@@ -74,6 +76,7 @@ class ReserveMove(Command, frozen=True):
         check(bool(self.draft.spends), "a payment spends something")
         check(self.purpose != PaymentPurpose.WITHDRAWALS and int(self.units) > 0, "a move moves something of ours")
         check(self.purpose == PaymentPurpose.SWEEP or not self.source, "only a sweep is paid by a deposit address")
+        check(self.purpose == PaymentPurpose.COLD or not self.filling, "only what is signed elsewhere is given up")
         pots = self._pots(view)
         payment = Payment(
             ref=self.payment,
@@ -89,6 +92,7 @@ class ReserveMove(Command, frozen=True):
             target=self.target,
             address=self.address,
             units=self.units,
+            filling=self.filling,
         )
         reserved = reservation(view, payment, coins=self.coins)
         if not self.txid:
@@ -145,7 +149,7 @@ class FinishMove(Command, frozen=True):
         payment = self._payment(view)
         catalogue = catalogue_of(view.get(Settings, 0).snapshot)
         check_buried(catalogue, self.network, payment.height, self.tip)
-        moved = 0 if self.undone_at else int(payment.units)
+        moved = 0 if self.undone_at or payment.is_filled else int(payment.units)
         fee = int(payment.chain_fee_units)
         postings: list[Posting] = []
         leaving = chain_fee(catalogue, self.network, self.fee_asset, fee, postings)

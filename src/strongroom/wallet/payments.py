@@ -169,8 +169,14 @@ class SignPayment(Command, frozen=True):
 def signed_rows(payment: Payment, txid: str, blob: bytes, now_ms: int) -> tuple[Payment, Sent]:
     """Return a payment with its newest candidate, and that transaction's own row."""
     others = tuple(known for known in payment.candidates if known != txid)
+    fillers = (*(known for known in payment.fillers if known != txid), txid) if payment.filling else payment.fillers
     signed = msgspec.structs.replace(
-        payment, state=PaymentState.SIGNED, candidates=(*others, txid), blob=blob, signed_ms=now_ms
+        payment,
+        state=PaymentState.SIGNED,
+        candidates=(*others, txid),
+        blob=blob,
+        signed_ms=now_ms,
+        fillers=fillers,
     )
     return signed, Sent(payment.network, txid, payment.ref)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -24,7 +22,7 @@ from strongroom.wallet import addresses
 from strongroom.wallet.payments import nonce_of, position_of
 from strongroom.wallet.pots import due_pots
 from support.evm import call_data
-from support.evm_house import ETH, ETHER, ETHEREUM, OUTSIDE, USDT, EvmHouse, evm_house, reopened
+from support.evm_house import ETH, ETHER, ETHEREUM, OUTSIDE, USDT, EvmHouse, evm_house, reopened, signed_elsewhere
 from support.nodes import Anvil, wait_until
 from support.server import Member
 
@@ -137,9 +135,7 @@ async def network(home: EvmHouse) -> NetworkView:
 async def to_cold(home: EvmHouse, asset: str, amount: str) -> None:
     """Pay to the cold address, signed by whoever has the key, until it is final."""
     unsigned = await ask(home, protocol.PrepareCold("ERC20", asset, amount))
-    body = base64.b64decode(json.loads(unsigned.file)["body"])
-    raw = await home.house.application.treasury.senders["ERC20"]._signer.sign("ERC20", int(unsigned.ref), body)
-    _ = await ask(home, protocol.ImportCold(int(unsigned.ref), raw.hex().encode()))
+    _ = await ask(home, await signed_elsewhere(home, unsigned))
     await home.mine_until(lambda: not home.is_busy())
 
 

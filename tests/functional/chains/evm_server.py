@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
@@ -13,10 +11,9 @@ import pytest
 from strongroom.admin import protocol
 from strongroom.admin.commands import carry_out
 from strongroom.admin.protocol import AdminError
-from strongroom.admin.views import UnsignedView
 from strongroom.records.withdrawals import PaymentPurpose, PaymentState
 from strongroom.wallet.pots import due_pots
-from support.evm_house import ETH, ETHER, ETHEREUM, OUTSIDE, USDT, EvmHouse, evm_house
+from support.evm_house import ETH, ETHER, ETHEREUM, OUTSIDE, USDT, EvmHouse, evm_house, signed_elsewhere
 from support.nodes import Anvil
 
 
@@ -165,14 +162,6 @@ async def test_a_settled_withdrawal_that_a_reorganisation_took_is_paid_again(hou
     house.check_books()
 
 
-async def sign_elsewhere(house: EvmHouse, unsigned: UnsignedView) -> protocol.ImportCold:
-    """Return the request that brings a payment back, signed by the key that its file is for."""
-    signer = house.house.application.treasury.senders["ERC20"]._signer
-    body = base64.b64decode(json.loads(unsigned.file)["body"])
-    raw = await signer.sign("ERC20", int(unsigned.ref), body)
-    return protocol.ImportCold(int(unsigned.ref), raw.hex().encode())
-
-
 async def test_ether_goes_to_the_cold_address_and_a_nonce_is_never_held_for_it(tmp_path: Path, anvil: Anvil) -> None:
     """What is away to be signed holds nothing up; when a withdrawal was quicker it is refused, and prepared again."""
     cold = "0x000000000000000000000000000000000000dEaD"
@@ -183,14 +172,14 @@ async def test_ether_goes_to_the_cold_address_and_a_nonce_is_never_held_for_it(t
         await house.mine_until(lambda: [it.state for it in house.payments()] == [PaymentState.FINAL])
         application = house.house.application
         prepare = protocol.PrepareCold("ERC20", "ETH", "4")
-        overtaken = await sign_elsewhere(house, await carry_out(application, prepare))
+        overtaken = await signed_elsewhere(house, await carry_out(application, prepare))
         await house.withdraw(alice, OUTSIDE, "1")
         await house.mine_until(lambda: len(house.payments()) == 2 and not house.is_busy())
         before = house.holding(ETH)
         with pytest.raises(AdminError, match="used meanwhile: prepare it again"):
             _ = await carry_out(application, overtaken)
         assert (len(house.payments()), house.holding(ETH)) == (2, before)
-        request = await sign_elsewhere(house, await carry_out(application, prepare))
+        request = await signed_elsewhere(house, await carry_out(application, prepare))
         _ = await carry_out(application, request)
         await house.mine_until(lambda: len(house.payments()) == 3 and not house.is_busy())
         assert await house.ether(cold) == 4 * ETHER
