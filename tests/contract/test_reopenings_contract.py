@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from strongroom.ledger.accounts import Purpose, house, omnibus
-from strongroom.ledger.entries import Posting
+from strongroom.engine.command import NOBODY
+from strongroom.errors import InvariantBroken
+from strongroom.ledger.accounts import Purpose, available, house, omnibus, owed
+from strongroom.ledger.entries import Posting, move
 from strongroom.records.chains import Holding
-from strongroom.records.withdrawals import PaymentState, Withdrawal, WithdrawalState
+from strongroom.records.withdrawals import PaymentState, Spent, Withdrawal, WithdrawalState
 from strongroom.wallet.balances import balance_of
+from strongroom.wallet.payments import MinePayment
 from strongroom.wallet.reopenings import prepare_reopening
-from support.paying import COIN, THEIRS, Payouts, book, paying
+from strongroom.wallet.settlements import prepare_finish
+from support.paying import COIN, THEIRS, TODAY, Payouts, book, paying
 from support.world import BITCOIN, BTC, ERC20, ETH, USDT, new_store
 
 
@@ -107,4 +112,68 @@ async def test_a_payment_is_taken_back_once(payouts: Payouts) -> None:
     command = prepare_reopening(payouts.world.context, payouts.payment(withdrawal))
     await reopened(payouts, withdrawal)
     assert (await payouts.world.context.submit(command)).stale
+    payouts.agree()
+
+
+async def undone(payouts: Payouts) -> Withdrawal:
+    """Return a withdrawal that has failed because its block took the fee and undid the rest."""
+    withdrawal = await payouts.withdraw("1.5")
+    payouts.node.undo_next("BITCOIN")
+    await payouts.pay(payouts.sender(), withdrawal)
+    assert payouts.row(withdrawal.ref).state == WithdrawalState.FAILED
+    return withdrawal
+
+
+async def test_a_withdrawal_that_was_undone_by_a_block_that_is_gone_holds_its_money_again(payouts: Payouts) -> None:
+    """On the new branch it may be paid after all: until the chain has said so the money is not the customer's."""
+    before = standing(payouts, BITCOIN, BTC)
+    withdrawal = await undone(payouts)
+    failed = standing(payouts, BITCOIN, BTC)
+    spent = payouts.reads.row(Spent, payouts.alice, BTC, TODAY).amount
+    await reopened(payouts, withdrawal)
+    again = payouts.row(withdrawal.ref)
+    assert (again.state, again.txid, again.height) == (WithdrawalState.PAYING, "", 0)
+    assert payouts.payment(withdrawal).state == PaymentState.SIGNED
+    assert balance_of(payouts.reads, payouts.alice, BTC) == (850_000_000, 10 * COIN)
+    assert standing(payouts, BITCOIN, BTC) == before
+    assert payouts.reads.row(Spent, payouts.alice, BTC, TODAY).amount == spent + withdrawal.asked
+    payouts.agree()
+    await payouts.pay(payouts.sender(), withdrawal)
+    assert payouts.row(withdrawal.ref).state == WithdrawalState.FAILED
+    assert standing(payouts, BITCOIN, BTC) == failed
+    assert balance_of(payouts.reads, payouts.alice, BTC) == (10 * COIN, 10 * COIN)
+    payouts.agree()
+
+
+async def test_what_was_spent_of_it_meanwhile_is_owed(payouts: Payouts) -> None:
+    """It is paid once in the end, and the customer, who has had the money twice, owes one of the two."""
+    withdrawal = await undone(payouts)
+    everything = available(payouts.alice, BTC), available(payouts.bob, BTC)
+    await payouts.do(lambda: book(*move(*everything, 9 * COIN)))
+    await reopened(payouts, withdrawal)
+    assert payouts.balance(owed(payouts.alice, BTC)) == -50_000_000
+    payouts.agree()
+    context = payouts.world.context
+    payment = payouts.payment(withdrawal)
+    [txid] = payment.candidates
+    await payouts.do(lambda: MinePayment(NOBODY, payment.ref, payment.withdrawals, txid, 3, "1000", "three"))
+    await payouts.do(lambda: prepare_finish(context, payouts.payment(withdrawal), 9))
+    assert payouts.row(withdrawal.ref).state == WithdrawalState.SETTLED
+    assert (payouts.available(payouts.alice), payouts.balance(owed(payouts.alice, BTC))) == (0, -50_000_000)
+    payouts.agree()
+
+
+async def test_one_that_nobody_can_undo_any_more_stays_given_up(payouts: Payouts) -> None:
+    """A payment that is void for another reason is in no block, and no reorganisation brings it back."""
+    withdrawal = await undone(payouts)
+    payment = payouts.payment(withdrawal)
+    command = prepare_reopening(payouts.world.context, payment)
+    for changed in (
+        msgspec.structs.replace(command, block=""),
+        msgspec.structs.replace(command, block="another"),
+    ):
+        assert (await payouts.world.context.submit(changed)).stale
+    with pytest.raises(InvariantBroken, match="reopened with all it pays"):
+        _ = await payouts.world.context.submit(msgspec.structs.replace(command, failed=()))
+    assert payouts.row(withdrawal.ref).state == WithdrawalState.FAILED
     payouts.agree()

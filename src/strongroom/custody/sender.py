@@ -407,9 +407,9 @@ class Sender:
     async def _reverted(self, payment: Payment, block: Block, fee: int, tip: Block) -> None:
         """Give a payment up whose transaction the chain has undone, once that is buried."""
         if self._is_buried(block, tip):
-            height = block.height
+            place = (block.height, fee, tip.height, block.hash)
             revert = prepare_revert if payment.withdrawals else prepare_move_revert
-            await self._commit("revert", lambda: revert(self._context, payment, height, fee, tip.height))
+            await self._commit("revert", lambda: revert(self._context, payment, *place))
             log.warning("payment reverted", network=self._chain.network, ref=payment.ref)
 
     async def _void(self, payment: Payment) -> None:

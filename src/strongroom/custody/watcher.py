@@ -33,7 +33,7 @@ from strongroom.records.chains import Tip
 from strongroom.records.coins import Sent
 from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.heads import Head
-from strongroom.records.withdrawals import Payment, PaymentState
+from strongroom.records.withdrawals import Payment
 from strongroom.wallet.addresses import house_address, is_retired
 from strongroom.wallet.catalogue import Catalogue
 from strongroom.wallet.context import Context
@@ -49,7 +49,7 @@ from strongroom.wallet.deposits import (
     prepare_sighting,
 )
 from strongroom.wallet.epochs import epoch_of
-from strongroom.wallet.reopenings import prepare_reopening
+from strongroom.wallet.reopenings import REOPENED, prepare_reopening
 from strongroom.wallet.reversals import prepare_reversal
 from strongroom.wallet.tips import PassedBlock, passed_block, prepare_tip
 
@@ -231,7 +231,7 @@ class Watcher:
             raise NodeBehind(f"the node's newest block is {newest.height}, the books have worked through {tip.height}")
 
     async def _take_back(self, orphan: str) -> None:
-        """Take every deposit out of a block, and every payment that was final by it."""
+        """Take every deposit out of a block, and every payment whose end was in it."""
         where = {"network": self._network, "block": orphan}
         while found := self._context.reads.rows(Deposit, where, _AT_ONCE):
             coin = self._chain.spends_coins
@@ -244,10 +244,11 @@ class Watcher:
             for deposit in found:
                 if deposit.state in CREDITED:
                     self._tell_reversal(deposit)
-        while final := self._context.reads.rows(Payment, {**where, "state": PaymentState.FINAL}, _AT_ONCE):
-            await self._do([prepare_reopening(self._context, it) for it in final])
-            for it in final:
-                log.error("payment_reopened", network=self.status.network, ref=it.ref, txid=it.txid)
+        for state in REOPENED:
+            while ended := self._context.reads.rows(Payment, {**where, "state": state}, _AT_ONCE):
+                await self._do([prepare_reopening(self._context, it) for it in ended])
+                for it in ended:
+                    log.error("payment_reopened", network=self.status.network, ref=it.ref, txid=it.txid)
 
     def _tell_reversal(self, deposit: Deposit) -> None:
         """Count and log a booked deposit that was taken back, and whether its owner owes the house now."""

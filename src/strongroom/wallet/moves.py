@@ -114,7 +114,8 @@ class FinishMove(Command, frozen=True):
     """Book a move whose transaction is buried: the chain's newest block was `tip` when it was seen.
 
     `spends` are the coins it spent, none on a chain of accounts, and `change` is what of them came back. Where the
-    chain has undone it (`undone_at` is the block's height then) the fee is all that is booked, and the move is void.
+    chain has undone it (in the block `undone_in`, at height `undone_at`) the fee is all that is booked, and the move is
+    void.
     """
 
     payment: int
@@ -127,6 +128,7 @@ class FinishMove(Command, frozen=True):
     spends: tuple[str, ...] = ()
     change: tuple[Change, ...] = ()
     undone_at: int = 0
+    undone_in: str = ""
     fee_units: str = "0"
 
     def needs(self) -> list[Key]:
@@ -169,7 +171,9 @@ class FinishMove(Command, frozen=True):
             payment = in_state(view, self.payment, PaymentState.MINED)
         else:
             payment = in_state(view, self.payment, PaymentState.SIGNED, PaymentState.MINED)
-            payment = msgspec.structs.replace(payment, height=self.undone_at, chain_fee_units=self.fee_units)
+            payment = msgspec.structs.replace(
+                payment, height=self.undone_at, block=self.undone_in, chain_fee_units=self.fee_units
+            )
         check(payment.purpose != PaymentPurpose.WITHDRAWALS, "a move has no withdrawals")
         check((payment.source, payment.target) == (self.source, self.target), "a move is between its own addresses")
         return payment
@@ -192,7 +196,9 @@ def pots_after(view: View, payment: Payment, fee_asset: int, *, undone: bool = F
     for place, units in changes.items():
         if not place[0] or not (units or (undone and place == swept)):
             continue
-        pot = pot_change(view, payment.network, *place, sign * units, due=True if undone and place == swept else None)
+        # Void, what it was to sweep is due; on its way again, it is not.
+        due = sign > 0 if undone and place == swept else None
+        pot = pot_change(view, payment.network, *place, sign * units, due=due)
         worth = SWEEP_WORTH * int(payment.chain_fee_units) if place[1] == fee_asset else 1
         is_left = place == swept and not payment.body and int(pot.chain_units) < worth
         pots.append(msgspec.structs.replace(pot, due=False) if is_left else pot)
@@ -254,9 +260,11 @@ def prepare_move_finish(
     return _finish(context.catalogue, payment, tip, spends=spends, change=tuple(change or ()))
 
 
-def prepare_move_revert(context: Context, payment: Payment, height: int, fee_units: int, tip: int) -> FinishMove:
-    """Return the command that gives up a move that the chain has undone in the block at `height`, for its fee."""
-    return _finish(context.catalogue, payment, tip, undone_at=height, fee_units=str(fee_units))
+def prepare_move_revert(
+    context: Context, payment: Payment, height: int, fee_units: int, tip: int, block: str = ""
+) -> FinishMove:
+    """Return the command that gives up a move that the chain has undone in `block`, at `height`, for its fee."""
+    return _finish(context.catalogue, payment, tip, undone_at=height, undone_in=block, fee_units=str(fee_units))
 
 
 def _finish(
@@ -267,8 +275,9 @@ def _finish(
     spends: tuple[str, ...] = (),
     change: tuple[Change, ...] = (),
     undone_at: int = 0,
+    undone_in: str = "",
     fee_units: str = "0",
 ) -> FinishMove:
     fee_asset = fee_asset_of(catalogue, catalogue.network(payment.network))
     places = (payment.ref, payment.network, payment.asset, fee_asset, payment.source, payment.target)
-    return FinishMove(NOBODY, *places, tip, spends, change, undone_at, fee_units)
+    return FinishMove(NOBODY, *places, tip, spends, change, undone_at, undone_in, fee_units)

@@ -76,7 +76,7 @@ class FinishPayment(Command, frozen=True):
 
 
 class RevertPayment(Command, frozen=True):
-    """Give up a payment whose transaction is buried at `height`, and which the chain took its fee for and undid."""
+    """Give up a payment whose transaction is buried in `block`, at `height`, which took its fee and undid it."""
 
     payment: int
     withdrawals: tuple[Withdrawal, ...]
@@ -85,6 +85,7 @@ class RevertPayment(Command, frozen=True):
     fee_units: str
     height: int
     tip: int
+    block: str = ""
 
     def needs(self) -> list[Key]:
         """The settings, the payment, what its withdrawals hold, and what the house owns of the chain's own coin."""
@@ -106,7 +107,11 @@ class RevertPayment(Command, frozen=True):
         holdings = leave(view, catalogue, self.network, leaving, fees)
         postings, rows = releases(view, payment, self.withdrawals)
         voided = msgspec.structs.replace(
-            payment, state=PaymentState.VOIDED, height=self.height, chain_fee_units=self.fee_units
+            payment,
+            state=PaymentState.VOIDED,
+            height=self.height,
+            block=self.block,
+            chain_fee_units=self.fee_units,
         )
         return Decision([*fees, *postings], [voided, *rows, *holdings])
 
@@ -133,8 +138,10 @@ def prepare_finish(
     )
 
 
-def prepare_revert(context: Context, payment: Payment, height: int, fee_units: int, tip: int) -> RevertPayment:
-    """Return the command that gives up a payment that the chain has undone in the block at `height`."""
+def prepare_revert(
+    context: Context, payment: Payment, height: int, fee_units: int, tip: int, block: str = ""
+) -> RevertPayment:
+    """Return the command that gives up a payment that the chain has undone in `block`, at `height`."""
     network = context.catalogue.network(payment.network)
     return RevertPayment(
         NOBODY,
@@ -145,6 +152,7 @@ def prepare_revert(context: Context, payment: Payment, height: int, fee_units: i
         fee_units=str(fee_units),
         height=height,
         tip=tip,
+        block=block,
     )
 
 

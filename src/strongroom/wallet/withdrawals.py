@@ -334,6 +334,23 @@ def release(view: View, withdrawal: Withdrawal, state: WithdrawalState) -> tuple
     return postings, [msgspec.structs.replace(withdrawal, state=state), refunded]
 
 
+def hold_again(view: View, withdrawal: Withdrawal) -> tuple[list[Posting], list[Kept]]:
+    """Return the effects of a withdrawal that had failed and is being paid after all: what `release` gave back is held
+    again, and what the customer has spent of it is owed. The view must have what `release_needs` says."""
+    owner, asset = withdrawal.owner, withdrawal.asset
+    paying = msgspec.structs.replace(withdrawal, state=WithdrawalState.PAYING, txid="", height=0)
+    if not owner:
+        return [], [paying]
+    spent = view.get(Spent, owner, asset, withdrawal.requested_ms // DAY_MS)
+    there = min(view.get(Head, available(owner, asset).pack()).after, withdrawal.held)
+    postings = [
+        Posting(held(owner, asset), withdrawal.held),
+        Posting(available(owner, asset), -there),
+        Posting(owed(owner, asset), there - withdrawal.held),
+    ]
+    return postings, [paying, msgspec.structs.replace(spent, amount=spent.amount + withdrawal.asked)]
+
+
 def withdrawal_confirmations(reads: Reads, withdrawal: Withdrawal) -> Confirmations:
     """Return the confirmations of a withdrawal's transaction; none are needed inside the house."""
     if withdrawal.deposit:

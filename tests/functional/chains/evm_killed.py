@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -45,7 +46,7 @@ class Rounds:
         more = {"STRONGROOM_MASTER_KEY": MASTER_KEY.hex(), "STRONGROOM_PORT": str(port)}
         command = [sys.executable, "-m", "support.harness_strikes", str(self.plan.path), "serve"]
         command += ["--config", str(self._folder / "house.toml")]
-        paths = {"PYTHONPATH": str(Path(__file__).parents[2])}
+        paths = {"PYTHONPATH": os.pathsep.join((environment()["PYTHONPATH"], str(Path(__file__).parents[2])))}
         with (self._folder / "log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *command, env={**environment(), **paths, **more}, stdout=log, stderr=log

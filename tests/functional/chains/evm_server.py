@@ -14,7 +14,7 @@ from strongroom.admin.protocol import AdminError
 from strongroom.records.withdrawals import PaymentPurpose, PaymentState
 from strongroom.wallet.pots import due_pots
 from support.evm_house import ETH, ETHER, ETHEREUM, OUTSIDE, USDT, EvmHouse, evm_house, signed_elsewhere
-from support.nodes import Anvil
+from support.nodes import Anvil, wait_until
 
 
 @pytest.fixture
@@ -160,6 +160,38 @@ async def test_a_settled_withdrawal_that_a_reorganisation_took_is_paid_again(hou
     assert await house.ether(OUTSIDE) - before == ETHER
     assert await is_reconciled(house)
     house.check_books()
+
+
+async def test_a_withdrawal_whose_block_undid_it_may_be_paid_on_another_branch(house: EvmHouse) -> None:
+    """It has failed, and the customer has the money again; when the chain takes that back it is paid, and charged."""
+    alice = await house.customer("alice")
+    await house.anvil.pay(await house.address(alice), 3 * ETHER)
+    await house.mine_until(lambda: [it.state for it in house.payments()] == [PaymentState.FINAL])
+    receiver = "0x00000000000000000000000000000000000cafe0"
+    await house.withdraw(alice, receiver, "1")
+    await wait_until(lambda: waits(house), "the payment waits for its block")
+    await house.anvil.rpc("anvil_setCode", receiver, "0x5f5ffd")
+    await house.mine_until(lambda: not house.is_busy())
+    assert ((await house.statuses(alice))[0], (await house.balance(alice))[1]) == ("FAILURE", Decimal(3))
+    payment = house.payments()[-1]
+    assert payment.state == PaymentState.VOIDED
+    assert await is_reconciled(house)
+    await house.anvil.reorg(await house.anvil.height() - payment.height + 1)
+    await house.anvil.rpc("anvil_setCode", receiver, "0x")
+    _ = await house.anvil.mine(1)
+    await house.worked_through()
+    assert ((await house.statuses(alice))[0], (await house.balance(alice))[1]) == ("PROCESSING", Decimal(2))
+    await house.mine_until(lambda: not house.is_busy())
+    assert (await house.statuses(alice))[0] == "COMPLETED"
+    assert (house.payments()[-1].txid, await house.ether(receiver)) == (payment.candidates[0], ETHER)
+    assert await house.balance(alice) == (Decimal(2), Decimal(2))
+    assert await is_reconciled(house)
+    house.check_books()
+
+
+async def waits(house: EvmHouse) -> bool:
+    """Say whether a transaction waits for its block."""
+    return int(await house.anvil.rpc("eth_getBlockTransactionCountByNumber", "pending"), 16) == 1
 
 
 async def test_ether_goes_to_the_cold_address_and_a_nonce_is_never_held_for_it(tmp_path: Path, anvil: Anvil) -> None:
