@@ -52,7 +52,7 @@ async def prepare_cold(house: Application, request: protocol.PrepareCold) -> vie
     coins = keeper.chain.spends_coins
     command = prepare_move(house.context, PaymentPurpose.COLD, offer.network, asset.number, move, coins=coins)
     if coins:
-        _ = await _perform(house, command)
+        await _perform(house, command)
     else:
         if len(keeper.offered) >= MAX_OFFERED:
             del keeper.offered[next(iter(keeper.offered))]

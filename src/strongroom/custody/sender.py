@@ -121,7 +121,7 @@ class Sender:
         self._at = crash_points
         self._terms = terms or PaymentTerms()
         self._drafting = drafting or asyncio.Lock()
-        self._handed: set[int] = set()
+        self._handed: dict[int, int] = {}
         self._hurried: set[int] = set()
         self._asked = asyncio.Event()
         self.status = SenderStatus(chain.network)
@@ -200,7 +200,7 @@ class Sender:
         refs = [payment.ref for payment in self._open_payments()]
         self.status.open_payments = len(refs)
         self.status.stuck = {ref: self.status.stuck[ref] for ref in (*refs, *tried) if ref in self.status.stuck}
-        self._handed.intersection_update(refs)
+        self._handed = {ref: self._handed[ref] for ref in refs if ref in self._handed}
 
     def _open_payments(self) -> list[Payment]:
         return open_payments(self._context.reads, self._number, MAX_OPEN)
@@ -286,18 +286,24 @@ class Sender:
             payment = await self._sign(payment)
         refusal: Rejected | None = None
         # One that was adopted may have no blob here: others have sent it.
-        if payment.state == PaymentState.SIGNED and payment.blob and payment.ref not in self._handed:
+        if payment.state == PaymentState.SIGNED and payment.blob and not self._is_handed(payment):
             try:
                 await self._broadcast(payment)
             except Rejected as error:
                 refusal = error
         await self._follow(payment, tip)
         now = self._context.reads.row(Payment, payment.ref)
-        if refusal is not None and now.state == PaymentState.SIGNED:
+        if now.state != PaymentState.SIGNED:
+            return None
+        if _is_signed_elsewhere(now) and self._has_waited(now):
+            raise Rejected(SLOW if refusal is None else f"{SLOW} ({refusal})")
+        if refusal is not None:
             raise refusal
-        if _is_signed_elsewhere(now) and now.state == PaymentState.SIGNED and self._has_waited(now):
-            raise Rejected(SLOW)
         return None
+
+    def _is_handed(self, payment: Payment) -> bool:
+        """Say whether the newest transaction of a payment was given to the node: another may have come back signed."""
+        return self._handed.get(payment.ref) == hash(payment.blob)
 
     def _is_due(self, payment: Payment) -> bool:
         """Say whether a payment has waited so long that a higher fee may help."""
@@ -332,7 +338,7 @@ class Sender:
         candidate = self._chain.assemble(payment.body, signature)
         command = prepare_signing(payment, candidate.txid, candidate.blob)
         await self._commit("sign", lambda: command)
-        self._handed.discard(payment.ref)
+        _ = self._handed.pop(payment.ref, None)
         return self._context.reads.row(Payment, payment.ref)
 
     async def _broadcast(self, payment: Payment) -> None:
@@ -340,7 +346,7 @@ class Sender:
         txid = await self._chain.broadcast(payment.blob)
         self._at("after broadcast")
         check(txid in payment.candidates, "the node names a transaction as we do")
-        self._handed.add(payment.ref)
+        self._handed[payment.ref] = hash(payment.blob)
         log.info("payment broadcast", network=self._chain.network, ref=payment.ref, txid=txid)
 
     async def _follow(self, payment: Payment, tip: Block) -> None:
@@ -359,7 +365,7 @@ class Sender:
         if not self._waits and all(self._is_final(status, tip) for status in statuses.values()):
             return await self._void(payment)
         if not any(status.fate is Fate.MEMPOOL for status in statuses.values()):
-            self._handed.discard(payment.ref)
+            _ = self._handed.pop(payment.ref, None)
         return None
 
     async def _take_rival(self, payment: Payment, statuses: Iterable[TransactionStatus]) -> bool:

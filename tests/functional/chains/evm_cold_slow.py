@@ -11,6 +11,7 @@ import pytest
 from strongroom.admin import protocol
 from strongroom.admin.commands import carry_out
 from strongroom.admin.protocol import AdminError
+from strongroom.custody.sender import SLOW, PaymentTerms
 from strongroom.ledger.accounts import Purpose, house
 from strongroom.records.heads import Head
 from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState
@@ -74,6 +75,19 @@ class Slow:
         _ = await self.home.anvil.mine(1)
         await self.home.worked_through()
 
+    async def waits_too_long(self) -> None:
+        """Let the sender find that the payment has waited too long, and tell it."""
+        sender = self.home.house.application.treasury.senders["ERC20"]
+        terms, sender._terms = sender._terms, PaymentTerms(redraft_after_s=0)
+
+        async def is_told() -> bool:
+            shown = await self.ask(protocol.ListPayments())
+            return any(it.waits.startswith(SLOW) for it in shown if it.purpose == "cold")
+
+        sender.wake()
+        await wait_until(is_told, "it is told that the payment waits")
+        sender._terms = terms
+
     async def rest(self) -> None:
         """Mine until nothing is under way, and see that all is whole and the withdrawal was paid."""
         await self.mine()
@@ -106,9 +120,10 @@ async def slow(tmp_path: Path, anvil: Anvil) -> AsyncIterator[Slow]:
 async def test_a_payment_signed_for_too_little_is_signed_again_for_more(slow: Slow) -> None:
     """The dearer transaction replaces it, spends the same nonce, and is what the books have; all behind it goes on."""
     ref = await slow.stick("ETH", "4")
+    await slow.waits_too_long()
     await slow.refused(protocol.HurryPayment(ref), "'cold hurry' writes its file")
     unsigned = await slow.ask(protocol.HurryCold(ref))
-    assert slow.payment.candidates == (slow.payment.txid or slow.payment.candidates[0],)
+    assert len(slow.payment.candidates) == 1
     assert (await slow.ask(protocol.ExportCold(ref))).file == unsigned.file
     await slow.refused(protocol.ImportCold(ref, slow.raw.encode()), "is not the payment's")
     dearer = await signed_elsewhere(slow.home, unsigned)
