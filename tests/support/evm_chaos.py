@@ -7,6 +7,7 @@ books say. Two promises bound the world, as confirmations do in the real one: a 
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from contextlib import suppress
 from decimal import Decimal
@@ -52,6 +53,8 @@ STRANGERS: Final = 3
 _REFUSED: Final = (51523, 3508)
 _PHRASE: Final = "test " * 11 + "junk"
 _GWEI: Final = 10**9
+_LOOKS: Final = 50
+_LOOK_S: Final = 0.02
 
 
 class Sent(NamedTuple):
@@ -96,7 +99,7 @@ class EvmChaos:
             (5, self.catch_up),
             (3, self.reorganise),
             (2, self.undo_a_payment),
-            (2, self.refuse),
+            (3, self.refuse),
             (1, self.kill),
         ]
         await self._begin()
@@ -231,12 +234,20 @@ class EvmChaos:
             self.done["refused"] += 1
 
     async def refuse(self) -> None:
-        """Let a receiver of ours take no ether for a while: a block that has its payment takes the fee only."""
-        if self.accepted:
-            _, address, _ = self.chance.choice(list(self.accepted.values()))
+        """Let receivers of ours take no ether for a while: the block with their payments takes the fees only."""
+        await self.withdraw()
+        receivers = {address for _, address, _ in self.accepted.values()}
+        for _ in range(_LOOKS):
+            block = await self.anvil.rpc("eth_getBlockByNumber", "pending", True)
+            waiting = {EVM.normalise(it["to"]) for it in block["transactions"] if it["to"]} & receivers
+            if waiting:
+                break
+            await asyncio.sleep(_LOOK_S)
+        for address in sorted(waiting):
             await self.anvil.rpc("anvil_setCode", address, REFUSES)
             self._refusing.add(address)
             self.done["refused to take"] += 1
+        _ = await self.anvil.mine(self.chance.randint(1, 3))
 
     async def _take_again(self) -> None:
         for address in self._refusing:
