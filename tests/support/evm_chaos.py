@@ -248,6 +248,9 @@ class EvmChaos:
             self._refusing.add(address)
             self.done["refused to take"] += 1
         _ = await self.anvil.mine(self.chance.randint(1, 3))
+        await self.catch_up()
+        if self.chance.random() < 0.5:
+            await self.reorganise()
 
     async def _take_again(self) -> None:
         for address in self._refusing:
