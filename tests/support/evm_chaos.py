@@ -39,8 +39,8 @@ LEAST: Final = 100_000
 """Nobody pays or withdraws less, in the ledger's units."""
 
 DEEPEST: Final = 6
-REST_BLOCKS: Final = 80
-"""The longest that the world may take to come to rest."""
+REST_S: Final = 60
+"""The longest that the world may take to come to rest, in seconds."""
 
 CHAIN_UNITS: Final = {"ETH": 10**10, "USDT": 1}
 """What a unit of the ledger, or for the token a hundred of them, is in the chain's."""
@@ -284,16 +284,21 @@ class EvmChaos:
         for address in self.addresses:
             for code in NUMBERS:
                 await self._pay(address, code, 8 * UNITS)
-        for _ in range(REST_BLOCKS):
+        # By time and not by blocks: those are mined faster than a busy machine's house can work.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REST_S):
+                await self._rest(house)
+
+    async def _rest(self, house: EvmHouse) -> None:
+        """Mine until nothing is under way any more, nor begins when the last deposits are credited."""
+        quiet = 0
+        while quiet <= CONFIRMATIONS:
             await self._remind()
             _ = await self.anvil.mine(1)
             await house.worked_through()
             await self._approve(house)
-            if not house.is_busy():
-                break
-        for _ in range(CONFIRMATIONS):
-            _ = await self.anvil.mine(1)
-            await house.worked_through()
+            _ = await house.keeper.step()
+            quiet = 0 if house.is_busy() else quiet + 1
 
     async def _approve(self, house: EvmHouse) -> None:
         """Give the word on withdrawals whose customers have come to owe something, once they do not."""
