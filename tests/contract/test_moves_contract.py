@@ -156,10 +156,17 @@ async def test_one_that_comes_signed_holds_no_nonce_without_its_transaction(payo
 async def test_a_move_that_the_chain_undid_costs_its_fee_only(payouts: Payouts) -> None:
     """Everything lies where it was, but for the gas."""
     payment = await mined(payouts, moving(payouts, PaymentPurpose.SWEEP, USDT, 40_000_000, source=AT))
-    await payouts.do(lambda: prepare_move_revert(payouts.world.context, payment, 9, 50_000 * GWEI, 11))
+    before = owned(payouts, ETH)
+    await payouts.do(lambda: prepare_move_revert(payouts.world.context, payment, 9, 50_000 * GWEI, 11, "other"))
     assert pots(payouts) == {(AT, USDT): 40_000_000, (AT, ETH): 450_000 * GWEI}
     assert due(payouts) == [(AT, USDT)]
-    assert payouts.reads.row(Payment, payment.ref).state == PaymentState.VOIDED
+    void = payouts.reads.row(Payment, payment.ref)
+    assert (void.state, void.block) == (PaymentState.VOIDED, "other")
+    payouts.agree()
+    # That block is gone: it is on its way again, for its nonce holds up all later ones.
+    await payouts.do(lambda: prepare_reopening(payouts.world.context, void))
+    assert payouts.reads.row(Payment, payment.ref).state == PaymentState.SIGNED
+    assert (pots(payouts)[AT, ETH], owned(payouts, ETH), due(payouts)) == (500_000 * GWEI, before, [])
     payouts.agree()
 
 

@@ -156,6 +156,8 @@ async def test_a_move_is_signed_only_if_it_pays_nobody(desk: Desk) -> None:
         await refused(desk, payment, "the transaction does not pay what the withdrawals say")
     await desk.change(payment, withdrawals=(), purpose=PaymentPurpose.COLD)
     await refused(desk, payment, "what goes to the cold address is signed elsewhere")
+    await desk.change(payment, withdrawals=(), purpose=PaymentPurpose.COLD, filling=True)
+    await refused(desk, payment, "the transaction does not pay what the withdrawals say")
 
 
 async def test_another_body_is_refused(desk: Desk) -> None:

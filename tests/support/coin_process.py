@@ -38,14 +38,16 @@ default = true
 """
 
 
-class CoinProcess:
-    """A server of a folder that `coin_house` serves as well; the process is killed when the block is left."""
+class ServerProcess:
+    """A server of a folder with settings as a text; the process is killed when the block is left."""
 
-    def __init__(self, folder: Path, node: CoinNode, chain: str) -> None:
+    watched = ""
+
+    def __init__(self, folder: Path, settings: str) -> None:
         self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
         self._settings = folder / "house.toml"
-        self._settings.write_text(HOUSE.format(url=node.url, chain=chain, first=FIRST_COINS))
+        self._settings.write_text(settings)
         self.client = httpx.AsyncClient(verify=False)
 
     @property
@@ -88,7 +90,7 @@ class CoinProcess:
 
     async def network(self) -> dict[str, Any]:
         """Return what the server tells of its network."""
-        return (await self.client.get("/readyz")).json()["details"]["networks"]["BITCOIN"]
+        return (await self.client.get("/readyz")).json()["details"]["networks"][self.watched]
 
     async def post(self, member: Member, path: str, body: dict[str, Any], idempotency_key: str = "") -> httpx.Response:
         """Send a signed POST below v3's user path. Raises `httpx.TransportError` when the server dies meanwhile."""
@@ -97,3 +99,12 @@ class CoinProcess:
         if idempotency_key:
             headers["Idempotency-Key"] = idempotency_key
         return await self.client.post(f"{V3}{path}", headers=headers, content=content)
+
+
+class CoinProcess(ServerProcess):
+    """A server of a folder that `coin_house` serves as well."""
+
+    watched = "BITCOIN"
+
+    def __init__(self, folder: Path, node: CoinNode, chain: str) -> None:
+        super().__init__(folder, HOUSE.format(url=node.url, chain=chain, first=FIRST_COINS))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from strongroom.admin import protocol
+from strongroom.admin.views import UnsignedView
 from strongroom.config.settings import Asset, Config, Hot, Network, Node, Offer, Simulation
 from strongroom.custody.keeper import Keeper
 from strongroom.custody.reconciliation import Reconciliation
@@ -126,11 +130,26 @@ class EvmHouse(CoinHouse):
         assert verify(self.store).findings == []
 
 
+async def signed_elsewhere(house: EvmHouse, unsigned: UnsignedView) -> protocol.ImportCold:
+    """Return the request that brings a payment back, signed by the key that its file is for."""
+    signer = house.house.application.treasury.senders["ERC20"]._signer
+    body = base64.b64decode(json.loads(unsigned.file)["body"])
+    raw = await signer.sign("ERC20", int(unsigned.ref), body)
+    return protocol.ImportCold(int(unsigned.ref), raw.hex().encode())
+
+
 @asynccontextmanager
 async def evm_house(folder: Path, anvil: Anvil, **terms: Any) -> AsyncIterator[EvmHouse]:
     """Serve a house on a node with a token of its own, which mines only when told to; the chain is looked at often."""
     await anvil.set_automine(False)
     token = await deploy(anvil, "Token")
+    async with reopened(folder, anvil, token, **terms) as house:
+        yield house
+
+
+@asynccontextmanager
+async def reopened(folder: Path, anvil: Anvil, token: str, **terms: Any) -> AsyncIterator[EvmHouse]:
+    """Serve a house of before, on its node and with its token."""
     async with served(evm_settings(folder, anvil, token, **terms)) as house:
         for watcher in house.application.treasury.watchers.values():
             watcher._chain._poll_s = 0.05  # pyright: ignore[reportAttributeAccessIssue]

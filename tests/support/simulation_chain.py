@@ -13,6 +13,7 @@ from strongroom.custody.chain import (
     Funds,
     Output,
     Payee,
+    PositionOf,
     Rejected,
     Spending,
     TransactionStatus,
@@ -88,9 +89,9 @@ class DistantChain:
         """Return every output of a block."""
         return await self._through(lambda: self._chain.outputs_in(block_hash))
 
-    async def spends_in(self, block_hash: str) -> Sequence[Spending]:
+    async def spends_in(self, block_hash: str, position_of: PositionOf) -> Sequence[Spending]:
         """Return the house's own transactions of a block."""
-        return await self._through(lambda: self._chain.spends_in(block_hash))
+        return await self._through(lambda: self._chain.spends_in(block_hash, position_of))
 
     async def mempool(self) -> Sequence[Output]:
         """Return what waits to be mined."""

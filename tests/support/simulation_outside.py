@@ -8,7 +8,7 @@ from functools import partial
 from random import Random
 from typing import Any, Final
 
-from strongroom.admin.payments import import_cold, prepare_cold
+from strongroom.admin.cold import import_cold, prepare_cold
 from strongroom.admin.protocol import AdminError, ImportCold, PrepareCold
 from strongroom.custody import offline
 from strongroom.custody.networks.simulated import SimulatedNode
@@ -153,7 +153,9 @@ class World:
         mended: list[str] = []
         for height in range(newest - depth + 1, newest + 1):
             block = store.block_at(network, height)
-            for txid, _ in store.payments_in(network, block.hash) if block else ():
+            for txid, _, position in store.payments_in(network, block.hash) if block else ():
+                if position:
+                    continue
                 fate, known = self._chance.random(), store.transaction(network, txid)
                 if fate < odds:
                     lost.append(txid)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from strongroom.admin import arrivals, payments, protocol, views
+from strongroom.admin import arrivals, cold, payments, protocol, views
 from strongroom.admin.prices import set_price
 from strongroom.admin.protocol import AdminError
 from strongroom.admin.states import states_named
@@ -359,6 +359,7 @@ _COMMANDS: Final[dict[type[protocol.Request], Callable[[Application, Any], Await
     protocol.ListNetworks: _list_networks,
     protocol.ReleaseNetwork: _release,
     **payments.HANDLERS,
+    **cold.HANDLERS,
     protocol.MineBlocks: _mine,
     protocol.Reorganise: _reorganise,
     protocol.FailNext: _fail_next,

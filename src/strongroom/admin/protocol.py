@@ -189,6 +189,18 @@ class ImportCold(Request, frozen=True, tag="cold import"):
     content: bytes
 
 
+class HurryCold(Request, frozen=True, tag="cold hurry"):
+    """Give out a payment that was signed elsewhere and waits for its block once more, for a higher fee."""
+
+    ref: int
+
+
+class GiveUpCold(Request, frozen=True, tag="cold give-up"):
+    """Give up a payment that is signed elsewhere: the hot wallet spends its nonce on nothing."""
+
+    ref: int
+
+
 class ReturnedFromCold(Request, frozen=True, tag="cold returned"):
     """Book that money of a cold address has arrived at the house's own address; the chain took `fee` on the way."""
 
@@ -258,6 +270,8 @@ AnyRequest = (
     | PrepareCold
     | ExportCold
     | ImportCold
+    | HurryCold
+    | GiveUpCold
     | ReturnedFromCold
     | MineBlocks
     | Reorganise

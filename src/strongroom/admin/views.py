@@ -203,7 +203,10 @@ def withdrawal_view(reads: Reads, catalogue: Catalogue, withdrawal: Withdrawal) 
 
 
 class PaymentView(msgspec.Struct, frozen=True):
-    """A payment; `fee` is what it takes at most, in the chain's smallest unit, and `waits` why it does not go on."""
+    """A payment; `fee` is what it takes at most, in the chain's smallest unit, and `waits` why it does not go on.
+
+    The purpose of one that was given up, and whose nonce was spent on nothing, is `filled`.
+    """
 
     ref: str
     network: str
@@ -224,7 +227,7 @@ def payment_view(catalogue: Catalogue, payment: Payment, waits: str) -> PaymentV
         str(payment.ref),
         catalogue.network(payment.network).code,
         catalogue.assets[payment.asset].code,
-        PaymentPurpose(payment.purpose).name.lower(),
+        "filled" if payment.is_filled else PaymentPurpose(payment.purpose).name.lower(),
         PaymentState(payment.state).name.lower(),
         len(payment.withdrawals),
         payment.chain_fee_units,

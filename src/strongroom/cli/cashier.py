@@ -87,6 +87,28 @@ def cold_import(house: House, ref: int, file: Path) -> None:
     house.ask(protocol.ImportCold(ref, content))
 
 
+@cold.command("hurry")
+@click.argument("ref", type=int)
+@_OUT
+@of_house
+def cold_hurry(house: House, ref: int, out: Path) -> None:
+    """Write the file of payment REF again for a higher fee: it came back signed, and waits for its block."""
+    _check_new(out)
+    _write(out, house.ask_quietly(protocol.HurryCold(ref)))
+
+
+@cold.command("give-up")
+@click.argument("ref", type=int)
+@of_house
+def cold_give_up(house: House, ref: int) -> None:
+    """Give up payment REF to the cold address, on a network of accounts.
+
+    The hot wallet spends its nonce on nothing, so that later payments go on. Whoever has the signed transaction may be
+    quicker still: the chain takes one of the two.
+    """
+    house.ask(protocol.GiveUpCold(ref))
+
+
 @cold.command("returned")
 @click.argument("asset")
 @click.argument("amount")

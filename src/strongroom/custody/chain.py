@@ -17,9 +17,9 @@ Amounts are integers in the chain's smallest unit of the asset (wei, satoshi, dr
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -127,12 +127,17 @@ class TransactionStatus(msgspec.Struct, frozen=True):
 
     `block` is the block it is in; for `CONFLICTED` the block of the rival that spent the same nonce or inputs, or None
     when the transaction can never be mined again. A reorganisation may undo whatever has a `block`. `fee` is what the
-    transaction pays, in the native coin's smallest unit (0 while unknown).
+    transaction pays, in the native coin's smallest unit (0 while unknown), `rival` the rival's txid where it is known.
     """
 
     fate: Fate
     block: Block | None = None
     fee: int = 0
+    rival: str = ""
+
+
+PositionOf: TypeAlias = Callable[[str], int | None]
+"""Tells at which position the key of an address is, in its normal spelling; None for an address that is not ours."""
 
 
 class Chain(Protocol):
@@ -159,8 +164,9 @@ class Chain(Protocol):
         """Return every output of a block, in order; also of a block no longer on the best chain, none if unknown."""
         ...
 
-    async def spends_in(self, block_hash: str) -> Sequence[Spending]:
-        """Return the transactions of a block, in order: on a chain of accounts the hot wallet's only. None if unknown.
+    async def spends_in(self, block_hash: str, position_of: PositionOf) -> Sequence[Spending]:
+        """Return the transactions of a block, in order: on a chain of accounts those of our addresses only, which
+        `position_of` knows. None if unknown.
 
         So what the house has paid is found on the chain where the books do not know of it.
         """

@@ -19,18 +19,27 @@ import msgspec
 import structlog
 
 from strongroom.crashpoints import reach
-from strongroom.custody.chain import Chain, Funds, InsufficientFunds, NeedsGas, Payee, Rejected, Unreachable
+from strongroom.custody.chain import (
+    Chain,
+    ChainError,
+    Funds,
+    InsufficientFunds,
+    NeedsGas,
+    Payee,
+    PositionOf,
+    Rejected,
+)
 from strongroom.custody.sender import BACK_OFF_S
 from strongroom.engine.state import State
 from strongroom.errors import PARAMETER_INVALID, InvariantBroken, Refused
 from strongroom.records.coins import Coin, Pot
 from strongroom.records.settings import OfferSettings
 from strongroom.records.withdrawals import Payment, PaymentPurpose
-from strongroom.wallet.context import Context, perform_own
+from strongroom.wallet.context import Context
 from strongroom.wallet.epochs import WAITS, waits
 from strongroom.wallet.holdings import chain_units
 from strongroom.wallet.moves import Move, ReserveMove, prepare_move
-from strongroom.wallet.payments import free_coins, next_nonce, open_payments
+from strongroom.wallet.payments import Draft, free_coins, next_nonce, open_payments
 from strongroom.wallet.pots import due_pots
 from strongroom.wallet.settlements import fee_asset_of
 
@@ -82,6 +91,14 @@ class Sweepable(Chain, Protocol):
         """Return what lies on any address, in blocks."""
         ...
 
+    async def fill(self, draft: Draft) -> Draft | None:
+        """Return a payment to the hot wallet itself that spends a draft's nonce in its place; None beyond the cap."""
+        ...
+
+    async def waiting(self, position_of: PositionOf) -> Sequence[str]:
+        """Return the transactions of our addresses that wait to be mined, by their txids."""
+        ...
+
 
 class Consolidating(Chain, Protocol):
     """A chain of coins."""
@@ -105,7 +122,8 @@ class KeeperStatus(msgspec.Struct):
 class Keeper:
     """The loop that keeps one network's hot wallet; at most one should run per network, but two do no harm.
 
-    `offered` are payments to the cold address that are away to be signed and reserve nothing yet, by their references.
+    `offered` are payments to the cold address that are away to be signed and reserve nothing yet, by their references;
+    `replacing` are dearer transactions of those that came back, which are away to be signed as well.
     """
 
     def __init__(
@@ -121,6 +139,7 @@ class Keeper:
         self._asked = asyncio.Event()
         self._waiting: dict[int, str] = {}
         self.offered: dict[int, ReserveMove] = {}
+        self.replacing: dict[int, Draft] = {}
         self.status = KeeperStatus(chain.network)
         context.reads.subscribe(self._notice)
 
@@ -158,7 +177,7 @@ class Keeper:
             else:
                 await self._consolidate(self._open())
             await self._weigh(self._open())
-        except (Unreachable, Refused) as trouble:
+        except (ChainError, Refused) as trouble:
             if str(trouble) != self.status.trouble:
                 log.warning("keeper_waits", network=self._chain.network, reason=str(trouble))
             self.status.trouble = str(trouble)
@@ -310,8 +329,12 @@ class Keeper:
     async def _reserve(self, purpose: PaymentPurpose, asset: int, move: Move) -> None:
         coins = self._chain.spends_coins
         self._at("before commit move")
-        _ = await perform_own(
-            self._context, lambda: prepare_move(self._context, purpose, self._network, asset, move, coins=coins)
-        )
+        command = prepare_move(self._context, purpose, self._network, asset, move, coins=coins)
+        outcome = await self._context.submit(command)
+        if outcome.refusal is not None:
+            raise outcome.refusal
+        if outcome.stale:
+            # The same draft would be as stale again: after a reorganisation a nonce may look free that is reserved.
+            raise Rejected("what it would spend is reserved")
         self._at("after commit move")
         log.info("move_reserved", network=self._chain.network, purpose=purpose.name.lower(), units=move.units)

@@ -211,6 +211,8 @@ def _explained(books: Snapshot, payment: Payment, network: str, scheme: Scheme) 
 def _expected(books: Snapshot, payment: Payment, catalogue: Catalogue) -> tuple[Payee, ...]:
     """Return whom the withdrawals of a payment want paid; nobody for a move of the house's own money."""
     refs = payment.withdrawals
+    if payment.purpose == PaymentPurpose.COLD and payment.filling:
+        return ()  # it was given up: what spends its nonce pays nobody
     if payment.purpose == PaymentPurpose.COLD:
         raise Rejected("what goes to the cold address is signed elsewhere")
     if payment.purpose != PaymentPurpose.WITHDRAWALS and not refs:

@@ -127,7 +127,8 @@ async def _open_payments(context: Context, chain: Chain, offer: OfferSettings) -
             status = await chain.transaction(txid, payment.spends)
             waiting = status.fate is Fate.MEMPOOL and not chain.spends_coins and not chain.needs_sweeps
             if status.fate in _ON_CHAIN or waiting:
-                paid = _paid(context, payment) if payment.asset == offer.asset else 0
+                moves = payment.asset == offer.asset and txid not in payment.fillers
+                paid = _paid(context, payment) if moves else 0
                 fee = 0 if offer.token else status.fee
                 found.append(_Underway(payment, paid, fee, status.fate is Fate.REVERTED))
     return found

@@ -11,23 +11,26 @@ by it, and would be paid once more.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
-from typing import Final
+from typing import Final, cast
 
 import structlog
 
 from strongroom.custody.chain import Block, Chain, Fate, Spending, Unreachable
+from strongroom.custody.families import NATIVE
+from strongroom.custody.keeper import Sweepable
 from strongroom.custody.reconciliation import MAX_COINS, MAX_OPEN, reconcile
 from strongroom.engine.command import Command
 from strongroom.records.addresses import Address
 from strongroom.records.coins import Coin, Sent
 from strongroom.records.deposits import Deposit
 from strongroom.records.epochs import Reconciled
-from strongroom.wallet.addresses import house_address, next_behind
-from strongroom.wallet.adoptions import Found, NotAdopted, Paid, prepare_adoption
+from strongroom.records.withdrawals import PaymentPurpose
+from strongroom.wallet.addresses import HOUSE_POSITION, house_address, next_behind
+from strongroom.wallet.adoptions import Found, Moved, NotAdopted, Paid, prepare_adoption
 from strongroom.wallet.context import Context
 from strongroom.wallet.deposits import OPEN, outpoint_of
 from strongroom.wallet.epochs import EndWaiting, prepare_end, waits
-from strongroom.wallet.payments import open_payments
+from strongroom.wallet.payments import open_payments, position_of
 from strongroom.wallet.settlements import Change
 
 DERIVING: Final = "the addresses that may have been given out after the backup are being derived"
@@ -39,12 +42,15 @@ log = structlog.get_logger("restoration")
 class Restoration:
     """One network's way back to its chain; `reason` says why its payments still wait, empty where they do not."""
 
-    def __init__(self, context: Context, chain: Chain, network: int) -> None:
+    def __init__(self, context: Context, chain: Chain, network: int, cold_address: str = "") -> None:
+        """Make it; what was paid to `cold_address` is the house's own still."""
         self._context = context
         self._chain = chain
         self._network = network
+        self._cold = cold_address
         self._spendable: set[str] = set()
-        self._told: dict[str, None] = {}
+        self.not_adopted: dict[str, None] = {}
+        """The transactions of ours that could not be taken: whatever they pay us is no deposit."""
         self._reason = READING
 
     @property
@@ -78,7 +84,7 @@ class Restoration:
     async def adoptions(self, block: Block) -> AsyncIterator[Command]:
         """Yield what takes a block's unknown payments into the books, each to be carried out before the next."""
         home = house_address(self._context.reads, self._network)
-        for spending in await self._chain.spends_in(block.hash):
+        for spending in await self._chain.spends_in(block.hash, self._position_of):
             if (command := self._adoption(spending, home.address)) is not None:
                 yield command
             self._note_arrivals(spending, home.address)
@@ -141,14 +147,48 @@ class Restoration:
         try:
             if coins and not all(ours):
                 raise NotAdopted("it also spends what the books do not know")
-            command = prepare_adoption(self._context, _found(spending, self._network, home), coins=coins)
+            apart = self._chain.needs_sweeps
+            found = self._of_account(spending, home) if apart else _found(spending, self._network, home)
+            command = prepare_adoption(self._context, found, coins=coins, cold=self._cold)
         except NotAdopted as problem:
-            if spending.txid not in self._told:
-                self._told[spending.txid] = None
+            if spending.txid not in self.not_adopted:
+                self.not_adopted[spending.txid] = None
                 log.error("payment_not_adopted", network=self._chain.network, txid=spending.txid, reason=str(problem))
             return None
         log.warning("payment_adopted", network=self._chain.network, txid=spending.txid)
         return command
+
+    def _position_of(self, address: str) -> int | None:
+        """Return the position of an address of ours, None for any other."""
+        if address == house_address(self._context.reads, self._network).address:
+            return HOUSE_POSITION
+        row = self._context.reads.row(Address, self._network, address, "")
+        return row.position if row.ours else None
+
+    def _of_account(self, spending: Spending, home: str) -> Found:
+        """Return what a transaction of one of our addresses did: it paid somebody, or moved money between addresses of
+        ours. Raises `NotAdopted` for what the house never does."""
+        [spends], source = spending.spends, position_of(spending.spends[0])
+        if len(spending.outputs) > 1:
+            raise NotAdopted("it moves several amounts")
+        paid = tuple(Paid(it.address, it.tag, it.asset_id, it.amount) for it in spending.outputs)
+        token, units = (paid[0].token, paid[0].units) if paid else (NATIVE, 0)
+        target = self._position_of(paid[0].address) if paid else HOUSE_POSITION
+        if source != HOUSE_POSITION:
+            if target != HOUSE_POSITION:
+                raise NotAdopted("a deposit address has paid another address than the hot wallet's")
+            moved = Moved(PaymentPurpose.SWEEP, token, units, home, source, HOUSE_POSITION)
+            return Found(self._network, spending.txid, (spends,), (), moved=moved)
+        if target is None:
+            return Found(self._network, spending.txid, (spends,), paid)
+        if target == HOUSE_POSITION:
+            # It pays nobody, or its block has undone it: its fee is all that has gone.
+            back = tuple(Change(f"{it.txid}:{it.index}", it.amount) for it in spending.outputs)
+            return Found(self._network, spending.txid, (spends,), (), back)
+        if token != NATIVE:
+            raise NotAdopted("the hot wallet has sent a token to a deposit address")
+        moved = Moved(PaymentPurpose.GAS, token, units, paid[0].address, HOUSE_POSITION, target)
+        return Found(self._network, spending.txid, (spends,), (), moved=moved)
 
     # -- whether that is all
 
@@ -162,7 +202,14 @@ class Restoration:
                 return f"books and chain differ by {found.unexplained_units} units of {found.asset} without a cause"
         if self._chain.spends_coins and (waiting := await self._spent_by_waiting()):
             return f"{len(waiting)} of our coins are spent by transactions that wait for their block"
+        if self._chain.needs_sweeps and (unknown := await self._unknown_waiting()):
+            return f"{unknown} transactions of ours that the books do not know wait for their block"
         return ""
+
+    async def _unknown_waiting(self) -> int:
+        """Return how many transactions of our addresses wait to be mined that the books do not know."""
+        waiting = await cast(Sweepable, self._chain).waiting(self._position_of)
+        return sum(not self._context.reads.row(Sent, self._network, txid).payment for txid in waiting)
 
     async def _spent_by_waiting(self) -> Collection[str]:
         """Return the free coins that something spends which waits to be mined: a payment that nobody knows here."""

@@ -15,7 +15,7 @@ a payment may have candidates that the backup does not know.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -27,13 +27,14 @@ from strongroom.custody.signer import Signer
 from strongroom.engine.command import NOBODY, Command
 from strongroom.engine.state import State
 from strongroom.errors import PARAMETER_INVALID, InvariantBroken, Refused, check
-from strongroom.records.chains import Tip
+from strongroom.records.chains import Holding, Tip
 from strongroom.records.coins import Coin
 from strongroom.records.epochs import Reconciled
 from strongroom.records.kept import Kept
 from strongroom.records.settings import NetworkSettings
 from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState, Withdrawal, WithdrawalState
 from strongroom.wallet.addresses import house_address
+from strongroom.wallet.adoptions import AdoptCandidate
 from strongroom.wallet.context import Context, perform_own
 from strongroom.wallet.epochs import WAITS, waits
 from strongroom.wallet.moves import prepare_move_finish, prepare_move_revert
@@ -44,7 +45,9 @@ from strongroom.wallet.payments import (
     UnminePayment,
     free_coins,
     has_its_coins,
+    has_its_pot,
     next_nonce,
+    offered_on,
     open_payments,
     outgoing,
     prepare_reservation,
@@ -71,6 +74,8 @@ REDRAFT_AFTER_S: Final = 1_800
 
 CRASH_POINTS: Final = SENDER_POINTS
 """Where a test can kill the sender: before and after every commit, signature and broadcast."""
+
+SLOW: Final = "it was signed elsewhere for too low a fee, and waits for its block: hurry it, or give it up"
 
 log = structlog.get_logger("sender")
 
@@ -117,7 +122,7 @@ class Sender:
         self._at = crash_points
         self._terms = terms or PaymentTerms()
         self._drafting = drafting or asyncio.Lock()
-        self._handed: set[int] = set()
+        self._handed: dict[int, int] = {}
         self._hurried: set[int] = set()
         self._asked = asyncio.Event()
         self._behind = False
@@ -174,7 +179,7 @@ class Sender:
         """Wake the loop when a commit changed a withdrawal, reserved a move, or brought what a restore or a settlement
         waits for."""
         kinds: tuple[type[Kept], ...] = (Withdrawal, Reconciled)
-        kinds += (Coin,) if self._waits else ()
+        kinds += (Coin, Holding) if self._waits else ()
         kinds += (Tip,) if self._behind else ()
         if any(key[0] in kinds or _is_new_move(row) for key, row in state.rows.items()):
             self._asked.set()
@@ -201,7 +206,7 @@ class Sender:
         refs = [payment.ref for payment in self._open_payments()]
         self.status.open_payments = len(refs)
         self.status.stuck = {ref: self.status.stuck[ref] for ref in (*refs, *tried) if ref in self.status.stuck}
-        self._handed.intersection_update(refs)
+        self._handed = {ref: self._handed[ref] for ref in refs if ref in self._handed}
 
     def _open_payments(self) -> list[Payment]:
         return open_payments(self._context.reads, self._number, MAX_OPEN)
@@ -282,29 +287,40 @@ class Sender:
         if self._is_due(payment):
             payment = await self._redraft(payment)
         if payment.state == PaymentState.RESERVED:
-            if payment.purpose == PaymentPurpose.COLD:
-                return None  # it is signed elsewhere, and brought back
+            if _is_signed_elsewhere(payment):
+                return None
             payment = await self._sign(payment)
         refusal: Rejected | None = None
         # One that was adopted may have no blob here: others have sent it.
-        if payment.state == PaymentState.SIGNED and payment.blob and payment.ref not in self._handed:
+        if payment.state == PaymentState.SIGNED and payment.blob and not self._is_handed(payment):
             try:
                 await self._broadcast(payment)
             except Rejected as error:
                 refusal = error
         await self._follow(payment, tip)
-        if refusal is not None and self._context.reads.row(Payment, payment.ref).state == PaymentState.SIGNED:
+        now = self._context.reads.row(Payment, payment.ref)
+        if now.state != PaymentState.SIGNED:
+            return None
+        if _is_signed_elsewhere(now) and self._has_waited(now):
+            raise Rejected(SLOW if refusal is None else f"{SLOW} ({refusal})")
+        if refusal is not None:
             raise refusal
         return None
+
+    def _is_handed(self, payment: Payment) -> bool:
+        """Say whether the newest transaction of a payment was given to the node: another may have come back signed."""
+        return self._handed.get(payment.ref) == hash(payment.blob)
 
     def _is_due(self, payment: Payment) -> bool:
         """Say whether a payment has waited so long that a higher fee may help."""
         hurried = payment.ref in self._hurried
         self._hurried.discard(payment.ref)
-        waited_ms = self._context.clock.now_ms() - payment.signed_ms
-        is_ours = payment.purpose != PaymentPurpose.COLD and bool(payment.body)
-        due = hurried or waited_ms >= self._terms.redraft_after_s * 1_000
-        return is_ours and payment.state == PaymentState.SIGNED and due
+        is_ours = not _is_signed_elsewhere(payment) and bool(payment.body)
+        return is_ours and payment.state == PaymentState.SIGNED and (hurried or self._has_waited(payment))
+
+    def _has_waited(self, payment: Payment) -> bool:
+        """Say whether the newest candidate of a payment has waited for its block too long."""
+        return self._context.clock.now_ms() - payment.signed_ms >= self._terms.redraft_after_s * 1_000
 
     async def _redraft(self, payment: Payment) -> Payment:
         """Draft a payment again for a higher fee, where the chain finds one that helps and may be paid."""
@@ -328,7 +344,7 @@ class Sender:
         candidate = self._chain.assemble(payment.body, signature)
         command = prepare_signing(payment, candidate.txid, candidate.blob)
         await self._commit("sign", lambda: command)
-        self._handed.discard(payment.ref)
+        _ = self._handed.pop(payment.ref, None)
         return self._context.reads.row(Payment, payment.ref)
 
     async def _broadcast(self, payment: Payment) -> None:
@@ -336,7 +352,7 @@ class Sender:
         txid = await self._chain.broadcast(payment.blob)
         self._at("after broadcast")
         check(txid in payment.candidates, "the node names a transaction as we do")
-        self._handed.add(payment.ref)
+        self._handed[payment.ref] = hash(payment.blob)
         log.info("payment broadcast", network=self._chain.network, ref=payment.ref, txid=txid)
 
     async def _follow(self, payment: Payment, tip: Block) -> None:
@@ -350,11 +366,30 @@ class Sender:
         if payment.state == PaymentState.MINED:
             command = UnminePayment(NOBODY, payment.ref, payment.withdrawals)
             return await self._commit("unmine", lambda: command)
+        if payment.filling and await self._take_rival(payment, statuses.values()):
+            return None
         if not self._waits and all(self._is_final(status, tip) for status in statuses.values()):
             return await self._void(payment, next((it.block for it in statuses.values() if it.block), None))
         if not any(status.fate is Fate.MEMPOOL for status in statuses.values()):
-            self._handed.discard(payment.ref)
+            _ = self._handed.pop(payment.ref, None)
         return None
+
+    async def _take_rival(self, payment: Payment, statuses: Iterable[TransactionStatus]) -> bool:
+        """Take what was signed elsewhere and never came back, where the chain has it: it is the payment that was given
+        up, and has spent the nonce before what was to fill it. Say whether that was so."""
+        _, offer = offered_on(self._context.catalogue, payment.asset, payment.network)
+        wanted = (payment.address, offer.token, int(payment.units))
+        for status in statuses:
+            if status.rival and status.block is not None:
+                outputs = await self._chain.outputs_in(status.block.hash)
+                paid = [(it.address, it.asset_id, it.amount) for it in outputs if it.txid == status.rival]
+                if paid == [wanted]:
+                    sent = AdoptCandidate(NOBODY, payment.ref, payment.network, status.rival)
+                    _ = await perform_own(self._context, lambda sent=sent: sent)
+                    log.warning("given up payment was sent", network=self._chain.network, ref=payment.ref)
+                    self.wake()
+                    return True
+        return False
 
     async def _mined(self, payment: Payment, txid: str, block: Block, fee: int, tip: Block) -> None:
         """Note the block, and settle once it is buried deep enough."""
@@ -363,12 +398,18 @@ class Sender:
             await self._commit("mine", lambda: command)
             payment = self._context.reads.row(Payment, payment.ref)
         coins = self._chain.spends_coins
-        if self._is_settled(block, tip) and (not coins or has_its_coins(self._context, payment)):
+        if self._is_settled(block, tip) and self._is_credited(payment):
             change = await self._change(txid, block) if coins else None
             finish = prepare_finish if payment.withdrawals else prepare_move_finish
             await self._commit("finish", lambda: finish(self._context, payment, tip.height, change))
             for ref in payment.withdrawals:
                 log.info("withdrawal settled", network=self._chain.network, ref=ref, txid=txid)
+
+    def _is_credited(self, payment: Payment) -> bool:
+        """Say whether what a payment has spent is in the books: of one that was adopted the deposits may come later."""
+        if self._chain.spends_coins:
+            return has_its_coins(self._context, payment)
+        return not self._waits or has_its_pot(self._context, payment)
 
     async def _change(self, txid: str, block: Block) -> list[Change]:
         """Return what a mined transaction of ours gave back to the house's own address."""
@@ -416,6 +457,10 @@ class Sender:
         self._at(f"before commit {step}")
         _ = await perform_own(self._context, prepare)
         self._at(f"after commit {step}")
+
+
+def _is_signed_elsewhere(payment: Payment) -> bool:
+    return payment.purpose == PaymentPurpose.COLD and not payment.filling
 
 
 def _is_new_move(row: Kept) -> bool:

@@ -128,7 +128,8 @@ class Watcher:
         idle_s: float = IDLE_S,
         cold_address: str = "",
     ) -> None:
-        """Without any news there is a round every `idle_s` seconds; what reaches `cold_address` is noted."""
+        """Without any news there is a round every `idle_s` seconds; what reaches `cold_address` is noted, and is the
+        house's still."""
         self._cold = cold_address
         self.status = NetworkStatus(chain.network)
         self._context = context
@@ -137,7 +138,7 @@ class Watcher:
         self._start = start
         self._report = report
         self._idle_s = idle_s
-        self.restoration = Restoration(context, chain, network)
+        self.restoration = Restoration(context, chain, network, cold_address)
         self._reported: dict[tuple[str, int], None] = {}
         self._noted: set[str] = set()
         self._spends: dict[str, Sequence[str]] = {}
@@ -350,7 +351,7 @@ class Watcher:
         for nth, output in enumerate(outputs, 1):
             if nth % _LOOKED_AT_A_TURN == 0:
                 await asyncio.sleep(0)
-            if output.ours:
+            if output.ours or output.txid in self.restoration.not_adopted:
                 continue
             sighting = self._sighting(catalogue, output, block, shared=output.address == house.address)
             command = sighting and prepare_sighting(self._context, sighting)

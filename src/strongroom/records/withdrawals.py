@@ -90,6 +90,8 @@ class Payment(Kept, frozen=True, gc=False):
     the txids of all signed versions, all spending the same; `blob` is the newest one, signed at `signed_ms`; `txid` is
     the one in the `block` at `height`. A move has no withdrawals: it brings `units` of its asset, in the chain's unit,
     from the address at position `source` to `address`, which is ours at position `target` unless it is the cold one.
+    Once one to the cold address is `filling` it was given up: newer candidates move nothing and only spend its nonce;
+    those are the `fillers`.
     """
 
     ref: int
@@ -112,6 +114,13 @@ class Payment(Kept, frozen=True, gc=False):
     address: str = ""
     units: str = "0"
     block: str = ""
+    filling: bool = False
+    fillers: tuple[str, ...] = ()
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether the transaction that the chain has is one that moves nothing."""
+        return self.txid in self.fillers
 
 
 class Reserved(Kept, frozen=True, gc=False):

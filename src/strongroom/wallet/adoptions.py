@@ -1,6 +1,7 @@
 """Adoptions: payments of the house that a restored backup does not know, found on the chain and taken into the books.
 
     it spends what an open payment has reserved     it is one more candidate of that payment
+    it moves the house's own money                  it becomes a move: a sweep, gas, what went to the cold address
     it pays open withdrawals of the backup          it becomes their payment: the customers were paid, once
     it pays somebody else                           a withdrawal is made that nobody is named for; the house pays for it
 
@@ -17,6 +18,7 @@ import msgspec
 
 from strongroom.engine.command import NOBODY, Command, Decision, Stale, View
 from strongroom.engine.port import Reads
+from strongroom.errors import check
 from strongroom.money import MAX_UNITS
 from strongroom.records.coins import Coin, Sent
 from strongroom.records.epochs import Reconciled
@@ -25,7 +27,7 @@ from strongroom.records.settings import OfferSettings
 from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState, Reserved, Withdrawal, WithdrawalState
 from strongroom.wallet.catalogue import Catalogue
 from strongroom.wallet.context import Context
-from strongroom.wallet.deposits import asset_of_token
+from strongroom.wallet.deposits import asset_of_token, is_bookable
 from strongroom.wallet.holdings import ledger_units, unit_of
 from strongroom.wallet.payments import offered_on, outgoing, withdrawals_of
 from strongroom.wallet.settlements import Change
@@ -35,6 +37,7 @@ MAX_PAID: Final = 1_000
 
 _UNPAID: Final = (WithdrawalState.APPROVED, WithdrawalState.AWAITING)
 _SPENDABLE: Final = (PaymentState.RESERVED, PaymentState.SIGNED, PaymentState.MINED)
+_MOVED: Final = (PaymentPurpose.SWEEP, PaymentPurpose.GAS, PaymentPurpose.COLD)
 _MAX_ALIKE: Final = 1_000
 
 
@@ -51,23 +54,40 @@ class Paid(msgspec.Struct, frozen=True, order=True):
     units: int
 
 
+class Moved(msgspec.Struct, frozen=True):
+    """What a transaction has moved of the house's own money: `units` of what the chain calls `token` came to `address`,
+    ours at position `target` unless it is the cold one, from ours at position `source`."""
+
+    purpose: PaymentPurpose
+    token: str
+    units: int
+    address: str
+    source: int = 0
+    target: int = 0
+
+
 class Found(msgspec.Struct, frozen=True):
     """A transaction of ours as the chain shows it: what it `spends` as payments name it, whom it has `paid`, and the
-    `change` that went to the house's own address."""
+    `change` that went to the house's own address; or what it has `moved` between addresses of ours."""
 
     network: int
     txid: str
     spends: tuple[str, ...]
     paid: tuple[Paid, ...]
     change: tuple[Change, ...] = ()
+    moved: Moved | None = None
 
 
 class AdoptCandidate(Command, frozen=True):
-    """Take a transaction as one more candidate of the payment that has reserved what it spends."""
+    """Take a transaction as one more candidate of the payment that has reserved what it spends.
+
+    A `filler` moves nothing: the payment was given up after the backup.
+    """
 
     payment: int
     network: int
     txid: str
+    filler: bool = False
 
     def needs(self) -> list[Key]:
         """The payment, and the transaction's own row."""
@@ -81,13 +101,17 @@ class AdoptCandidate(Command, frozen=True):
         state = max(payment.state, PaymentState.SIGNED)
         candidates = (*payment.candidates, self.txid)
         adopted = msgspec.structs.replace(payment, state=state, candidates=candidates, signed_ms=now_ms)
+        if self.filler:
+            check(payment.purpose == PaymentPurpose.COLD, "only what is signed elsewhere is given up")
+            adopted = msgspec.structs.replace(adopted, fillers=(*payment.fillers, self.txid))
         return Decision(rows=[adopted, Sent(self.network, self.txid, self.payment)])
 
 
 class AdoptPayment(Command, frozen=True):
     """Take a transaction as a payment that was signed: of open withdrawals, and of `unknown` ones made for it here.
 
-    `coins` says whether it spends coins or a nonce; `change` are the coins that come back once it is final.
+    `coins` says whether it spends coins or a nonce; `change` are the coins that come back once it is final. What pays
+    nobody is a move, for which the other fields are as in its payment.
     """
 
     payment: int
@@ -99,6 +123,11 @@ class AdoptPayment(Command, frozen=True):
     withdrawals: tuple[int, ...]
     unknown: tuple[Withdrawal, ...]
     change: tuple[Change, ...]
+    purpose: PaymentPurpose = PaymentPurpose.WITHDRAWALS
+    source: int = 0
+    target: int = 0
+    address: str = ""
+    units: str = "0"
 
     def needs(self) -> list[Key]:
         """The new payment, its withdrawals, all that it spends and brings back, and the count of unknown ones."""
@@ -123,6 +152,7 @@ class AdoptPayment(Command, frozen=True):
         if any(it.state not in _UNPAID for it in withdrawals):
             raise Stale
         refs = (*self.withdrawals, *(it.ref for it in self.unknown))
+        check(bool(refs) == (self.purpose == PaymentPurpose.WITHDRAWALS), "what pays nobody is a move")
         payment = Payment(
             ref=self.payment,
             network=self.network,
@@ -133,8 +163,11 @@ class AdoptPayment(Command, frozen=True):
             candidates=(self.txid,),
             created_ms=now_ms,
             signed_ms=now_ms,
-            # What pays nobody brought our own coins together.
-            purpose=PaymentPurpose.WITHDRAWALS if refs else PaymentPurpose.CONSOLIDATION,
+            purpose=self.purpose,
+            source=self.source,
+            target=self.target,
+            address=self.address,
+            units=self.units,
         )
         paying = [
             *(msgspec.structs.replace(it, state=WithdrawalState.PAYING, payment=self.payment) for it in withdrawals),
@@ -162,23 +195,27 @@ class AdoptPayment(Command, frozen=True):
         return [msgspec.structs.replace(reconciled, unknown=reconciled.unknown + more)] if more else []
 
 
-def prepare_adoption(context: Context, found: Found, *, coins: bool) -> AdoptCandidate | AdoptPayment | None:
+def prepare_adoption(
+    context: Context, found: Found, *, coins: bool, cold: str = ""
+) -> AdoptCandidate | AdoptPayment | None:
     """Return the command that takes a transaction into the books; None where they know it.
 
-    Raises `NotAdopted` for one that no payment of the house can be.
+    `cold` is the network's cold address: what was paid there and is no open withdrawal went to the house itself. Raises
+    `NotAdopted` for one that no payment of the house can be.
     """
     reads = context.reads
     if reads.row(Sent, found.network, found.txid).payment:
         return None
     holders = {reads.row(Reserved, found.network, spends).payment for spends in found.spends}
     if holders == {0}:
-        return _payment(context, found, coins=coins)
+        return _payment(context, found, coins=coins, cold=cold)
     [holder, *others] = holders
     payment = reads.row(Payment, holder)
     if others or set(payment.spends) != set(found.spends):
         raise NotAdopted("it spends what other payments have reserved")
     _check_payees(context, payment, found)
-    return AdoptCandidate(NOBODY, payment.ref, found.network, found.txid)
+    filler = payment.purpose == PaymentPurpose.COLD and not coins and not found.paid and bool(found.change)
+    return AdoptCandidate(NOBODY, payment.ref, found.network, found.txid, filler)
 
 
 def _check_payees(context: Context, payment: Payment, found: Found) -> None:
@@ -187,17 +224,22 @@ def _check_payees(context: Context, payment: Payment, found: Found) -> None:
     for it in withdrawals_of(context, payment):
         token, units = outgoing(context.catalogue, it)
         wanted.append(Paid(it.address, it.tag, token, units))
-    if payment.purpose == PaymentPurpose.COLD:
+    if payment.purpose in _MOVED:
         _, offer = offered_on(context.catalogue, payment.asset, payment.network)
         wanted.append(Paid(payment.address, "", offer.token, int(payment.units)))
-    if payment.state not in _SPENDABLE or (found.paid and sorted(found.paid) != sorted(wanted)):
+    paid = list(found.paid)
+    if found.moved and found.moved.units:
+        paid.append(Paid(found.moved.address, "", found.moved.token, found.moved.units))
+    if payment.state not in _SPENDABLE or (paid and sorted(paid) != sorted(wanted)):
         raise NotAdopted("it pays others than the payment that has reserved what it spends")
 
 
-def _payment(context: Context, found: Found, *, coins: bool) -> AdoptPayment:
+def _payment(context: Context, found: Found, *, coins: bool, cold: str) -> AdoptPayment:
     asset, offer = _asset(context.catalogue, found)
     if len(found.paid) > MAX_PAID:
         raise NotAdopted("it pays too many")
+    if found.moved is not None:
+        return _move(context, found, asset, found.moved, coins=coins)
     alike = Matches(context.reads, context.catalogue, found.network, asset)
     withdrawals: list[int] = []
     unknown: list[Withdrawal] = []
@@ -205,6 +247,9 @@ def _payment(context: Context, found: Found, *, coins: bool) -> AdoptPayment:
         ref = alike.take(paid)
         if ref:
             withdrawals.append(ref)
+        elif len(found.paid) == 1 and paid.address == cold:
+            moved = Moved(PaymentPurpose.COLD, paid.token, paid.units, cold)
+            return _move(context, found, asset, moved, coins=coins)
         else:
             unknown.append(_unknown(context, found.network, asset, offer, paid))
     return AdoptPayment(
@@ -218,12 +263,37 @@ def _payment(context: Context, found: Found, *, coins: bool) -> AdoptPayment:
         withdrawals=tuple(withdrawals),
         unknown=tuple(unknown),
         change=found.change,
+        # What pays nobody brought our own coins together.
+        purpose=PaymentPurpose.WITHDRAWALS if found.paid else PaymentPurpose.CONSOLIDATION,
+    )
+
+
+def _move(context: Context, found: Found, asset: int, moved: Moved, *, coins: bool) -> AdoptPayment:
+    """Return what takes a transaction as a move of the house's own money. Raises `NotAdopted`."""
+    if not is_bookable(context.catalogue, found.network, asset, moved.units):
+        raise NotAdopted("it moves an amount that the ledger cannot tell")
+    return AdoptPayment(
+        NOBODY,
+        payment=context.ids.ref(),
+        network=found.network,
+        asset=asset,
+        txid=found.txid,
+        spends=found.spends,
+        coins=coins,
+        withdrawals=(),
+        unknown=(),
+        change=found.change,
+        purpose=moved.purpose,
+        source=moved.source,
+        target=moved.target,
+        address=moved.address,
+        units=str(moved.units),
     )
 
 
 def _asset(catalogue: Catalogue, found: Found) -> tuple[int, OfferSettings]:
     """Return the one asset that a transaction pays, the chain's own coin where it pays nobody. Raises `NotAdopted`."""
-    tokens = {paid.token for paid in found.paid} or {""}
+    tokens = {paid.token for paid in found.paid} or {found.moved.token if found.moved else ""}
     asset = asset_of_token(catalogue, found.network, tokens.pop())
     offer = None if asset is None else catalogue.offer_at(asset, found.network)
     if asset is None or offer is None or tokens:

@@ -27,7 +27,7 @@ from strongroom.wallet.context import Context
 from strongroom.wallet.epochs import check_open, hold_needs
 from strongroom.wallet.holdings import holding_needs, ledger_units
 from strongroom.wallet.payments import Draft, in_state, offered_on, reservation, reservation_needs, signed_rows
-from strongroom.wallet.pots import pot_change
+from strongroom.wallet.pots import SWEEP_WORTH, pot_change
 from strongroom.wallet.settlements import (
     Change,
     chain_fee,
@@ -55,7 +55,8 @@ class ReserveMove(Command, frozen=True):
     """Make a payment that moves the house's own money, and reserve what it spends: `coins`, or else a nonce.
 
     `units` of the asset, in the chain's unit, reach `address`: ours at position `target`, or the cold one. With `txid`
-    and `blob` it comes signed: so a nonce is never held for a signature that may not come.
+    and `blob` it comes signed: so a nonce is never held for a signature that may not come. One that is `filling` was
+    given up while it was away: its draft moves nothing, and only takes the nonce that the other would spend.
     """
 
     payment: int
@@ -70,6 +71,7 @@ class ReserveMove(Command, frozen=True):
     coins: bool
     txid: str = ""
     blob: bytes = b""
+    filling: bool = False
 
     def needs(self) -> list[Key]:
         """The new payment, what it spends, the pot that it empties, and its transaction's own row."""
@@ -84,6 +86,7 @@ class ReserveMove(Command, frozen=True):
         check(bool(self.draft.spends), "a payment spends something")
         check(self.purpose != PaymentPurpose.WITHDRAWALS and int(self.units) > 0, "a move moves something of ours")
         check(self.purpose == PaymentPurpose.SWEEP or not self.source, "only a sweep is paid by a deposit address")
+        check(self.purpose == PaymentPurpose.COLD or not self.filling, "only what is signed elsewhere is given up")
         pots = self._pots(view)
         payment = Payment(
             ref=self.payment,
@@ -99,6 +102,7 @@ class ReserveMove(Command, frozen=True):
             target=self.target,
             address=self.address,
             units=self.units,
+            filling=self.filling,
         )
         reserved = reservation(view, payment, coins=self.coins)
         if not self.txid:
@@ -161,7 +165,7 @@ class FinishMove(Command, frozen=True):
         catalogue = catalogue_of(view.get(Settings, 0).snapshot)
         check_buried(catalogue, self.network, payment.height, self.tip)
         check_placed(view, payment, self.height)
-        moved = 0 if self.undone_at else int(payment.units)
+        moved = 0 if self.undone_at or payment.is_filled else int(payment.units)
         fee = int(payment.chain_fee_units)
         postings: list[Posting] = []
         leaving = chain_fee(catalogue, self.network, self.fee_asset, fee, postings)
@@ -193,7 +197,8 @@ def pots_after(view: View, payment: Payment, fee_asset: int, *, undone: bool = F
     """Return what lies on deposit addresses after a payment; with `sign` -1, after it was taken back.
 
     The hot wallet, at position 0, has no pot. Where the chain has `undone` a payment its fee is all that has gone, and
-    what it was to sweep waits again.
+    what it was to sweep waits again. What a sweep that was adopted leaves waits only if it is worth another: no other
+    step has told its pot that it was swept.
     """
     moved = 0 if undone else int(payment.units)
     changes: Counter[tuple[int, int]] = Counter()
@@ -201,11 +206,17 @@ def pots_after(view: View, payment: Payment, fee_asset: int, *, undone: bool = F
     changes[payment.source, fee_asset] -= int(payment.chain_fee_units)
     changes[payment.target, payment.asset] += moved
     swept = (payment.source, payment.asset)
-    return [
-        pot_change(view, payment.network, *place, sign * units, due=True if undone and place == swept else None)
-        for place, units in changes.items()
-        if place[0] and (units or (undone and place == swept))
-    ]
+    pots: list[Kept] = []
+    for place, units in changes.items():
+        if not place[0] or not (units or (undone and place == swept)):
+            continue
+        # Void, what it was to sweep is due; on its way again, it is not.
+        due = sign > 0 if undone and place == swept else None
+        pot = pot_change(view, payment.network, *place, sign * units, due=due)
+        worth = SWEEP_WORTH * int(payment.chain_fee_units) if place[1] == fee_asset else 1
+        is_left = place == swept and not payment.body and int(pot.chain_units) < worth
+        pots.append(msgspec.structs.replace(pot, due=False) if is_left else pot)
+    return pots
 
 
 class ReturnFromCold(Command, frozen=True):

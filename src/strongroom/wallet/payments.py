@@ -171,8 +171,14 @@ class SignPayment(Command, frozen=True):
 def signed_rows(payment: Payment, txid: str, blob: bytes, now_ms: int) -> tuple[Payment, Sent]:
     """Return a payment with its newest candidate, and that transaction's own row."""
     others = tuple(known for known in payment.candidates if known != txid)
+    fillers = (*(known for known in payment.fillers if known != txid), txid) if payment.filling else payment.fillers
     signed = msgspec.structs.replace(
-        payment, state=PaymentState.SIGNED, candidates=(*others, txid), blob=blob, signed_ms=now_ms
+        payment,
+        state=PaymentState.SIGNED,
+        candidates=(*others, txid),
+        blob=blob,
+        signed_ms=now_ms,
+        fillers=fillers,
     )
     return signed, Sent(payment.network, txid, payment.ref)
 
@@ -336,6 +342,12 @@ def reserved_coins(reads: Reads, payment: Payment) -> int:
     """Return how many coins that are there a payment has reserved, none on a chain of accounts."""
     coins = [reads.row(Coin, payment.network, outpoint) for outpoint in payment.spends]
     return sum(coin.payment == payment.ref and bool(coin.height) for coin in coins)
+
+
+def has_its_pot(context: Context, payment: Payment) -> bool:
+    """Say whether what a payment swept is in its pot: the deposits of one that was adopted may be credited yet."""
+    pot = context.reads.row(Pot, payment.network, payment.source, payment.asset)
+    return not payment.source or int(pot.chain_units) >= int(payment.units)
 
 
 def outgoing(catalogue: Catalogue, withdrawal: Withdrawal) -> Outgoing:

@@ -11,6 +11,9 @@ from strongroom.records.coins import Pot
 MAX_DUE: Final = 10_000
 """So many of the newest addresses with something to sweep are looked at."""
 
+SWEEP_WORTH: Final = 10
+"""Native coin is swept when it is so many times what its sweep costs."""
+
 
 def pot_change(view: View, network: int, position: int, asset: int, units: int, *, due: bool | None = None) -> Pot:
     """Return the pot of an address's asset with so many chain units more (or fewer); the view must have it.

@@ -140,7 +140,7 @@ class ReopenPayment(Command, frozen=True):
         back = Counter({self.asset: sum(outgoing(catalogue, it).chain_units for it in withdrawals)})
         postings = [Posting(source_of(it.owner, self.asset), it.held) for it in withdrawals]
         postings += from_house(view, Purpose.FEES, self.asset, sum(it.fee for it in withdrawals))
-        if payment.purpose == PaymentPurpose.COLD:
+        if payment.purpose == PaymentPurpose.COLD and not payment.is_filled:
             back[self.asset] += int(payment.units)
             postings.append(Posting(house(Purpose.COLD, self.asset), ledger_units(int(payment.units), offer, asset)))
         return postings, back + self._fee_back(catalogue, payment, postings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -83,6 +84,26 @@ async def test_many_small_coins_become_one(house: CoinHouse) -> None:
     house.check_books()
 
 
+async def hurry(house: CoinHouse, ref: int, folder: Path) -> None:
+    """Have a payment that came back signed signed once more, for a higher fee."""
+    dearer, signed = folder / "dearer.json", folder / "dearer"
+    told = await command(house, "cold", "hurry", str(ref), "--out", str(dearer))
+    assert told.code == 0, told
+    body = base64.b64decode(json.loads(dearer.read_text())["body"])
+    signer = house.house.application.treasury.senders["BITCOIN"]._signer
+    signed.write_text((await signer.sign("BITCOIN", ref, body)).hex())
+    taken = await command(house, "cold", "import", str(ref), str(signed))
+    assert taken.code == 0, taken
+    assert len(payments(house, PaymentPurpose.COLD)[0].candidates) == 2
+    refused = await command(house, "cold", "give-up", str(ref))
+    assert (refused.code, "coins is not given up" in refused.err) == (1, True)
+
+    async def is_replaced() -> bool:
+        return await house.node.rpc("getrawmempool") == [payments(house, PaymentPurpose.COLD)[0].candidates[1]]
+
+    await wait_until(is_replaced, "the dearer one has replaced the other")
+
+
 async def test_what_is_above_the_high_mark_goes_to_the_cold_address(house: CoinHouse, tmp_path: Path) -> None:
     """It is prepared, signed elsewhere, taken back and mined; a withdrawal waits meanwhile for what comes back."""
     alice = await house.customer("alice")
@@ -116,6 +137,7 @@ async def test_what_is_above_the_high_mark_goes_to_the_cold_address(house: CoinH
     assert taken.code == 0, taken
 
     await waiting(house, "it is broadcast")
+    await hurry(house, cold.ref, tmp_path)
     _ = await house.node.mine(2)
 
     async def is_final() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,39 +18,11 @@ from strongroom.records.withdrawals import PaymentState
 from support.coin_house import V3
 from support.demos import environment
 from support.evm_house import ETHER, OUTSIDE, EvmHouse, evm_house, evm_settings
+from support.evm_process import HOUSE
 from support.harness_strikes import Plan, Strike
 from support.nodes import Anvil, free_port, wait_until
 from support.server import MASTER_KEY, Member, served
 
-HOUSE = """\
-data = "data"
-[rate_limits.default]
-unlimited = true
-[nodes.ERC20]
-url = "{url}"
-chain = "evm"
-chain_id = 31337
-start_height = 0
-[assets.ETH]
-number = 3
-name = "Ether"
-[assets.USDT]
-number = 2
-name = "Tether"
-[networks.ERC20]
-number = 2
-short_name = "Ethereum"
-family = "evm"
-confirmations = 2
-fee_asset = "ETH"
-[offers.ETH.ERC20]
-decimals = 18
-default = true
-[offers.USDT.ERC20]
-decimals = 6
-token = "{token}"
-default = true
-"""
 STEPS = ("commit move", "commit reserve", "signature", "commit sign", "broadcast", "commit mine", "commit finish")
 FEW = ("after commit move", "after signature", "after broadcast", "before commit mine", "before commit finish")
 ALL = tuple(f"{side} {step}" for step in STEPS for side in ("before", "after"))
@@ -73,7 +46,7 @@ class Rounds:
         more = {"STRONGROOM_MASTER_KEY": MASTER_KEY.hex(), "STRONGROOM_PORT": str(port)}
         command = [sys.executable, "-m", "support.harness_strikes", str(self.plan.path), "serve"]
         command += ["--config", str(self._folder / "house.toml")]
-        paths = {"PYTHONPATH": str(Path(__file__).parents[2])}
+        paths = {"PYTHONPATH": os.pathsep.join((environment()["PYTHONPATH"], str(Path(__file__).parents[2])))}
         with (self._folder / "log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *command, env={**environment(), **paths, **more}, stdout=log, stderr=log

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
@@ -13,11 +11,10 @@ import pytest
 from strongroom.admin import protocol
 from strongroom.admin.commands import carry_out
 from strongroom.admin.protocol import AdminError
-from strongroom.admin.views import UnsignedView
 from strongroom.records.withdrawals import PaymentPurpose, PaymentState
 from strongroom.wallet.pots import due_pots
-from support.evm_house import ETH, ETHER, ETHEREUM, OUTSIDE, USDT, EvmHouse, evm_house
-from support.nodes import Anvil
+from support.evm_house import ETH, ETHER, ETHEREUM, OUTSIDE, USDT, EvmHouse, evm_house, signed_elsewhere
+from support.nodes import Anvil, wait_until
 
 
 @pytest.fixture
@@ -165,12 +162,36 @@ async def test_a_settled_withdrawal_that_a_reorganisation_took_is_paid_again(hou
     house.check_books()
 
 
-async def sign_elsewhere(house: EvmHouse, unsigned: UnsignedView) -> protocol.ImportCold:
-    """Return the request that brings a payment back, signed by the key that its file is for."""
-    signer = house.house.application.treasury.senders["ERC20"]._signer
-    body = base64.b64decode(json.loads(unsigned.file)["body"])
-    raw = await signer.sign("ERC20", int(unsigned.ref), body)
-    return protocol.ImportCold(int(unsigned.ref), raw.hex().encode())
+async def test_a_withdrawal_whose_block_undid_it_may_be_paid_on_another_branch(house: EvmHouse) -> None:
+    """It has failed, and the customer has the money again; when the chain takes that back it is paid, and charged."""
+    alice = await house.customer("alice")
+    await house.anvil.pay(await house.address(alice), 3 * ETHER)
+    await house.mine_until(lambda: [it.state for it in house.payments()] == [PaymentState.FINAL])
+    receiver = "0x00000000000000000000000000000000000cafe0"
+    await house.withdraw(alice, receiver, "1")
+    await wait_until(lambda: waits(house), "the payment waits for its block")
+    await house.anvil.rpc("anvil_setCode", receiver, "0x5f5ffd")
+    await house.mine_until(lambda: not house.is_busy())
+    assert ((await house.statuses(alice))[0], (await house.balance(alice))[1]) == ("FAILURE", Decimal(3))
+    payment = house.payments()[-1]
+    assert payment.state == PaymentState.VOIDED
+    assert await is_reconciled(house)
+    await house.anvil.reorg(await house.anvil.height() - payment.height + 1)
+    await house.anvil.rpc("anvil_setCode", receiver, "0x")
+    _ = await house.anvil.mine(1)
+    await house.worked_through()
+    assert ((await house.statuses(alice))[0], (await house.balance(alice))[1]) == ("PROCESSING", Decimal(2))
+    await house.mine_until(lambda: not house.is_busy())
+    assert (await house.statuses(alice))[0] == "COMPLETED"
+    assert (house.payments()[-1].txid, await house.ether(receiver)) == (payment.candidates[0], ETHER)
+    assert await house.balance(alice) == (Decimal(2), Decimal(2))
+    assert await is_reconciled(house)
+    house.check_books()
+
+
+async def waits(house: EvmHouse) -> bool:
+    """Say whether a transaction waits for its block."""
+    return int(await house.anvil.rpc("eth_getBlockTransactionCountByNumber", "pending"), 16) == 1
 
 
 async def test_ether_goes_to_the_cold_address_and_a_nonce_is_never_held_for_it(tmp_path: Path, anvil: Anvil) -> None:
@@ -183,14 +204,14 @@ async def test_ether_goes_to_the_cold_address_and_a_nonce_is_never_held_for_it(t
         await house.mine_until(lambda: [it.state for it in house.payments()] == [PaymentState.FINAL])
         application = house.house.application
         prepare = protocol.PrepareCold("ERC20", "ETH", "4")
-        overtaken = await sign_elsewhere(house, await carry_out(application, prepare))
+        overtaken = await signed_elsewhere(house, await carry_out(application, prepare))
         await house.withdraw(alice, OUTSIDE, "1")
         await house.mine_until(lambda: len(house.payments()) == 2 and not house.is_busy())
         before = house.holding(ETH)
         with pytest.raises(AdminError, match="used meanwhile: prepare it again"):
             _ = await carry_out(application, overtaken)
         assert (len(house.payments()), house.holding(ETH)) == (2, before)
-        request = await sign_elsewhere(house, await carry_out(application, prepare))
+        request = await signed_elsewhere(house, await carry_out(application, prepare))
         _ = await carry_out(application, request)
         await house.mine_until(lambda: len(house.payments()) == 3 and not house.is_busy())
         assert await house.ether(cold) == 4 * ETHER

@@ -27,6 +27,7 @@ from strongroom.custody.chain import (
     NeedsGas,
     Output,
     Payee,
+    PositionOf,
     Rejected,
     Spending,
     TransactionStatus,
@@ -34,6 +35,7 @@ from strongroom.custody.chain import (
 )
 from strongroom.custody.families import NATIVE, Network
 from strongroom.custody.networks import evm_transactions as transactions
+from strongroom.custody.networks.evm_balances import of_positions, question, taken
 from strongroom.custody.networks.evm_fees import PLAIN_GAS, Fees, FeeTerms, fees_from, gas_limit, raised
 from strongroom.custody.networks.evm_reading import (
     FullBlock,
@@ -52,6 +54,7 @@ from strongroom.custody.rpc import Node, RpcError
 from strongroom.errors import check
 from strongroom.wallet.moves import Move
 from strongroom.wallet.payments import Draft, nonce_of, nonce_text, position_of
+from strongroom.wallet.pots import SWEEP_WORTH
 
 RIVAL_BLOCKS: Final = 128
 """How far back the rival that spent a nonce is looked for: nodes keep the state of so many blocks."""
@@ -64,8 +67,7 @@ POLL_S: Final = 0.5
 
 _BATCH: Final = 100
 _SWEEP_ROOM: Final = 2
-_SWEEP_WORTH: Final = 10
-_BALANCE_OF: Final = "0x70a08231"  # first four bytes of the hash of balanceOf(address)
+_NEXT_TO_NOTHING: Final = "1"  # wei: what pays nothing is no payment, which no signer signs
 _REASONS_FOR_NO: Final = (
     "underpriced",
     "nonce too low",
@@ -163,16 +165,20 @@ class EvmChain:
             return ()
         return outputs(block.transactions, receipts, self._hot)
 
-    async def spends_in(self, block_hash: str) -> Sequence[Spending]:
-        """Return the hot wallet's transactions of a block, in order; none for a block the node does not know."""
+    async def spends_in(self, block_hash: str, position_of: PositionOf) -> Sequence[Spending]:
+        """Return the transactions of our addresses in a block, in order; none for a block the node does not know."""
         answer = await self._ask("eth_getBlockByHash", block_hash, True)
         transactions = () if answer is None else read(answer, FullBlock).transactions
-        ours = [it for it in transactions if address_of(it.sender) == self._hot]
+        ours = of_positions(transactions, position_of)
         paid = await self.outputs_in(block_hash) if ours else ()
         return [
-            Spending(it.hash, (nonce_text(quantity(it.nonce)),), tuple(out for out in paid if out.txid == it.hash))
-            for it in ours
+            Spending(it.hash, (nonce_text(quantity(it.nonce), at),), tuple(out for out in paid if out.txid == it.hash))
+            for at, it in ours
         ]
+
+    async def waiting(self, position_of: PositionOf) -> Sequence[str]:
+        """Return the transactions of our addresses that wait to be mined, by their txids."""
+        return [it.hash for _, it in of_positions(await self._waiting(), position_of)]
 
     async def _receipts(self, block_hash: str) -> list[Receipt] | None:
         """Return a block's receipts; None when the node, which gave the block up, has thrown them away."""
@@ -212,7 +218,7 @@ class EvmChain:
         if spends and (rival := await self._rival(self._address_at(position_of(spends[0])), nonce_of(spends[0]))):
             block, winner = rival
             if winner != txid:
-                return TransactionStatus(Fate.CONFLICTED, block)
+                return TransactionStatus(Fate.CONFLICTED, block, rival=winner)
             # It was mined while it was being looked for.
             return await self._mined(txid) or TransactionStatus(Fate.UNKNOWN)
         answer = await self._ask("eth_getTransactionByHash", txid)
@@ -263,17 +269,17 @@ class EvmChain:
         """Return what the hot wallet holds in blocks, less what its waiting transactions take at most."""
         held = await self._held(self._hot, asset_id)
         ours = [it for it in await self._waiting() if address_of(it.sender) == self._hot]
-        return max(0, held - sum(_taken(transaction, asset_id) for transaction in ours))
+        return max(0, held - sum(taken(transaction, asset_id) for transaction in ours))
 
     async def _held(self, address: str, asset_id: str) -> int:
-        method, *parameters = _question(address, asset_id)
+        method, *parameters = question(address, asset_id)
         return quantity(await self._ask(method, *parameters))
 
     async def held(self, positions: Sequence[int], asset_id: str) -> Sequence[int]:
         """Return what lies on each of our addresses, in blocks, by their positions."""
         found: list[int] = []
         for first in range(0, len(positions), _BATCH):
-            questions = [_question(self._address_at(it), asset_id) for it in positions[first : first + _BATCH]]
+            questions = [question(self._address_at(it), asset_id) for it in positions[first : first + _BATCH]]
             try:
                 answers = await self._node.call_all(questions[0][0], [question[1:] for question in questions])
             except RpcError as error:
@@ -340,8 +346,8 @@ class EvmChain:
         coin = await self._held(sender, NATIVE)
         if asset_id == NATIVE:
             units = min(units, coin) - _SWEEP_ROOM * payment.fee
-            if units < _SWEEP_WORTH * payment.fee:
-                raise Rejected(f"less lies there than {_SWEEP_WORTH} times what its sweep would cost")
+            if units < SWEEP_WORTH * payment.fee:
+                raise Rejected(f"less lies there than {SWEEP_WORTH} times what its sweep would cost")
             payment = msgspec.structs.replace(payment, value=str(units))
         elif coin < payment.fee:
             raise NeedsGas(_SWEEP_ROOM * payment.fee - coin)
@@ -385,6 +391,19 @@ class EvmChain:
             return None
         return _draft(
             msgspec.structs.replace(payment, max_fee_per_gas=str(fees.highest), priority_fee_per_gas=str(fees.priority))
+        )
+
+    async def fill(self, draft: Draft) -> Draft | None:
+        """Return a payment of next to nothing to the hot wallet itself, with a draft's nonce and for fees that have it
+        replace that draft; None beyond the cap."""
+        dearer = await self.redraft(draft)
+        if dearer is None:
+            return None
+        payment = transactions.decode_payment(dearer.body)
+        return _draft(
+            msgspec.structs.replace(
+                payment, to=self._hot, value=_NEXT_TO_NOTHING, data="0x", gas_limit=PLAIN_GAS, target=HOT
+            )
         )
 
     def assemble(self, body: bytes, signature: bytes) -> Candidate:
@@ -454,27 +473,6 @@ def _to_ours(draft: Draft, target: int) -> Draft:
     """Return a draft that says at which position its receiver's key is."""
     payment = msgspec.structs.replace(transactions.decode_payment(draft.body), target=target)
     return _draft(payment)
-
-
-def _question(address: str, asset_id: str) -> tuple[Any, ...]:
-    """Return the method and the parameters that ask what an address holds."""
-    if asset_id == NATIVE:
-        return ("eth_getBalance", address, "latest")
-    call = {"to": asset_id, "data": _BALANCE_OF + address[2:].lower().rjust(64, "0")}
-    return ("eth_call", call, "latest")
-
-
-def _taken(transaction: Transaction, asset_id: str) -> int:
-    """Return what a waiting transaction of the hot wallet takes at most of an asset."""
-    if asset_id == NATIVE:
-        return quantity(transaction.value) + transaction.fee
-    if transaction.to is None or address_of(transaction.to) != asset_id:
-        return 0
-    try:
-        transfer = transactions.transferred(bytes.fromhex(transaction.data[2:]))
-    except ValueError:
-        raise Unreachable("the node's answer has no call data where some belong") from None
-    return 0 if transfer is None else transfer[1]
 
 
 def _refusal(error: RpcError, unclear: type[Rejected] | type[Unreachable]) -> Rejected | Unreachable:

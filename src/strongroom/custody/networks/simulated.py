@@ -26,6 +26,7 @@ from strongroom.custody.chain import (
     InsufficientFunds,
     Output,
     Payee,
+    PositionOf,
     Rejected,
     Spending,
     TransactionStatus,
@@ -261,13 +262,13 @@ class SimulatedChain:
         self._reach()
         return self._store.outputs_in(self.network, block_hash)
 
-    async def spends_in(self, block_hash: str) -> Sequence[Spending]:
-        """Return the hot wallet's transactions of a block, in order; also of an orphan, none if unknown."""
+    async def spends_in(self, block_hash: str, position_of: PositionOf) -> Sequence[Spending]:
+        """Return the transactions of our addresses in a block, in order; also of an orphan, none if unknown."""
         self._reach()
         outputs = self._store.outputs_in(self.network, block_hash)
         return [
-            Spending(txid, (nonce_text(nonce),), tuple(output for output in outputs if output.txid == txid))
-            for txid, nonce in self._store.payments_in(self.network, block_hash)
+            Spending(txid, (nonce_text(nonce, position),), tuple(output for output in outputs if output.txid == txid))
+            for txid, nonce, position in self._store.payments_in(self.network, block_hash)
         ]
 
     async def mempool(self) -> Sequence[Output]:

@@ -261,16 +261,16 @@ class SimulatedStore:
             block_hash,
         )
 
-    def payments_in(self, network: str, block_hash: str) -> list[tuple[str, int]]:
-        """Return txid and nonce of the hot wallet's payments in a block, in order."""
+    def payments_in(self, network: str, block_hash: str) -> list[tuple[str, int, int]]:
+        """Return txid and nonce of our payments in a block, in order, each with the position of its sender."""
         rows = self._rows(
-            "SELECT t.txid, t.nonce FROM tx t JOIN inclusion i USING (network, txid)"
-            " WHERE i.network = ? AND i.block_hash = ? AND t.nonce IS NOT NULL AND t.position = 0"
+            "SELECT t.txid, t.nonce, t.position FROM tx t JOIN inclusion i USING (network, txid)"
+            " WHERE i.network = ? AND i.block_hash = ? AND t.nonce IS NOT NULL"
             " ORDER BY i.position",
             network,
             block_hash,
         )
-        return cast(list[tuple[str, int]], rows)
+        return cast(list[tuple[str, int, int]], rows)
 
     def outputs_of(self, network: str, txid: str) -> list[Output]:
         """Return a transaction's outputs."""

@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from strongroom.custody.chain import Funds, NeedsGas, Payee, Rejected
+import msgspec
+
+from strongroom.custody.chain import Funds, NeedsGas, Payee, PositionOf, Rejected
 from strongroom.custody.families import NATIVE, Network
 from strongroom.custody.networks.simulated import SimulatedChain
 from strongroom.custody.networks.simulated_store import KnownTransaction, SimulatedStore
-from strongroom.custody.networks.simulated_transactions import Payment
+from strongroom.custody.networks.simulated_transactions import Payment, decode_payment
 from strongroom.wallet.moves import Move
+from strongroom.wallet.payments import Draft
 
 HOT: Final = 0
 _ROOM: Final = 2
@@ -56,6 +59,19 @@ class SweptChain(SimulatedChain):
         """Return a move of the native coin to a deposit address."""
         address = self._address_of(position)
         return Move(await self.draft([Payee(address, "", NATIVE, units)], funds), units, address, HOT, position)
+
+    async def fill(self, draft: Draft) -> Draft | None:
+        """Return a payment to the hot wallet itself that spends a draft's nonce in its place; None beyond the cap."""
+        dearer = await self.redraft(draft)
+        if dearer is None:
+            return None
+        payment = decode_payment(dearer.body)
+        return self.drafted(msgspec.structs.replace(payment, payees=(Payee(self._address_of(HOT), "", NATIVE, 1),)))
+
+    async def waiting(self, position_of: PositionOf) -> Sequence[str]:
+        """Return the transactions of our addresses that wait to be mined, by their txids."""
+        self._reach()
+        return [known.txid for known in self._store.waiting(self.network) if known.nonce is not None]
 
     async def held(self, positions: Sequence[int], asset_id: str) -> Sequence[int]:
         """Return what lies on each of our addresses, in blocks, by their positions."""

@@ -23,6 +23,7 @@ from strongroom.custody.chain import (
     Funds,
     Output,
     Payee,
+    PositionOf,
     Rejected,
     Spending,
     TransactionStatus,
@@ -215,7 +216,7 @@ class UtxoChain:
         self._newest_read = (block_hash, found)
         return found
 
-    async def spends_in(self, block_hash: str) -> Sequence[Spending]:
+    async def spends_in(self, block_hash: str, position_of: PositionOf) -> Sequence[Spending]:
         """Return every transaction of a block, in order; none for a block the node does not know."""
         block = await self._find("getblock", block_hash, 2)
         if block is None:

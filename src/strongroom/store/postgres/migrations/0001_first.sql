@@ -246,7 +246,9 @@ CREATE TABLE payment (
     target          BIGINT NOT NULL,
     address         TEXT COLLATE "C" NOT NULL,
     units           TEXT COLLATE "C" NOT NULL,
-    block           TEXT COLLATE "C" NOT NULL
+    block           TEXT COLLATE "C" NOT NULL,
+    filling         BOOLEAN NOT NULL,
+    fillers         TEXT COLLATE "C" NOT NULL
 );
 CREATE INDEX payment_by_state ON payment (network, state);
 CREATE INDEX payment_by_block ON payment (network, block);

@@ -252,7 +252,9 @@ CREATE TABLE payment (
     target          INTEGER NOT NULL,
     address         TEXT NOT NULL,
     units           TEXT NOT NULL,
-    block           TEXT NOT NULL
+    block           TEXT NOT NULL,
+    filling         INTEGER NOT NULL,
+    fillers         TEXT NOT NULL
 ) STRICT;
 CREATE INDEX payment_by_state ON payment (network, state);
 CREATE INDEX payment_by_block ON payment (network, block);
