@@ -19,6 +19,7 @@ from strongroom.records.deposits import Deposit
 from strongroom.records.heads import Head
 from strongroom.records.withdrawals import Payment, PaymentState
 from strongroom.store.sqlite.snapshot import SqliteSnapshot
+from strongroom.wallet.cold import COLD_COIN
 from strongroom.wallet.verification import verify
 from support.nodes import FIRST_COINS, CoinNode
 from support.server import Member, Served, join, served, settings
@@ -137,6 +138,8 @@ class CoinHouse:
 
 
 def _is_owned(books: SqliteSnapshot, coin: Coin) -> bool:
+    if coin.payment == COLD_COIN:
+        return False
     spent = bool(coin.payment) and books.row(Payment, coin.payment).state == PaymentState.FINAL
     return bool(coin.height) and not spent
 

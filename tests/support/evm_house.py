@@ -122,8 +122,12 @@ class EvmHouse(CoinHouse):
                 await self.worked_through()
 
     async def reconciled_all(self) -> list[Reconciliation]:
-        """Hold the books against the node, as `strongroom reconcile` does."""
-        return await self.house.application.treasury.reconcile()
+        """Hold the books against the node, as `strongroom reconcile` does: what the hot wallet and the addresses have."""
+        return [it for it in await self.house.application.treasury.reconcile() if it.network != "cold"]
+
+    async def reconciled_cold(self) -> list[Reconciliation]:
+        """Hold the books against the cold address."""
+        return [it for it in await self.house.application.treasury.reconcile() if it.network == "cold"]
 
     def check_books(self) -> None:
         """See that the books are whole."""
