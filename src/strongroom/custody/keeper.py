@@ -21,6 +21,7 @@ import structlog
 from strongroom.crashpoints import reach
 from strongroom.custody.chain import Chain, Funds, InsufficientFunds, NeedsGas, Payee, Rejected, Unreachable
 from strongroom.custody.sender import BACK_OFF_S
+from strongroom.engine.port import StoreError
 from strongroom.engine.state import State
 from strongroom.errors import PARAMETER_INVALID, InvariantBroken, Refused
 from strongroom.records.coins import Coin, Pot
@@ -154,7 +155,7 @@ class Keeper:
             else:
                 await self._consolidate(self._open())
             await self._weigh(self._open())
-        except (Unreachable, Refused) as trouble:
+        except (Unreachable, Refused, StoreError) as trouble:
             if str(trouble) != self.status.trouble:
                 log.warning("keeper_waits", network=self._chain.network, reason=str(trouble))
             self.status.trouble = str(trouble)

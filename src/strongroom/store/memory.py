@@ -31,6 +31,16 @@ class MemoryStore:
         self._last_ms = 0
         self._listeners: list[Callable[[State], None]] = []
 
+    @property
+    def is_shared(self) -> bool:
+        """Return no: nobody else commits."""
+        return False
+
+    @property
+    def is_current(self) -> bool:
+        """Return yes: subscribers are told with the commit."""
+        return True
+
     async def begin(self, commands: Sequence[Command]) -> State:
         """Return a state over the committed rows."""
         return DeclaredState(self, len(self._journal) + 1, self._last_ms)

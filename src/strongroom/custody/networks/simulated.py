@@ -82,6 +82,10 @@ class SimulatedNode:
         check(network in self._chains, "the simulated node runs the network")
         return self._chains[network]
 
+    def knows(self, network: str, block_hash: str) -> bool:
+        """Say whether a block was ever made on a network."""
+        return self._store.block(network, block_hash) is not None
+
     def register(self, network: str, public_key: bytes) -> None:
         """Make `public_key` (compressed, 33 bytes) the one that signs a network's payments."""
         with self._store.commit():

@@ -231,6 +231,14 @@ class SqliteStore(DiskReads):
         reach("batch folded")
 
     @property
+    def nodes(self) -> int:
+        """Return one: the folder is locked."""
+        return 1
+
+    async def follow(self) -> None:
+        """End at once: there is nobody to follow."""
+
+    @property
     def log_pages(self) -> int:
         """How many pages the write-ahead log has since it started anew."""
         return self._checkpoints.pages
