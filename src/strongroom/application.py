@@ -144,7 +144,7 @@ class Application:
 
     def readiness(self) -> Readiness:
         """Return whether requests are taken, and why not."""
-        trouble = self.writer.trouble
+        trouble = self.writer.trouble or self.store.trouble
         running = self.supervisor is not None
         if self.api.draining:
             status = "draining"

@@ -11,12 +11,13 @@ from typing import Final
 
 from strongroom.admin.protocol import AddUser, CreateKey, FreezeUser, PayFromFaucet, RevokeKey
 from support.demos import invoke
-from support.harness import V1, V3, Answer, Server, Signed
+from support.harness import V1, V3, Server, Signed
 from support.harness_single import ask
 from support.house_nodes import Node, store_of, two_nodes
 
 SOON_S: Final = 1.0
 NAMES: Final = ("alice", "bob")
+USDT: Final = '[assets.USDT]\nnumber = 9\nname = "Tether"\n'
 
 
 async def settle_in(*nodes: Node) -> None:
@@ -51,78 +52,80 @@ async def until_status(server: Server, request: Signed, method: str, status: int
     return time.monotonic() - began_s
 
 
-async def test_what_one_node_was_answered_the_other_knows(tmp_path: Path) -> None:
-    """Balances at once, in both directions; an Idempotency-Key's reply; and a signature that is used up."""
+async def test_two_servers_over_one_database_are_one_house(tmp_path: Path) -> None:
+    """What one was answered the other knows at once; what changes at one changes at the other within a second."""
     async with two_nodes(tmp_path) as (first, second):
         await settle_in(first, second)
-        for number in range(1, 11):
-            here, there = (first, second) if number % 2 else (second, first)
-            assert (await ask(here, "POST", "", transfer(here, "0.5"))).status == 200
-            assert [await has(there, name) for name in NAMES] == [
-                10 - number * Decimal("0.5"),
-                10 + number * Decimal("0.5"),
-            ]
-        once = transfer(first, "1", "key-1")
-        done = await ask(first, "POST", "", once)
-        again = await ask(second, "POST", "", transfer(second, "1", "key-1"))
-        assert (again.status, again.body) == (200, done.body)
-        assert again.headers["idempotency-replayed"] == "true"
-        replayed = await ask(second, "POST", "", transfer_again(once))
-        assert replayed.status == 401
-        assert await has(second, "alice") == 4
-        orders = await ask(second, "GET", "?count=100", second.sign("alice", f"{V3}user/wallet_history"))
-        refs = [row["orderId"] for row in orders.json()]
-        assert len(set(refs)) == len(refs) == 12
+        await see_the_same_balances(first, second)
+        await see_what_was_used_up(first, second)
+        await see_references_apart(second)
+        await see_a_new_asset(second, Node(tmp_path / "third", store_of(tmp_path), USDT))
+        await see_who_is_shut_out(first, second)
+        busy = await asyncio.to_thread(
+            invoke, "restore", "--here", "--config", Node(tmp_path / "no", first.store).config
+        )
+        assert (busy.code, "other nodes have the database open" in busy.err) == (1, True)
         verified = await asyncio.to_thread(invoke, "ledger", "verify", "--config", first.config)
         assert verified.code == 0, verified.err
 
 
-def transfer_again(request: Signed) -> Signed:
-    """Return a request without its Idempotency-Key, and otherwise as it was signed."""
-    headers = {name: value for name, value in request.headers.items() if name != "idempotency-key"}
-    return request._replace(headers=headers)
+async def see_the_same_balances(first: Node, second: Node) -> None:
+    """Transfers at either, each of which the other shows at once."""
+    for number in range(1, 11):
+        here, there = (first, second) if number % 2 else (second, first)
+        assert (await ask(here, "POST", "", transfer(here, "0.5"))).status == 200
+        moved = number * Decimal("0.5")
+        assert [await has(there, name) for name in NAMES] == [10 - moved, 10 + moved]
 
 
-async def test_keys_users_and_settings_change_on_every_node_within_a_second(tmp_path: Path) -> None:
-    """A key revoked at one node is refused by the other, a frozen user too, and a new asset is offered by all."""
-    async with two_nodes(tmp_path) as (first, second):
-        await settle_in(first, second)
-        assert [await has(node, "bob") for node in (first, second)] == [10, 10]
-        await first.operate(FreezeUser("alice", True))
-        refused = await ask(second, "POST", "", transfer(second, "1"))
-        assert (refused.status, refused.json()["message"]) == (400, "BADREQUEST: Account is frozen")
-        await first.operate(RevokeKey(second.users["bob"]["api_key"]))
-        wallet = second.sign("bob", f"{V3}user/wallet")
-        assert await until_status(second, wallet, "GET", 401) < SOON_S
-        third = Node(tmp_path / "third", store_of(tmp_path), '[assets.USDT]\nnumber = 9\nname = "Tether"\n')
-        try:
-            await third.start()
-            began_s = time.monotonic()
-            while "USDT" not in (await assets_of(second)).body.decode():
-                assert time.monotonic() < began_s + SOON_S
-        finally:
-            third.kill()
+async def see_what_was_used_up(first: Node, second: Node) -> None:
+    """An Idempotency-Key's reply is the same at both, and a signature is used up at both."""
+    once = transfer(first, "1", "key-1")
+    done = await ask(first, "POST", "", once)
+    again = await ask(second, "POST", "", transfer(second, "1", "key-1"))
+    assert (again.status, again.body) == (200, done.body)
+    assert again.headers["idempotency-replayed"] == "true"
+    without_key = {name: value for name, value in once.headers.items() if name != "idempotency-key"}
+    replayed = await ask(second, "POST", "", once._replace(headers=without_key))
+    assert replayed.status == 401
+    assert await has(second, "alice") == 4
 
 
-async def assets_of(server: Server) -> Answer:
-    """Ask which assets there are."""
-    return await ask(server, "GET", f"{V1}assets")
+async def see_references_apart(node: Node) -> None:
+    """No order has the reference of another one, whichever node made it."""
+    async with node.connected() as wire:
+        orders = await wire.send("GET", node.sign("alice", f"{V3}user/wallet_history"), "?count=100")
+    refs = [row["orderId"] for row in orders.json()]
+    assert len(set(refs)) == len(refs) == 12
+
+
+async def see_a_new_asset(node: Node, newer: Node) -> None:
+    """What a node that is started declares is offered by those that run."""
+    try:
+        await newer.start()
+        began_s = time.monotonic()
+        while "USDT" not in (await ask(node, "GET", f"{V1}assets")).body.decode():
+            assert time.monotonic() < began_s + SOON_S
+    finally:
+        newer.kill()
+
+
+async def see_who_is_shut_out(first: Node, second: Node) -> None:
+    """A frozen user sends nothing at the other node, and a revoked key is refused there."""
+    assert await has(second, "bob") == 16
+    await first.operate(FreezeUser("alice", True))
+    refused = await ask(second, "POST", "", transfer(second, "1"))
+    assert (refused.status, refused.json()["message"]) == (400, "BADREQUEST: Account is frozen")
+    await first.operate(RevokeKey(second.users["bob"]["api_key"]))
+    assert await until_status(second, second.sign("bob", f"{V3}user/wallet"), "GET", 401) < SOON_S
 
 
 async def test_commands_for_files_say_what_to_do_for_a_database(tmp_path: Path) -> None:
-    """A backup is the database's own affair, and a restored one is begun anew only while no node runs."""
-    store = store_of(tmp_path)
-    node = Node(tmp_path / "node", store)
-    refused = await asyncio.to_thread(invoke, "backup", "--config", node.config, "--to", tmp_path / "copy")
+    """A backup is the database's own affair; once that was restored, the books are proved and begin a new epoch."""
+    config = Node(tmp_path / "node", store_of(tmp_path)).config
+    refused = await asyncio.to_thread(invoke, "backup", "--config", config, "--to", tmp_path / "copy")
     assert refused.code == 1
     assert "pgBackRest" in refused.err
-    try:
-        await node.start()
-        other = Node(tmp_path / "other", store)
-        busy = await asyncio.to_thread(invoke, "restore", "--here", "--config", other.config)
-        assert (busy.code, "other nodes have the database open" in busy.err) == (1, True)
-    finally:
-        node.kill()
-    begun = await asyncio.to_thread(invoke, "restore", "--here", "--config", node.config, "--json")
+    begun = await asyncio.to_thread(invoke, "restore", "--here", "--config", config, "--json")
     assert begun.code == 0, begun.err
     assert json.loads(begun.out)["epoch"] == 1

@@ -74,6 +74,7 @@ class Node(Server):
     def __init__(self, folder: Path, store: str, more: str = "") -> None:
         super().__init__(folder / "data")
         (folder / "data").mkdir(parents=True, mode=0o700)
+        self.store = store
         self.config = folder / "strongroom.toml"
         self.port = free_port()
         self._address = ("127.0.0.1", self.port)

@@ -159,13 +159,15 @@ class Watcher:
 
     async def stand_by(self) -> None:
         """Look until cancelled whether the chain is followed by whoever does, as this node's own node shows it."""
+        seen: int | None = None
         while True:
             try:
                 newest = await self._chain.tip()
                 tip = self._context.reads.row(Tip, self._network)
                 self.status.height, self.status.error = tip.height, ""
-                if tip.height >= newest.height:
+                if seen is not None and tip.height >= seen:
                     self.status.last_success_ms = self._context.clock.now_ms()
+                seen = newest.height
             except (ChainError, StoreError) as problem:
                 self.status.error = str(problem) or type(problem).__name__
             await asyncio.sleep(_LONGEST_PAUSE_S)

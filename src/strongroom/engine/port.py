@@ -11,6 +11,7 @@ from strongroom.engine.command import Command, Row
 from strongroom.engine.state import State
 from strongroom.ledger.entries import Booked
 from strongroom.ledger.seals import Frontier
+from strongroom.records.heads import Head
 from strongroom.records.history import Line
 
 
@@ -101,6 +102,10 @@ class Reads(Protocol):
         """Return the committed row, or the absent one."""
         ...
 
+    def heads(self, owner: int, accounts: Sequence[int]) -> list[Head]:
+        """Return the heads of packed accounts of one owner, all of them as of one moment."""
+        ...
+
     def rows(
         self, kind: type[Row], equal: Mapping[str, int | str | bytes], limit: int, *, newest_first: bool = False
     ) -> list[Row]:
@@ -154,6 +159,11 @@ class Books(Store, Reads, Protocol):
     @property
     def log_pages(self) -> int:
         """How many pages its write-ahead log has, 0 where that is not this process's business."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be read at the moment; empty when all is well."""
         ...
 
     @property

@@ -84,6 +84,10 @@ class MemoryStore:
         found = self._kept.get((kind, *key)) or kind(*key)
         return cast(Row, found)
 
+    def heads(self, owner: int, accounts: Sequence[int]) -> list[Head]:
+        """Return the heads of an owner's packed accounts."""
+        return [self.row(Head, account) for account in accounts]
+
     def rows(
         self, kind: type[Row], equal: Mapping[str, int | str | bytes], limit: int, *, newest_first: bool = False
     ) -> list[Row]:

@@ -17,6 +17,9 @@ EVERY_S: Final = 0.2
 CURRENT_S: Final = 0.5
 """For so long what was heard is good enough to answer from memory."""
 
+SILENT_S: Final = 3.0
+"""A database that was not heard of for so long is in trouble."""
+
 _LIMITS: Final = Limits(connect_s=2, read_s=1.0)
 
 
@@ -33,7 +36,12 @@ class Follower:
     @property
     def is_current(self) -> bool:
         """Whether everything that was committed up to half a second ago was heard."""
-        return monotonic() - self._heard_s < CURRENT_S
+        return self.silent_s < CURRENT_S
+
+    @property
+    def silent_s(self) -> float:
+        """How many seconds ago that was last known for certain."""
+        return monotonic() - self._heard_s
 
     def note(self, heard: int, commits: int, asked_s: float) -> None:
         """Note that commits were heard of, of those that there were at a moment of the monotonic clock."""

@@ -55,10 +55,13 @@ class PostgresLeadership:
         That is done from the event loop: a node that is too busy for it is too busy to lead.
         """
         running = asyncio.get_running_loop()
-        while True:
-            wanted = self._seats.wanted
-            self._seats.hold(await running.run_in_executor(self._thread, self._ask, wanted))
-            await asyncio.sleep(EVERY_S)
+        try:
+            while True:
+                wanted = self._seats.wanted
+                self._seats.hold(await running.run_in_executor(self._thread, self._ask, wanted))
+                await asyncio.sleep(EVERY_S)
+        finally:
+            self._seats.hold(frozenset())
 
     def close(self) -> None:
         """End the session, and with it all leadership."""

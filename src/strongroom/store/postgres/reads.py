@@ -59,6 +59,11 @@ class PostgresReads:
         found = [] if has_nul(key) else self._ask(TABLES[kind].select_one, key)
         return cast(Row, TABLES[kind].decode(found[0]) if found else kind(*key))
 
+    def heads(self, owner: int, accounts: Sequence[int]) -> list[Head]:
+        """Return the heads of an owner's packed accounts, as one row tells them."""
+        folio = self._folio(owner)
+        return [folio.head(account) for account in accounts]
+
     def rows(
         self, kind: type[Row], equal: Mapping[str, int | str | bytes], limit: int, *, newest_first: bool = False
     ) -> list[Row]:

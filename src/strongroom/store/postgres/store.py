@@ -31,7 +31,7 @@ from strongroom.store.postgres.announcements import AT_ONCE, NEWS, News, heard_u
 from strongroom.store.postgres.batches import Ahead, forgetting_statements, journal_statements, row_statements
 from strongroom.store.postgres.connection import Connection, Limits, connect_writer, prepare_database
 from strongroom.store.postgres.fetched import Fetched, Taker
-from strongroom.store.postgres.following import EVERY_S, Follower
+from strongroom.store.postgres.following import EVERY_S, SILENT_S, Follower
 from strongroom.store.postgres.numbers import COUNT, claim_number
 from strongroom.store.postgres.reads import PostgresReads
 from strongroom.store.postgres.tables import Statement
@@ -108,6 +108,12 @@ class PostgresStore(PostgresReads):
     def log_pages(self) -> int:
         """Return 0: the log is the server's."""
         return 0
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be read at the moment, as far as is known; empty when all is well."""
+        silent_s = self._follower.silent_s
+        return f"Ledger not heard of for {silent_s:.0f} s" if silent_s >= SILENT_S else ""
 
     @property
     def nodes(self) -> int:
