@@ -10,6 +10,17 @@ die() {
     exit 1
 }
 
+# Debian starts a service as soon as it is installed, unless this program says no.
+without_services() {
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+        trap 'rm -f "$policy"' EXIT
+    fi
+    "$@"
+}
+
 # Install Debian packages when we may; otherwise name the one command that does it.
 install_system_packages() {
     command="apt-get update && apt-get install --yes --no-install-recommends $*"
@@ -17,7 +28,7 @@ install_system_packages() {
     [ "$(id -u)" = 0 ] || die "missing from the system: $*. Run this, then try again:
     sudo sh -c '$command'"
     echo "Installing from the system's packages: $*"
-    DEBIAN_FRONTEND=noninteractive sh -c "$command" >&2 </dev/null || die "this failed: $command"
+    without_services env DEBIAN_FRONTEND=noninteractive sh -c "$command" >&2 </dev/null || die "this failed: $command"
 }
 
 # The newest Python that every locked package has a wheel for. A name on the path may be a shim that does not start.
@@ -44,6 +55,8 @@ ensure_system() {
         done
         # The token of the tests in software; its package is named otherwise than its program.
         command -v softhsm2-util >/dev/null || missing="$missing softhsm2"
+        # Of PostgreSQL the tests run the programs only, which Debian keeps off the path.
+        ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
         # A browser without any font shows no text.
         [ -d /usr/share/fonts/truetype/dejavu ] || missing="$missing fonts-dejavu-core"
     fi

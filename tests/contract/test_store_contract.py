@@ -6,16 +6,22 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
-from strongroom.clock import DAY_MS
-from strongroom.engine.command import Guard
+from strongroom.clock import DAY_MS, Ids, SetClock
+from strongroom.engine.command import Command, Guard
+from strongroom.engine.settle import Outcome
 from strongroom.errors import INSUFFICIENT_BALANCE, INVALID_NONCE
 from strongroom.records.guards import Nonce, Reply
 from strongroom.records.history import Line, Thread
+from strongroom.records.users import Name
+from strongroom.store.postgres.connection import DatabaseNewer
+from strongroom.store.postgres.store import PostgresStore
 from strongroom.store.sqlite.store import SqliteStore
 from strongroom.wallet.context import Remember
-from support.world import BTC, STORES, World, new_store, opened
+from support.postgres import database_of, shared_server
+from support.world import BTC, NOW_MS, STORES, World, new_store, opened
 
 COIN = 100_000_000
 
@@ -131,6 +137,39 @@ async def test_history_lines_are_linked_from_the_newest_to_the_oldest(world: Wor
     assert numbers == sorted(numbers, reverse=True)
 
 
+class SameSalts(Ids):
+    """Ids whose random bytes are the same in every run."""
+
+    def random_bytes(self, count: int) -> bytes:
+        """Return bytes that are no secret."""
+        return bytes(place % 251 for place in range(count))
+
+
+async def test_the_same_commands_with_the_same_salts_have_the_same_root(tmp_path: Path) -> None:
+    """Two houses that did the same in a file and in a database are sealed alike, name for name and byte for byte."""
+    commands: list[Command] = []
+    ids = SameSalts(SetClock(NOW_MS))
+    async with opened(SqliteStore(tmp_path, ids)) as world:
+        submit = world.context.submit
+
+        async def noted(command: Command) -> Outcome:
+            commands.append(command)
+            return await submit(command)
+
+        world.context.submit = noted
+        alice = await world.user("alice")
+        await world.user("bob")
+        await world.fund(alice, BTC, COIN)
+        for amount in ("0.1", "2", "0.25"):
+            await world.transfer(world.guard(alice, amount, "print"), "BTC", amount, "bob")
+        in_a_file = world.store.frontier()
+    async with opened(PostgresStore(database_of(tmp_path), ids)) as world:
+        for command in commands:
+            _ = await world.writer.submit(command)
+        assert world.store.frontier() == in_a_file
+        assert [seal.count for seal in world.store.seals()][-1] == in_a_file.count
+
+
 async def test_remembered_replies_do_not_pile_up(tmp_path: Path) -> None:
     """However many keyed requests come, the replies on disk are those of a day and a little more."""
     async with opened(new_store("sqlite", tmp_path)) as world:
@@ -178,3 +217,48 @@ async def test_what_only_remembers_a_signature_does_not_make_the_journal_longer(
         assert len(list(world.store.seals())) == seals
     async with opened(new_store("sqlite", tmp_path)) as world:
         assert world.store.row(Nonce, 1, (19).to_bytes(48, "big")).expires_ms
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_signatures_are_forgotten_when_their_windows_have_closed(kind: str, tmp_path: Path) -> None:
+    """The memory of used signatures is as long as the windows are, whatever is kept of it on disk."""
+    async with opened(new_store(kind, tmp_path)) as world:
+        alice, bob = await world.user("alice"), await world.user("bob")
+        await world.fund(alice, BTC, COIN)
+        used = [world.guard(alice) for _ in range(20)]
+        for guard in used:
+            await world.transfer(guard, "BTC", "0.01", "bob")
+        world.clock.at_ms += 60_000
+        for _ in range(2):
+            await world.transfer(world.guard(bob), "BTC", "0.01", "alice")
+        assert not any(world.store.row(Nonce, 1, guard.signature).expires_ms for guard in used)
+        late = await world.transfer(used[0], "BTC", "0.01", "bob")
+        assert late.refusal is not None
+        assert late.refusal.error is INVALID_NONCE
+
+
+async def test_a_database_of_a_newer_release_is_left_alone(tmp_path: Path) -> None:
+    """There is no way back: nothing is opened, and nothing changed."""
+    dsn = database_of(tmp_path)
+    database = dsn.rsplit("=", 1)[1]
+    shared_server().run("INSERT INTO migration VALUES (99)", database)
+    with pytest.raises(DatabaseNewer, match="schema 99"):
+        PostgresStore(dsn, Ids(SetClock(NOW_MS)))
+    shared_server().run("DELETE FROM migration WHERE number = 99", database)
+
+
+async def test_a_text_that_no_database_can_hold_is_found_nowhere(tmp_path: Path) -> None:
+    """Whoever asks for a name with a NUL in it hears that nobody has it."""
+    async with opened(new_store("postgres", tmp_path)) as world:
+        assert world.store.row(Name, "a\0b").uid == 0
+        assert world.store.rows(Name, {"folded": "a\0b"}, 5) == []
+
+
+async def test_the_journal_in_a_database_cannot_be_changed(tmp_path: Path) -> None:
+    """Items and seals that are there stay as they are, whoever asks for it."""
+    async with opened(new_store("postgres", tmp_path)) as world:
+        await world.user("alice")
+        database = database_of(tmp_path).rsplit("=", 1)[1]
+        for change in ("UPDATE item SET text = ''", "DELETE FROM item", "DELETE FROM batch", "TRUNCATE item"):
+            with pytest.raises(psycopg.errors.RaiseException, match="append-only"):
+                shared_server().run(change, database)

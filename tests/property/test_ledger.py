@@ -18,6 +18,7 @@ from strongroom.records.withdrawals import PaymentState, WithdrawalState
 from strongroom.wallet.verification import verify
 from support.deeds import COIN, Deed
 from support.ledger_machine import Ledger, LedgerOnDisk, at_once, leaves_all_as_it_was, run_ledger
+from support.postgres import leave_databases
 from support.whole_ledger import Auditor, WholeHouse, digest, states_of
 from support.world import BITCOIN, BTC, ERC20, STORES, USDT, World, new_store, opened
 
@@ -61,6 +62,16 @@ def test_every_store_keeps_the_same_books(steps: list[list[Deed]]) -> None:
         in_memory = asyncio.run(live("memory", Path(folder), steps))
         in_a_file = asyncio.run(live("sqlite", Path(folder), steps))
     assert in_memory == in_a_file
+
+
+@settings(max_examples=EXAMPLES // 16)
+@given(st.lists(st.lists(at_once, min_size=1, max_size=5), max_size=12))
+def test_postgresql_keeps_the_same_books(steps: list[list[Deed]]) -> None:
+    """The same deeds have the same outcomes, balances, histories and journal in memory and in PostgreSQL."""
+    in_memory = asyncio.run(live("memory", Path(), steps))
+    in_a_database = asyncio.run(live("postgres", Path("the same for every example"), steps))
+    leave_databases()
+    assert in_memory == in_a_database
 
 
 EACH_KIND: Final[tuple[Deed, ...]] = (

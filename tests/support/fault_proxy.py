@@ -34,8 +34,7 @@ class Mode(Enum):
     """Every piece of at most `slow_bytes` takes `delay_s`."""
 
     CUT_ANSWER = "cut_answer"
-    """The question that holds `about` passes; when an answer comes after it, `answer_bytes` of that pass and the
-    connection is cut."""
+    """Questions pass; when an answer comes that holds `about`, `answer_bytes` of it pass and the connection is cut."""
 
     CUT_QUESTION = "cut_question"
     """The connection is cut when a question that holds `about` comes: nothing of that piece passes."""
@@ -145,12 +144,12 @@ class FaultProxy:
             if not is_answer and self.about in piece:
                 if self._mode is Mode.CUT_QUESTION:
                     return
-                if self._mode in {Mode.SWALLOW, Mode.CUT_ANSWER}:
+                if self._mode is Mode.SWALLOW:
                     asked.set()
-            if is_answer and asked.is_set() and self._mode is Mode.SWALLOW:
+            if is_answer and asked.is_set():
                 self.swallowed.set()
                 continue
-            if is_answer and self._mode is Mode.CUT_ANSWER and (asked.is_set() or not self.about):
+            if is_answer and self._mode is Mode.CUT_ANSWER and self.about in piece:
                 writer.write(piece[: self.answer_bytes])
                 # Closed in order, so that what passed does arrive.
                 writer.close()

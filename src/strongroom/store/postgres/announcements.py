@@ -22,6 +22,7 @@ from strongroom.records.users import User
 from strongroom.records.withdrawals import Payment, Withdrawal
 from strongroom.store.postgres.connection import Connection
 from strongroom.store.postgres.fetched import Fetched
+from strongroom.store.postgres.pipeline import run_together
 
 ANNOUNCED: Final[tuple[type[Kept], ...]] = (
     ApiKey, User, Settings, Withdrawal, Payment, Coin, Pot, Tip, Epoch, Reconciled,
@@ -58,8 +59,11 @@ def read_changed(reader: Connection, texts: Iterable[str]) -> dict[Key, Kept]:
     """Return the rows that commits have noted, as they are now. Raises `psycopg.Error`."""
     keys = {key for text in texts for key in _keys_of(text)}
     fetched = Fetched()
-    for (sql, values), take in fetched.statements(keys):
-        take(reader.run(sql, values).fetchall())
+    asked = fetched.statements(keys)
+    if asked:
+        answers = run_together(reader, [statement for statement, _ in asked])
+        for (_, take), rows in zip(asked, answers, strict=True):
+            take(rows)
     return {key: fetched.kept(key) for key in keys}
 
 

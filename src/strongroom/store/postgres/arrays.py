@@ -10,29 +10,12 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-from psycopg.adapt import Dumper
-from psycopg.pq import Format
-
 _HEADER: Final = struct.Struct(">iiIii")
 _EMPTY: Final = struct.Struct(">iiI")
 _LENGTH: Final = struct.Struct(">i")
 _INTEGER: Final = struct.Struct(">iq")
 _FLAG: Final = struct.Struct(">i?")
 _INTEGER_BYTES: Final = 8
-
-
-class Packed(bytes):
-    """An encoded array."""
-
-
-class PackedDumper(Dumper):
-    """Sends a `Packed` as it is; which type it has is said by the cast in the statement."""
-
-    format = Format.BINARY
-
-    def dump(self, obj: bytes) -> bytes:
-        """Return the array's bytes."""
-        return obj
 
 
 def _integers(values: Sequence[int]) -> list[bytes]:
@@ -70,17 +53,17 @@ _ELEMENTS: Final[dict[type, _Element]] = {
 
 def place_of(type_: type) -> str:
     """Return what stands in a statement for an array of values of this type: int, str, bytes or bool."""
-    return f"%b::{_ELEMENTS[type_].sql}[]"
+    return f"%s::{_ELEMENTS[type_].sql}[]"
 
 
-def pack(type_: type, values: Sequence[Any]) -> Packed:
+def pack(type_: type, values: Sequence[Any]) -> bytes:
     """Return the values (int64, str, bytes or bool, as `type_` says) as an array. Raises `struct.error`."""
     element = _ELEMENTS[type_]
     if not values:
-        return Packed(_EMPTY.pack(0, 0, element.oid))
-    return Packed(b"".join([_HEADER.pack(1, 0, element.oid, len(values), 1), *element.encode(values)]))
+        return _EMPTY.pack(0, 0, element.oid)
+    return b"".join([_HEADER.pack(1, 0, element.oid, len(values), 1), *element.encode(values)])
 
 
-def columns(types: Sequence[type], rows: Sequence[Sequence[Any]]) -> list[Packed]:
+def columns(types: Sequence[type], rows: Sequence[Sequence[Any]]) -> list[bytes]:
     """Return the columns of rows, at least one, an array each."""
     return [pack(type_, column) for type_, column in zip(types, zip(*rows, strict=True), strict=True)]

@@ -13,7 +13,6 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
 from strongroom.engine.port import StoreError
-from strongroom.store.postgres.arrays import Packed, PackedDumper
 
 OLDEST_VERSION: Final = 150_000
 _BOUNDS_TRANSACTIONS: Final = 170_000
@@ -62,6 +61,9 @@ class Connection(psycopg.Connection[TupleRow]):
     warned: str = ""
     """What the server warned of last."""
 
+    prepared: set[str]
+    """The statements that the server has a plan of."""
+
     @contextmanager
     def within(self, limit_s: float) -> Generator[None]:
         """Bound all that is waited for in the block, together."""
@@ -107,8 +109,7 @@ def connect(conninfo: str, limits: Limits, **settings: str) -> Connection:
         keepalives_count=3,
         options=" ".join(options).strip(),
     )
-    connection.prepared_max = None
-    connection.adapters.register_dumper(Packed, PackedDumper)
+    connection.prepared = set()
     connection.add_notice_handler(lambda notice: setattr(connection, "warned", notice.message_primary or ""))
     return connection
 

@@ -33,6 +33,7 @@ from strongroom.store.postgres.connection import Connection, Limits, connect_wri
 from strongroom.store.postgres.fetched import Fetched, Taker
 from strongroom.store.postgres.following import EVERY_S, SILENT_S, Follower
 from strongroom.store.postgres.numbers import COUNT, claim_number
+from strongroom.store.postgres.pipeline import run_together
 from strongroom.store.postgres.reads import PostgresReads
 from strongroom.store.postgres.tables import Statement
 
@@ -227,46 +228,38 @@ class PostgresStore(PostgresReads):
 
     def _lock(self, writer: Connection, statements: Sequence[tuple[Statement, Taker]]) -> tuple[Ahead, News]:
         """Begin a transaction with the journal locked, and fetch the rows, and what was committed, as of then."""
+        news: Statement = (NEWS, (self._follower.heard, AT_ONCE))
+        asked = [(_BEGIN, ()), (_LOCK, ()), news, *(statement for statement, _ in statements)]
         with writer.within(self._limits.answer_s):
-            with writer.pipeline():
-                writer.run(_BEGIN)
-                locked = writer.run(_LOCK)
-                answers = [writer.run(sql, values) for (sql, values), _ in statements]
-                told = writer.run(NEWS, (self._follower.heard, AT_ONCE))
-            [(commits, last_item, last_ms, peaks)] = locked.fetchall()
-            for (_, take), answer in zip(statements, answers, strict=True):
-                take(answer.fetchall())
-            found = told.fetchall()
-            news = News(heard_up_to(commits, found), read_changed(writer, (changed for _, changed in found)))
-        return Ahead(commits, frontier_of(last_item, peaks), last_ms), news
+            _, locked, told, *answers = run_together(writer, asked)
+            changed = read_changed(writer, (text for _, text in told))
+        for (_, take), rows in zip(statements, answers, strict=True):
+            take(rows)
+        [(commits, last_item, last_ms, peaks)] = locked
+        return Ahead(commits, frontier_of(last_item, peaks), last_ms), News(heard_up_to(commits, told), changed)
 
     def _commit(self, state: State) -> None:
-        """Write the batch and commit it. What fails before COMMIT is sent leaves nothing behind."""
+        """Write the batch and commit it. What fails before it is sent leaves nothing behind."""
         batch_id = self._ids.uuid()
-        is_committing = False
+        is_sent = False
         try:
             reach("transaction begun")
             statements = self._statements(state, batch_id)
             writer = self._locked()
             writer.warned = ""
-            with writer.within(self._limits.answer_s), writer.pipeline():
-                for sql, values in statements:
-                    writer.run(sql, values)
-                reach("transaction written")
-                is_committing = True
-                committed = writer.run("COMMIT")
-            check(committed.statusmessage == "COMMIT", "a transaction ends as it was told to")
+            reach("transaction written")
+            is_sent = True
+            with writer.within(self._limits.answer_s):
+                run_together(writer, [*statements, ("COMMIT", ())])
+            # A wait for the replicas that was cut short ends well, and with a warning.
+            if writer.warned:
+                raise InDoubt(writer.warned)
         except Exception as error:
-            if is_committing and not self._is_refused:
+            if is_sent and not self._is_over:
                 self._doubt = Doubt(batch_id, state)
-                self._close_writer()
                 raise InDoubt(str(error)) from error
             self._roll_back()
             raise _not_done(error) from error
-        if writer.warned:
-            # A wait for the replicas that was cut short ends well, and with a warning.
-            self._doubt = Doubt(batch_id, state)
-            raise InDoubt(writer.warned)
         reach("transaction committed")
 
     def _statements(self, state: State, batch_id: str) -> list[Statement]:
@@ -280,9 +273,10 @@ class PostgresStore(PostgresReads):
         return statements
 
     @property
-    def _is_refused(self) -> bool:
-        """Whether the server is still there and said no to a statement, so that it skipped the COMMIT behind it."""
-        return self._writer is not None and self._status(self._writer) == TransactionStatus.INERROR
+    def _is_over(self) -> bool:
+        """Whether the server is still there, and has refused a statement: then it made a ROLLBACK of the COMMIT."""
+        over = (TransactionStatus.IDLE, TransactionStatus.INERROR)
+        return self._writer is not None and not self._writer.warned and self._status(self._writer) in over
 
     def _locked(self) -> Connection:
         """Return the connection whose transaction holds the journal's lock, as far as is known here."""

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 from strongroom.records.guards import Nonce
 from strongroom.records.kept import Kept
 from strongroom.records.settings import Settings
-from strongroom.store.postgres.arrays import Packed, columns, place_of
+from strongroom.store.postgres.arrays import columns, place_of
 from strongroom.store.tables import KINDS, Table
 
 Statement: TypeAlias = tuple[str, Sequence[Any]]
@@ -44,8 +44,7 @@ class KeyedTable:
 
     def write(self, rows: Sequence[Sequence[Any]]) -> Statement:
         """Return the statement that writes rows, at least one, over those with the same keys."""
-        values: list[Packed] = columns(self.types, rows)
-        return self._write, values
+        return self._write, columns(self.types, rows)
 
 
 class KindTable(Table, KeyedTable):
