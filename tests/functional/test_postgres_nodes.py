@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
+import msgspec
+import pytest
+
 from strongroom.admin.protocol import AddUser, CreateKey, FreezeUser, PayFromFaucet, RevokeKey
+from strongroom.application import Application
+from strongroom.books import open_books
+from strongroom.clock import Clock, Ids
+from strongroom.config.settings import Config, ConfigError, Simulation
+from strongroom.config.settings import Node as NodeSettings
+from strongroom.custody.signer import seal_seed
+from strongroom.treasury import SEED_FILE
 from support.demos import invoke
 from support.harness import V1, V3, Server, Signed
 from support.harness_single import ask
 from support.house_nodes import Node, store_of, two_nodes
+from support.server import MASTER_KEY, served, settings
 
 SOON_S: Final = 1.0
 NAMES: Final = ("alice", "bob")
@@ -129,3 +141,41 @@ async def test_commands_for_files_say_what_to_do_for_a_database(tmp_path: Path) 
     begun = await asyncio.to_thread(invoke, "restore", "--here", "--config", config, "--json")
     assert begun.code == 0, begun.err
     assert json.loads(begun.out)["epoch"] == 1
+
+
+async def test_a_node_with_other_keys_or_another_simulation_does_not_start(tmp_path: Path) -> None:
+    """The books are shared, the keys are not: a node that would give out addresses of its own is refused."""
+    store = store_of(tmp_path)
+    async with served(settings(tmp_path / "first", store=store)) as house:
+        await house.application.treasury.watchers["BITCOIN"].settled()
+        other = settings(tmp_path / "second", store=store)
+        other.folder.mkdir(parents=True)
+        seed_file = other.folder / SEED_FILE
+        seed_file.write_bytes((tmp_path / "first" / "data" / SEED_FILE).read_bytes())
+        with pytest.raises(ConfigError, match="the books follow another node's simulation"):
+            _ = Application(other, MASTER_KEY)
+        seed_file.unlink()
+        with pytest.raises(ConfigError, match="but addresses were derived from it"):
+            _ = Application(other, MASTER_KEY)
+        seed_file.write_bytes(seal_seed(bytes(64), MASTER_KEY, Ids(Clock())))
+        real = NodeSettings(url="http://127.0.0.1:1", chain="bitcoin-regtest")
+        real_settings = msgspec.structs.replace(other, nodes={"BITCOIN": real}, simulation=Simulation())
+        with pytest.raises(ConfigError, match="the keys here are not those"):
+            _ = Application(real_settings, MASTER_KEY)
+
+
+def test_without_the_driver_the_setting_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL's driver is an extra."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ConfigError, match=r"install strongroom\[postgresql\]"):
+        _ = open_books(Config(data=str(tmp_path), store="postgresql://nowhere/none"), Ids(Clock()))
+
+
+def test_a_store_that_is_no_postgresql_is_refused_without_being_shown(tmp_path: Path) -> None:
+    """There may be a password in it."""
+    config = tmp_path / "strongroom.toml"
+    config.write_text('store = "mysql://root:secret@host/db"')
+    ran = invoke("serve", "--config", config)
+    assert ran.code == 2
+    assert "setting 'store' must be empty or begin with postgresql://" in ran.err
+    assert "secret" not in ran.err
