@@ -174,7 +174,7 @@ def test_without_the_driver_the_setting_says_what_to_install(tmp_path: Path, mon
 def test_a_store_that_is_no_postgresql_is_refused_without_being_shown(tmp_path: Path) -> None:
     """There may be a password in it."""
     config = tmp_path / "strongroom.toml"
-    config.write_text('store = "mysql://root:secret@host/db"')
+    config.write_text('store = "mysql://us:secret@host/db"')
     ran = invoke("serve", "--config", config)
     assert ran.code == 2
     assert "setting 'store' must be empty or begin with postgresql://" in ran.err
