@@ -20,6 +20,7 @@ from strongroom.api.reference import static_pages
 from strongroom.api.server import Api
 from strongroom.api.wallet_cache import WalletCache
 from strongroom.assembly import networks_of, next_snapshot, rate_book_of, tiers_of
+from strongroom.books import open_books
 from strongroom.clock import Clock, Ids
 from strongroom.config.catalogue import snapshot_of
 from strongroom.config.settings import Config, ConfigError
@@ -33,8 +34,7 @@ from strongroom.observe.events import Events
 from strongroom.observe.metrics import CONTENT_TYPE, Metrics
 from strongroom.records.keys import ApiKey
 from strongroom.records.settings import Settings
-from strongroom.store.sqlite.store import SqliteStore
-from strongroom.treasury import Treasury
+from strongroom.treasury import HOUSE_SEAT, Treasury
 from strongroom.wallet.approvals import expire_due
 from strongroom.wallet.context import Context, perform_own
 from strongroom.wallet.keys import SecretBox
@@ -80,7 +80,8 @@ class Application:
         self.box = SecretBox(master_key)
         self.supervisor: Supervisor | None = None
         self._outside = outside or {}
-        self.store = SqliteStore(config.folder, self.ids, thread=thread)
+        self._books = open_books(config, self.ids, thread)
+        self.store = self._books.store
         try:
             self.clock.go_on_after(self.store.last()[1])
             self.writer = Writer(self.store, self.clock, self.events)
@@ -88,9 +89,9 @@ class Application:
             self.context.rates = rates
             self._snapshot = next_snapshot(self.store.row(Settings, 0).snapshot, declared)
             _check_master_key(self.context, self.box)
-            self.treasury = Treasury(config, master_key, self._snapshot, self.context)
+            self.treasury = Treasury(config, master_key, self._snapshot, self.context, self._books.leadership)
         except BaseException:
-            self.store.close()
+            self._books.close()
             raise
         self.limits = RateLimits(self.clock, tiers_of(config))
         self.api = Api(
@@ -113,11 +114,16 @@ class Application:
         check(self.supervisor is None, "an application runs once")
         self.supervisor = supervisor = Supervisor(self.clock)
         supervisor.start(WRITER, self.writer.run, vital=True)
+        leadership = self._books.leadership
         try:
+            if self.store.is_shared:
+                supervisor.start("announcements", self.store.follow)
+                supervisor.start("leadership", leadership.run)
             await self._declare()
             await self.treasury.start(supervisor)
-            supervisor.start("expiry", self._expire)
+            supervisor.start("expiry", lambda: leadership.lead(HOUSE_SEAT, self._expire))
             await self._wait_for_addresses()
+            self.treasury.check_keys()
             yield
         finally:
             self.api.draining = True
@@ -125,7 +131,7 @@ class Application:
             self.writer.close()
             await supervisor.join(WRITER, self.config.finish_s)
             await self.treasury.close()
-            self.store.close()
+            self._books.close()
 
     def outside(self, network: str) -> Outside | None:
         """Return who plays the world outside on a practice network, None on one that is for real."""
@@ -138,7 +144,7 @@ class Application:
 
     def readiness(self) -> Readiness:
         """Return whether requests are taken, and why not."""
-        trouble = self.writer.trouble
+        trouble = self.writer.trouble or self.store.trouble
         running = self.supervisor is not None
         if self.api.draining:
             status = "draining"
@@ -150,6 +156,7 @@ class Application:
             "writer": trouble,
             "queue": self.writer.depth,
             "loops": self.supervisor.down if self.supervisor else {},
+            "leads": sorted(self._books.leadership.led),
             "networks": self.treasury.status(),
         }
         return Readiness(status == "ready", status, details)

@@ -14,6 +14,9 @@ from typing import Final
 DAY_MS: Final = 86_400_000
 _DAY_MS_SPACE: Final = 100_000_000
 _REFS_PER_MS: Final = 1000
+MAX_NODES: Final = 32
+"""So many nodes at most make order references at the same time, each 31 a millisecond."""
+
 _REQUEST_ID_BYTES: Final = 8
 _DRAWN_REQUEST_IDS: Final = 512
 
@@ -73,9 +76,18 @@ class Ids:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._node, self._nodes = 0, 1
         self._last_ref = 0
         self._last_ref_ms = -1
         self._request_ids = self._draw_request_ids()
+
+    def number_node(self, node: int, last_ms: int) -> None:
+        """Make order references from now on that no other node makes: every 32nd, and of moments after `last_ms`.
+
+        `node` is in [0, MAX_NODES) and no other running node's; `last_ms` is the books' last stamp.
+        """
+        self._clock.go_on_after(last_ms)
+        self._node, self._nodes, self._last_ref_ms = node, MAX_NODES, -1
 
     def ref(self) -> int:
         """Return a new order reference: yyyymmdd, then 11 digits (millisecond of the day, sequence); ever growing."""
@@ -85,7 +97,8 @@ class Ids:
             self._last_ref_ms = now_ms
             day, day_ms = divmod(now_ms, DAY_MS)
             fresh = (_calendar_day(day) * _DAY_MS_SPACE + day_ms) * _REFS_PER_MS
-        self._last_ref = max(fresh, self._last_ref + 1)
+        earliest = max(fresh, self._last_ref + 1)
+        self._last_ref = earliest + (self._node - earliest) % self._nodes
         return self._last_ref
 
     def uid(self) -> int:

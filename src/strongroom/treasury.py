@@ -34,11 +34,14 @@ from strongroom.custody.sender import Sender
 from strongroom.custody.signer import LocalSigner, SealError, Signer, open_seed, seal_seed
 from strongroom.custody.watcher import IDLE_S, Watcher
 from strongroom.custody.xpubs import XPUBS_FILE, PublicKeys, PublicKeysError, read_public_keys
-from strongroom.engine.supervisor import Supervisor
+from strongroom.engine.leadership import Leadership, rest
+from strongroom.engine.supervisor import Loop, Supervisor
 from strongroom.files import write_new
 from strongroom.records.addresses import Branch as BranchRow
+from strongroom.records.chains import Tip
 from strongroom.records.settings import NetworkSettings, Snapshot
 from strongroom.records.withdrawals import Payment
+from strongroom.wallet.addresses import HOUSE_POSITION, house_address
 from strongroom.wallet.catalogue import Catalogue
 from strongroom.wallet.context import Context
 
@@ -46,6 +49,9 @@ SEED_FILE: Final = "seed.sealed"
 CHAINS_FILE: Final = "chains.sqlite"
 FRESHNESS: Final = "freshness"
 """The loop that looks whether networks are away."""
+
+HOUSE_SEAT: Final = "house"
+"""The seat of the loops that belong to no network."""
 
 RECONCILE_EVERY_S: Final = 600.0
 """So often the books are held against the chains."""
@@ -61,13 +67,16 @@ class Treasury:
     Networks that the settings name a node for are real, the others simulated. Without any the pool is empty.
     """
 
-    def __init__(self, config: Config, master_key: bytes, snapshot: Snapshot, context: Context) -> None:
+    def __init__(
+        self, config: Config, master_key: bytes, snapshot: Snapshot, context: Context, leadership: Leadership
+    ) -> None:
         """Open the simulated node's file, the ways to real nodes, and the keys.
 
         Raises `ConfigError` for networks that cannot be served, and for keys that are not there.
         """
         self._config = config
         self._context = context
+        self._leadership = leadership
         self.node: SimulatedNode | None = None
         self.pools = AddressPools(context, {})
         self.freshness = Freshness(context)
@@ -103,12 +112,40 @@ class Treasury:
             pace = self._config.simulation.seconds_per_block or None
             path = self._config.folder / CHAINS_FILE
             self.node = SimulatedNode(path, simulated, self._context.clock, pace)
+            self._check_practice(self.node, served)
         sources = self._sources
         for network in served:
             chain = self._chain(network, keys[network.code])
             sources[network.number] = Source(Branch(specs[network.code], keys[network.code]), chain)
             self._follow(network, chain, self._signer)
         self.pools = AddressPools(self._context, sources)
+        self.check_keys()
+
+    def check_keys(self) -> None:
+        """Raise `ConfigError` unless the books' addresses are derived from the keys of this process.
+
+        Nodes share the books, not the keys: each must have been given the same.
+        """
+        if not self._context.reads.is_shared:
+            return
+        for number, source in self._sources.items():
+            known = house_address(self._context.reads, number).address
+            if known and known != source.branch.address(HOUSE_POSITION).address:
+                code = self._catalogue.network(number).code
+                raise ConfigError([f"the keys here are not those that the books' addresses of {code} were made from"])
+
+    def leads(self, code: str) -> bool:
+        """Say whether this process follows a network and pays on it, and not another node."""
+        return _seat(code) in self._leadership.led
+
+    def _check_practice(self, node: SimulatedNode, served: list[NetworkSettings]) -> None:
+        """Raise `ConfigError` where the books follow another practice chain than the one of this data folder."""
+        for network in served:
+            block = self._context.reads.row(Tip, network.number).block
+            is_simulated = self._context.reads.is_shared and self.is_simulated(network.code)
+            if is_simulated and block and not node.knows(network.code, block):
+                problem = f"network {network.code} is simulated, and the books follow another node's simulation"
+                raise ConfigError([f"{problem}: a simulation is for one node only"])
 
     def _keys(
         self, master_key: bytes, served: list[NetworkSettings], specs: dict[str, Network]
@@ -159,15 +196,20 @@ class Treasury:
                     self.node.register(code, await self._signer.public_key(code))
         supervisor.start("addresses", self.pools.run)
         for code, watcher in self.watchers.items():
-            supervisor.start(f"watcher {code}", watcher.run)
+            self._start(supervisor, "watcher", code, watcher.run, watcher.stand_by)
         for code, sender in self.senders.items():
-            supervisor.start(f"sender {code}", sender.run)
+            self._start(supervisor, "sender", code, sender.run)
         for code, keeper in self.keepers.items():
-            supervisor.start(f"keeper {code}", keeper.run)
+            self._start(supervisor, "keeper", code, keeper.run)
         supervisor.start(FRESHNESS, self.freshness.run)
-        supervisor.start("reconciliation", self._reconcile_again_and_again)
+        lead = self._leadership.lead
+        supervisor.start("reconciliation", lambda: lead(HOUSE_SEAT, self._reconcile_again_and_again))
         if self.node is not None:
             supervisor.start("miner", self.node.run)
+
+    def _start(self, supervisor: Supervisor, name: str, code: str, loop: Loop, standby: Loop = rest) -> None:
+        """Start a loop of a network. All of one are led together: they take turns in drafting payments."""
+        supervisor.start(f"{name} {code}", lambda: self._leadership.lead(_seat(code), loop, standby))
 
     async def close(self) -> None:
         """Close the simulated node's file and the ways to the real ones."""
@@ -228,6 +270,10 @@ class Treasury:
             "reopened_payments": watcher.status.reopened,
             "restored": watcher.restoration.reason,
         }
+
+
+def _seat(code: str) -> str:
+    return f"network {code}"
 
 
 def _public_keys(path: Path, specs: Iterable[str]) -> PublicKeys:

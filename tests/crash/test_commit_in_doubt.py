@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 import apsw
 import pytest
 
-from strongroom import application
+from strongroom import books
 from strongroom.clock import Clock, Ids, SetClock
 from strongroom.engine import writer
 from strongroom.engine.command import NOBODY, Command, Decision, View
@@ -361,7 +361,7 @@ async def test_a_server_in_doubt_says_so_and_serves_again(
     tmp_path: Path, disk: FaultyDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over HTTP: the transfer gets no answer, others a 503 to be repeated, reads go on, and `/readyz` says why."""
-    monkeypatch.setattr(application, "SqliteStore", partial(SqliteStore, vfs=disk.name))
+    monkeypatch.setattr(books, "SqliteStore", partial(SqliteStore, vfs=disk.name))
     async with served(settings(tmp_path)) as server:
         alice, bob = await join(server.application, "alice", COIN), await join(server.application, "bob")
         with disk.fails(SYNC):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from strongroom.admin.auditing import AuditFailed, Span, Worker, audit_folder
+from strongroom.config.settings import Config
 from strongroom.ledger.seals import Frontier
 from strongroom.store.sqlite.connection import DATABASE_FILE
 from support.demos import invoke
@@ -91,7 +92,7 @@ def test_the_command_names_the_wrong_item_and_ends_with_1(whole: Path, tmp_path:
 
 def test_a_process_that_dies_makes_the_audit_fail(whole: Path) -> None:
     """Where a process was killed nobody knows whether its stretch is whole, and the audit says so."""
-    worker = Worker(whole, Span(Frontier(), TRANSFERS))
+    worker = Worker(Config(data=str(whole)), Span(Frontier(), TRANSFERS))
     worker.process.kill()
     with pytest.raises(AuditFailed, match="died with exit code -9"):
         list(worker.parcels())
@@ -106,7 +107,7 @@ def test_books_that_a_process_cannot_read_make_the_audit_fail(whole: Path, tmp_p
     with (copy / DATABASE_FILE).open("r+b") as file:
         file.seek(size // 2)
         file.write(b"\xff" * 65_536)
-    worker = Worker(copy, Span(Frontier(), TRANSFERS))
+    worker = Worker(Config(data=str(copy)), Span(Frontier(), TRANSFERS))
     with pytest.raises(AuditFailed, match="cannot be read"):
         list(worker.parcels())
     worker.end()

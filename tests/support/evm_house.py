@@ -122,7 +122,7 @@ class EvmHouse(CoinHouse):
                 await self.worked_through()
 
     async def reconciled_all(self) -> list[Reconciliation]:
-        """Hold the books against the node, as `strongroom reconcile` does: what the hot wallet and the addresses have."""
+        """Hold the books against the node, as `strongroom reconcile` does: the hot wallet and the deposit addresses."""
         return [it for it in await self.house.application.treasury.reconcile() if it.network != "cold"]
 
     async def reconciled_cold(self) -> list[Reconciliation]:

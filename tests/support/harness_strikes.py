@@ -17,7 +17,7 @@ from typing import Any, Final
 import apsw
 import msgspec
 
-from strongroom import application, crashpoints
+from strongroom import books, crashpoints
 from strongroom.cli.main import main
 from strongroom.custody.networks.simulated import SimulatedNode
 from strongroom.custody.sender import Sender
@@ -254,7 +254,7 @@ def serve(plan: Path) -> None:
     striker = Striker(Plan(plan))
     disk = StrikingDisk(striker)
     crashpoints.arm(striker.reach)
-    application.SqliteStore = partial(SqliteStore, vfs=disk.name)  # pyright: ignore[reportPrivateImportUsage]
+    books.SqliteStore = partial(SqliteStore, vfs=disk.name)  # pyright: ignore[reportPrivateImportUsage]
     copy_the_log_often()
     drop_at_reorganisations()
     raise_some_fees()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from strongroom.admin import restoring
+from strongroom.config.settings import Config
 from strongroom.custody.derivation import Branch
 from strongroom.custody.families import NETWORKS
 from strongroom.custody.pool import AddressPools, Source
@@ -46,7 +47,7 @@ class Backup:
         if self._is_database:
             copy_database(folder / "first", folder / "second")
         elif self._memory is None:
-            _ = restoring.back_up(folder / "first", self._file)
+            _ = restoring.back_up(Config(data=str(folder / "first")), self._file)
 
     async def restored(self, folder: Path) -> AnyStore:
         """Return a store made of it, as the program does that where it does."""

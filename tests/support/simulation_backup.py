@@ -9,6 +9,7 @@ from typing import NamedTuple
 from unittest import mock
 
 from strongroom.admin import restoring
+from strongroom.config.settings import Config
 from strongroom.store.sqlite.connection import DATABASE_FILE
 from support.simulation_deeds import Record
 from support.simulation_life import DATABASE_FILES
@@ -25,7 +26,7 @@ class Backup(NamedTuple):
 def back_up(folder: Path, record: Record) -> Backup:
     """Copy the books of a house, as the command does that beside a running server."""
     target = folder.parent / "backup.sqlite"
-    restoring.back_up(folder, target)
+    restoring.back_up(Config(data=str(folder)), target)
     books = target.read_bytes()
     target.unlink()
     return Backup(books, record.copy())

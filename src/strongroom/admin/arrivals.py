@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import closing
 from itertools import islice
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -14,11 +13,12 @@ from strongroom.admin import protocol
 from strongroom.admin.states import states_named
 from strongroom.admin.views import moment
 from strongroom.application import Application
+from strongroom.books import open_snapshot
+from strongroom.config.settings import Config
 from strongroom.engine.port import Reads
 from strongroom.money import format_amount
 from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.users import Profile
-from strongroom.store.sqlite.snapshot import SqliteSnapshot
 from strongroom.wallet.balances import balance_of
 from strongroom.wallet.catalogue import Catalogue
 from strongroom.wallet.debts import Debt, debts
@@ -82,12 +82,12 @@ def deposit_view(reads: Reads, catalogue: Catalogue, deposit: Deposit) -> Deposi
 
 async def list_debts(house: Application, _request: protocol.ListDebts) -> list[DebtView]:
     """Return the customers who owe, at most 1,000; all accounts are read, in a thread and from a snapshot."""
-    found = await asyncio.to_thread(_debts_of, house.config.folder)
+    found = await asyncio.to_thread(_debts_of, house.config)
     return [_debt_view(house.store, house.context.catalogue, debt) for debt in found]
 
 
-def _debts_of(folder: Path) -> list[Debt]:
-    with closing(SqliteSnapshot(folder)) as books:
+def _debts_of(config: Config) -> list[Debt]:
+    with closing(open_snapshot(config)) as books:
         return list(islice(debts(books), MAX_LISTED))
 
 

@@ -1,4 +1,4 @@
-"""Auditing a data folder beside its server, with as many processes as there are cores.
+"""Auditing the books beside whoever writes them, with as many processes as there are cores.
 
 Each process reads a stretch of the journal with a snapshot of its own. The journal only grows, so all of them read the
 same items; what the items come to is compared with the tables at one moment, that of this process's snapshot.
@@ -21,10 +21,12 @@ import apsw
 import msgspec
 
 from strongroom.admin.protocol import AdminError
+from strongroom.books import Snapshot, open_snapshot
+from strongroom.config.settings import Config
+from strongroom.engine.port import DiskFailed
 from strongroom.errors import InvariantBroken
 from strongroom.ledger.seals import Frontier
 from strongroom.store.sqlite.connection import DATABASE_FILE
-from strongroom.store.sqlite.snapshot import SqliteSnapshot
 from strongroom.wallet.audit.findings import Findings, FoundWrong, NoFindings
 from strongroom.wallet.audit.stretch import Parcel, Stretch
 from strongroom.wallet.verification import Finding, Report, conclude, verify
@@ -36,7 +38,8 @@ ITEMS_WORTH_A_PROCESS: Final = 50_000
 """A process takes some tenths of a second to start."""
 
 _UNREADABLE: Final = (
-    apsw.Error, msgspec.MsgspecError, ValueError, TypeError, KeyError, IndexError, ArithmeticError, InvariantBroken,
+    apsw.Error, DiskFailed, msgspec.MsgspecError, ValueError, TypeError, KeyError, IndexError, ArithmeticError,
+    InvariantBroken,
 )  # fmt: skip
 """Whoever changed the file may have left anything in it: what cannot be read is not whole."""
 
@@ -60,20 +63,25 @@ class Told(NamedTuple):
 
 
 def audit_folder(folder: Path, processes: int | None = None) -> Report:
-    """Verify the books of a data folder and report; it changes nothing.
+    """Verify the embedded books of a data folder; see `audit_books`."""
+    return audit_books(Config(data=str(folder)), processes)
+
+
+def audit_books(config: Config, processes: int | None = None) -> Report:
+    """Verify the books that settings name and report; it changes nothing.
 
     `processes` is how many share the work, by default one for each core up to four where there is enough of it. Raises
     `AuditFailed` for books that cannot be read and for a process that died.
     """
-    if not (folder / DATABASE_FILE).is_file():
-        raise AuditFailed(f"{folder} has no ledger")
-    with _uncollected(), _readable(folder), closing(SqliteSnapshot(folder)) as books:
+    if not config.store and not (config.folder / DATABASE_FILE).is_file():
+        raise AuditFailed(f"{config.folder} has no ledger")
+    with _uncollected(), _readable(config), closing(open_snapshot(config)) as books:
         items, _ = books.last()
         count = processes or min(len(os.sched_getaffinity(0)), MAX_PROCESSES, items // ITEMS_WORTH_A_PROCESS)
         spans = spans_of(books, count)
         if len(spans) < 2:
             return verify(books)
-        wrong, report = _audit_together(folder, books, spans)
+        wrong, report = _audit_together(config, books, spans)
         # A stretch by itself only tells that something is wrong. One reading from the first item on names it.
         if report is None:
             report = verify(books)
@@ -82,7 +90,7 @@ def audit_folder(folder: Path, processes: int | None = None) -> Report:
         return report
 
 
-def spans_of(books: SqliteSnapshot, count: int) -> list[Span]:
+def spans_of(books: Snapshot, count: int) -> list[Span]:
     """Return so many spans that together are the whole journal, or fewer where too few seals were kept."""
     items, _ = books.last()
     starts = [Frontier()]
@@ -94,9 +102,9 @@ def spans_of(books: SqliteSnapshot, count: int) -> list[Span]:
     return [Span(start, last) for start, last in zip(starts, [*lasts, items], strict=True)]
 
 
-def _audit_together(folder: Path, books: SqliteSnapshot, spans: list[Span]) -> tuple[str, Report | None]:
+def _audit_together(config: Config, books: Snapshot, spans: list[Span]) -> tuple[str, Report | None]:
     """Return what is wrong within the journal, and else the report."""
-    workers = [Worker(folder, span) for span in spans[1:]]
+    workers = [Worker(config, span) for span in spans[1:]]
     try:
         findings = Findings()
         stretch = Stretch(findings, books.seals())
@@ -121,10 +129,10 @@ def _audit_together(folder: Path, books: SqliteSnapshot, spans: list[Span]) -> t
 class Worker:
     """A process that reads one stretch."""
 
-    def __init__(self, folder: Path, span: Span) -> None:
+    def __init__(self, config: Config, span: Span) -> None:
         context = get_context("spawn")
         self._pipe, theirs = context.Pipe(duplex=False)
-        self.process = context.Process(target=_work, args=(folder, span, theirs), daemon=True)
+        self.process = context.Process(target=_work, args=(config, span, theirs), daemon=True)
         self.process.start()
         theirs.close()
 
@@ -152,13 +160,13 @@ class Worker:
             raise AuditFailed(f"a process of the audit died with exit code {self.process.exitcode}") from None
 
 
-def _work(folder: Path, span: Span, pipe: Connection) -> None:
+def _work(config: Config, span: Span, pipe: Connection) -> None:
     """Read a stretch and hand over what it comes to, then whether that is all."""
     # Ctrl-C reaches every process of the terminal; the one that started this one ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        with _uncollected(), _readable(folder), closing(SqliteSnapshot(folder)) as books:
+        with _uncollected(), _readable(config), closing(open_snapshot(config)) as books:
             stretch = Stretch(NoFindings(), books.seals(span.start.count), span.start)
             stretch.read(books, span.last)
             for parcel in stretch.parcels():
@@ -190,10 +198,11 @@ def _uncollected() -> Generator[None]:
 
 
 @contextmanager
-def _readable(folder: Path) -> Generator[None]:
+def _readable(config: Config) -> Generator[None]:
     """Raise `AuditFailed` for whatever shows that the books cannot be read."""
     try:
         yield
     except _UNREADABLE as error:
         what = f"{type(error).__name__}: {error}"
-        raise AuditFailed(f"the ledger of {folder} cannot be read: {what}") from error
+        where = "the database" if config.store else str(config.folder)
+        raise AuditFailed(f"the ledger of {where} cannot be read: {what}") from error

@@ -30,7 +30,10 @@ async def hurry_payment(house: Application, request: protocol.HurryPayment) -> v
         raise AdminError("it is signed elsewhere, and so is a dearer one: 'cold hurry' writes its file")
     if payment.state != PaymentState.SIGNED:
         raise AdminError("only a payment that we signed and that no block has can be hurried")
-    house.treasury.senders[house.context.catalogue.network(payment.network).code].hurry(payment.ref)
+    code = house.context.catalogue.network(payment.network).code
+    if not house.treasury.leads(code):
+        raise AdminError(f"another node pays on {code} at the moment: ask there ('leads' in the details of /readyz)")
+    house.treasury.senders[code].hurry(payment.ref)
     return shown(house, payment)
 
 

@@ -12,18 +12,25 @@ from typing import Final
 import apsw
 import msgspec
 
-from strongroom.admin.auditing import audit_folder
+from strongroom.admin.auditing import audit_books
 from strongroom.admin.protocol import AdminError
+from strongroom.books import open_books
 from strongroom.clock import Clock, Ids
+from strongroom.config.settings import Config
 from strongroom.engine.command import Command
+from strongroom.engine.port import Books
 from strongroom.engine.writer import Writer
 from strongroom.errors import check
 from strongroom.files import claim, move_new, sync_file
 from strongroom.store.sqlite.connection import DATABASE_FILE
 from strongroom.store.sqlite.copying import check_database, copy_database
-from strongroom.store.sqlite.store import SqliteStore
 from strongroom.wallet.context import Context, perform_own
 from strongroom.wallet.epochs import epoch_of, prepare_epoch
+
+_BY_THE_DATABASE: Final = (
+    "the books are in a PostgreSQL database: back it up with its own means, pgBackRest for one, and after a restore "
+    "say `strongroom restore --here` with the same settings"
+)
 
 UNFINISHED: Final = "restoring"
 """The folder, inside the data folder, in which a restore works until it is done."""
@@ -47,11 +54,15 @@ class RestoreView(msgspec.Struct, frozen=True):
     epoch: int
 
 
-def back_up(folder: Path, target: Path) -> BackupView:
+def back_up(config: Config, target: Path) -> BackupView:
     """Copy a data folder's ledger into a new file, beside a running server or without one.
 
-    Raises `AdminError` where there is no ledger or the file is there already, `NotCopied`, `OSError`.
+    Raises `AdminError` where there is no ledger, it is in a database or the file is there already, `NotCopied`,
+    `OSError`.
     """
+    if config.store:
+        raise AdminError(_BY_THE_DATABASE)
+    folder = config.folder
     if not (folder / DATABASE_FILE).is_file():
         raise AdminError(f"{folder} has no ledger")
     if target.exists():
@@ -81,7 +92,7 @@ def restore(backup: Path, folder: Path) -> RestoreView:
     try:
         claim(working / DATABASE_FILE)
         shutil.copyfile(backup, working / DATABASE_FILE)
-        view = _begin(working)
+        view = _begin(Config(data=str(working)))
         check(not (working / f"{DATABASE_FILE}-wal").exists(), "a closed ledger is one file")
         sync_file(working / DATABASE_FILE)
         move_new(working / DATABASE_FILE, folder / DATABASE_FILE)
@@ -90,32 +101,32 @@ def restore(backup: Path, folder: Path) -> RestoreView:
     return msgspec.structs.replace(view, folder=str(folder))
 
 
-def restore_here(folder: Path) -> RestoreView:
-    """Begin an epoch in a data folder that was copied back by other means, once its ledger is proved whole.
+def restore_here(config: Config) -> RestoreView:
+    """Begin an epoch in books that were copied back by other means, once they are proved whole.
 
     Raises `AdminError`, `StoreError`: `DataFolderBusy` beside a running server.
     """
-    if not (folder / DATABASE_FILE).is_file():
-        raise AdminError(f"{folder} has no ledger")
-    return _begin(folder)
+    if not config.store and not (config.folder / DATABASE_FILE).is_file():
+        raise AdminError(f"{config.folder} has no ledger")
+    return _begin(config)
 
 
-def _begin(folder: Path) -> RestoreView:
+def _begin(config: Config) -> RestoreView:
     """Bring a ledger to this release's schema, prove it whole, and begin an epoch in it."""
-    with _opened(folder, Ids(Clock())):
+    with _opened(config, Ids(Clock())):
         pass
-    report = audit_folder(folder)
+    report = audit_books(config)
     if not report.is_whole:
         what = "; ".join(finding.what for finding in report.findings[:3])
         raise AdminError(f"the ledger is not whole, and nothing was changed: {what}")
-    epoch = asyncio.run(_begin_epoch(folder))
-    return RestoreView(str(folder), report.items, report.root, epoch)
+    epoch = asyncio.run(_begin_epoch(config))
+    return RestoreView(str(config.folder), report.items, report.root, epoch)
 
 
-async def _begin_epoch(folder: Path) -> int:
+async def _begin_epoch(config: Config) -> int:
     clock = Clock()
     ids = Ids(clock)
-    with _opened(folder, ids) as store:
+    with _opened(config, ids) as store:
         clock.go_on_after(store.last()[1])
         writer = Writer(store, clock, _Quiet())
         running = asyncio.create_task(writer.run())
@@ -129,14 +140,16 @@ async def _begin_epoch(folder: Path) -> int:
 
 
 @contextmanager
-def _opened(folder: Path, ids: Ids) -> Generator[SqliteStore]:
-    """Open a folder's books. Raises `StoreError`, and `AdminError` for what is no ledger of this program."""
+def _opened(config: Config, ids: Ids) -> Generator[Books]:
+    """Open books that nobody else has open. Raises `StoreError`, and `AdminError` for what is no such ledger."""
     try:
-        store = SqliteStore(folder, ids)
+        opened = open_books(config, ids)
     except apsw.Error as error:
-        raise AdminError(f"the ledger of {folder} cannot be read: {error}") from None
-    with closing(store):
-        yield store
+        raise AdminError(f"the ledger of {config.folder} cannot be read: {error}") from None
+    with closing(opened):
+        if opened.store.nodes > 1:
+            raise AdminError("other nodes have the database open: stop them first")
+        yield opened.store
 
 
 class _Quiet:

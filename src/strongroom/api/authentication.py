@@ -144,11 +144,13 @@ class Authenticator:
 
         An unknown key costs the same HMAC as a known one.
         """
+        if not self._reads.is_current:
+            self._forget_all()
         known = self._signers.get(claim.key) or self._find(claim.key)
         key = known.row
         matches = compare_digest(known.sign(signed_path.encode() + claim.nonce + body), claim.signature)
         now_ms = self._clock.now_ms()
-        user = self._users.get(key.owner) or self._reads.row(User, key.owner)
+        user = self._users.get(key.owner) or self._user(key.owner)
         if not is_usable(key, now_ms) or not user.active:
             raise AUTHENTICATION_FAILED()
         if not matches:
@@ -165,11 +167,15 @@ class Authenticator:
         if not row.created_ms:
             return self._nobody
         if len(self._signers) >= _MAX_CACHED_SIGNERS:
-            self._signers.clear()
-            self._users.clear()
-        self._users[row.owner] = self._reads.row(User, row.owner)
+            self._forget_all()
         found = self._signers[text] = _signer(row, self._opened(row))
         return found
+
+    def _user(self, uid: int) -> User:
+        user = self._reads.row(User, uid)
+        if user.created_ms:
+            self._users[uid] = user
+        return user
 
     def _opened(self, row: ApiKey) -> bytes:
         try:
@@ -179,11 +185,15 @@ class Authenticator:
             raise
 
     def _forget(self, state: State) -> None:
-        for key, row in state.rows.items():
+        for key in state.rows:
             if key[0] is ApiKey:
                 self._signers.pop(key[1], None)
-            elif isinstance(row, User) and row.uid in self._users:
-                self._users[row.uid] = row
+            elif key[0] is User:
+                self._users.pop(key[1], None)
+
+    def _forget_all(self) -> None:
+        self._signers.clear()
+        self._users.clear()
 
 
 def is_usable(key: ApiKey, now_ms: int) -> bool:

@@ -28,6 +28,7 @@ from strongroom.api.operations import (
 from strongroom.api.replies import Reply, error_body, header, header_pairs
 from strongroom.api.requests import Disconnected, Receive, Request, Scope, Send, read_body, read_head
 from strongroom.engine.command import Guard
+from strongroom.engine.port import DiskFailed
 from strongroom.engine.settle import Outcome
 from strongroom.errors import METHOD_NOT_ALLOWED, NOT_FOUND, RECEIVER_NOT_FOUND, SYSTEM_ERROR, UNAVAILABLE, Refused
 from strongroom.wallet.context import Remember, start
@@ -146,6 +147,13 @@ class Api:
             log.error("reply failed", operation=_name(exchange), exc_info=error)
 
     def _answer(self, exchange: Exchange, body: bytes) -> Reply | None:
+        """Answer, or say that there is no ledger at the moment: up to here nothing can have been done."""
+        try:
+            return self._answer_in_order(exchange, body)
+        except DiskFailed:
+            raise UNAVAILABLE("Ledger cannot be read") from None
+
+    def _answer_in_order(self, exchange: Exchange, body: bytes) -> Reply | None:
         """Answer in the contract's order: size, headers, key ... permission, rate limit, then the operation itself."""
         if self.draining:
             raise UNAVAILABLE("System draining")

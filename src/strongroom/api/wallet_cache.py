@@ -1,4 +1,7 @@
-"""Encoded wallets: the body of a balance reply, kept until a commit touches what it tells."""
+"""Encoded wallets: the body of a balance reply, kept until a commit touches what it tells.
+
+Where other processes commit as well nothing is kept: what they were answered must show in the very next reply.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,14 @@ class WalletCache:
 
     def __init__(self, context: Context) -> None:
         self._bodies: dict[str, dict[int, bytes]] = {}
+        self._is_shared = context.reads.is_shared
         context.reads.subscribe(self._drop)
         context.suspensions.subscribe(self._bodies.clear)
 
     def body(self, owner: int, spelling: str, make: Callable[[], bytes]) -> bytes:
         """Return a user's body in a spelling, made anew if it is not there."""
+        if self._is_shared:
+            return make()
         bodies = self._bodies.get(spelling)
         if bodies is None:
             bodies = self._bodies[spelling] = {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from strongroom.cli.failures import expected_failures
-from strongroom.cli.folders import data_folder, find_place
+from strongroom.cli.folders import find_place, settings_of
 from strongroom.cli.root import root
 from strongroom.cli.showing import show
 
@@ -35,13 +35,13 @@ def ledger() -> None:
 def ledger_verify(config: Path | None, data: Path | None, processes: int | None, as_json: bool) -> None:
     """Read the whole journal and work everything out anew; exit with 0 only if all is whole.
 
-    It reads the data folder itself and changes nothing, beside a running server or without one.
+    It reads the books themselves and changes nothing, beside a running server or without one.
     """
     with expected_failures():
-        from strongroom.admin.auditing import audit_folder
+        from strongroom.admin.auditing import audit_books
 
         started_ns = time.perf_counter_ns()
-        report = audit_folder(data_folder(find_place(config, data)), processes)
+        report = audit_books(settings_of(find_place(config, data)), processes)
         took_ms = max(1, (time.perf_counter_ns() - started_ns) // 1_000_000)
     if as_json:
         _show_json(report, took_ms)

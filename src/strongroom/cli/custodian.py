@@ -270,7 +270,7 @@ def signer(
         configure_logs()
         settings = _settings(config)
         seed = _open_vault((vault_folder or data) / VAULT_FILE, opening)
-        _serve(data, state, socket_path, socket_group, schemes_of(seed, settings))
+        _serve(_books_at(data, settings), state, socket_path, socket_group, schemes_of(seed, settings))
 
 
 def _open_vault(path: Path, opening: Opening) -> bytes:
@@ -282,19 +282,26 @@ def _open_vault(path: Path, opening: Opening) -> bytes:
     return open_with_passphrase(content, _secret(opening.passphrase_file, "The passphrase", confirm=False))
 
 
-def _serve(data: Path, state: Path, socket_path: Path, group: str, schemes: dict[str, Scheme]) -> None:
+def _books_at(data: Path, settings: Config | None) -> Config:
+    """Return where the books are: in the database of the settings, or in the data folder."""
+    from strongroom.config.settings import Config
+
+    return Config(data=str(data), store=settings.store if settings else "")
+
+
+def _serve(books: Config, state: Path, socket_path: Path, group: str, schemes: dict[str, Scheme]) -> None:
     import asyncio
     from contextlib import closing
 
+    from strongroom.books import open_snapshot
     from strongroom.clock import Clock
     from strongroom.custody.policy import Judge, read_caps
     from strongroom.custody.signed_log import SignedLog
     from strongroom.custody.signing_service import SigningService
-    from strongroom.store.sqlite.snapshot import SqliteSnapshot
 
     caps = read_caps(state / "caps.toml")
     with closing(SignedLog(state)) as log:
-        judge = Judge(lambda: SqliteSnapshot(data), schemes, caps, log, Clock())
+        judge = Judge(lambda: open_snapshot(books), schemes, caps, log, Clock())
         asyncio.run(_listen(socket_path, SigningService(judge), group))
 
 

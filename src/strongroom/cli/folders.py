@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
 from strongroom.admin.protocol import AdminError, Request
 from strongroom.admin.telephone import NoServer, ask_server
 from strongroom.cli.failures import expected_failures
+
+if TYPE_CHECKING:
+    from strongroom.config.settings import Config
 
 CONFIG_FILE: Final = "strongroom.toml"
 DEFAULT_FOLDER: Final = "strongroom-data"
@@ -47,6 +50,15 @@ def data_folder(place: Place) -> Path:
     if place.data is not None:
         return place.data
     return _settings(place).folder
+
+
+def settings_of(place: Place) -> Config:
+    """Return the settings of a house; those of a bare data folder are the defaults. Raises `ConfigError`."""
+    if place.data is not None and place.config is None:
+        from strongroom.config.settings import Config
+
+        return Config(data=str(place.data))
+    return _settings(place)
 
 
 def carry_out(place: Place, request: Request, alone: Request | None = None) -> Any:

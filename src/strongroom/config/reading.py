@@ -20,6 +20,7 @@ OUTSIDE: Final = frozenset({"STRONGROOM_MASTER_KEY", "STRONGROOM_CONFIG", "STRON
 _NEAR: Final = 0.5
 _MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 _PATHS: Final = ("data", "master_key_file", "admin_socket", "signer_socket")
+_STORE: Final = "postgresql://"
 _PLACE: Final = "<{}>"
 _MANDATORY: Final = "mandatory"
 
@@ -90,6 +91,9 @@ def read_config(path: Path | None, environ: Mapping[str, str]) -> Config:
     reading = _Reading()
     _lay_over(tree, environ)
     config = cast(Config, reading.struct(Config, tree, ""))
+    # Without what was given: there may be a password in it.
+    if config and config.store and not config.store.startswith(_STORE):
+        reading.problems.append(f"setting 'store' must be empty or begin with {_STORE}")
     if reading.problems:
         raise ConfigError(reading.problems)
     return _placed(config, path)

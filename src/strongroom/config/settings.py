@@ -225,6 +225,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """All settings of one server."""
 
     data: Annotated[str, Meta(min_length=1, description="The data folder; relative to the settings file")] = "data"
+    store: Annotated[
+        str,
+        Meta(
+            description="Where the books are: `postgresql://user@host/database` for any number of nodes over one "
+            "database; empty: in the data folder"
+        ),
+    ] = ""
     host: Annotated[str, Meta(min_length=1, description="The address to listen on")] = "127.0.0.1"
     port: Annotated[Port, Meta(description="The port to listen on; 0: any free one")] = 8080
     master_key_file: Annotated[

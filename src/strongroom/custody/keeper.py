@@ -30,6 +30,7 @@ from strongroom.custody.chain import (
     Rejected,
 )
 from strongroom.custody.sender import BACK_OFF_S
+from strongroom.engine.port import StoreError
 from strongroom.engine.state import State
 from strongroom.errors import PARAMETER_INVALID, InvariantBroken, Refused
 from strongroom.records.coins import Coin, Pot
@@ -177,7 +178,7 @@ class Keeper:
             else:
                 await self._consolidate(self._open())
             await self._weigh(self._open())
-        except (ChainError, Refused) as trouble:
+        except (ChainError, Refused, StoreError) as trouble:
             if str(trouble) != self.status.trouble:
                 log.warning("keeper_waits", network=self._chain.network, reason=str(trouble))
             self.status.trouble = str(trouble)

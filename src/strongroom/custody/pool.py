@@ -15,6 +15,7 @@ import structlog
 
 from strongroom.custody.chain import Chain, ChainError
 from strongroom.custody.derivation import Branch, DerivedAddress
+from strongroom.engine.port import StoreError
 from strongroom.errors import Refused
 from strongroom.records.addresses import Address, Placed, index_of
 from strongroom.wallet.addresses import HOUSE_POSITION, next_behind, next_position, prepare_stock
@@ -66,10 +67,24 @@ class AddressPools:
         free = self._free.get(network)
         if free is None:
             return None
+        if self._context.reads.is_shared:
+            self._shuffle(free)
         if len(free.addresses) <= LOW:
             free.filled.clear()
             free.low.set()
         return free.addresses.popleft() if free.addresses else None
+
+    def _shuffle(self, free: _Free) -> None:
+        """Bring any address to the front that no other node has given out meanwhile.
+
+        The nodes have the same ones free: if all took the first, all but one would take theirs in vain.
+        """
+        while free.addresses:
+            free.addresses.rotate(self._context.ids.below(len(free.addresses)))
+            placed = free.addresses[0]
+            if not self._context.reads.row(Address, placed.network, placed.address, placed.tag).given_ms:
+                return
+            _ = free.addresses.popleft()
 
     def put_back(self, placed: Placed) -> None:
         """Make an address that was taken in vain free again."""
@@ -94,7 +109,7 @@ class AddressPools:
                 await self._catch_up(network)
                 while len(free.addresses) < LOW:
                     await self._fill(network, free)
-            except (ChainError, Refused) as problem:
+            except (ChainError, Refused, StoreError) as problem:
                 log.warning("addresses_not_stocked", network=network, problem=str(problem))
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

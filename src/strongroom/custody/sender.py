@@ -25,6 +25,7 @@ from strongroom.crashpoints import SENDER_POINTS, reach
 from strongroom.custody.chain import Block, Chain, Fate, Funds, Payee, Rejected, TransactionStatus, Unreachable
 from strongroom.custody.signer import Signer
 from strongroom.engine.command import NOBODY, Command
+from strongroom.engine.port import StoreError
 from strongroom.engine.state import State
 from strongroom.errors import PARAMETER_INVALID, InvariantBroken, Refused, check
 from strongroom.records.chains import Holding, Tip
@@ -41,6 +42,7 @@ from strongroom.wallet.moves import prepare_move_finish, prepare_move_revert
 from strongroom.wallet.payments import (
     Draft,
     MinePayment,
+    OfferPayment,
     RedraftPayment,
     UnminePayment,
     free_coins,
@@ -124,6 +126,7 @@ class Sender:
         self._drafting = drafting or asyncio.Lock()
         self._handed: dict[int, int] = {}
         self._hurried: set[int] = set()
+        self._proved: set[int] = set()
         self._asked = asyncio.Event()
         self._behind = False
         self.status = SenderStatus(chain.network)
@@ -159,7 +162,7 @@ class Sender:
             approved = [] if self._waits else self._approved(MAX_OPEN - len(payments))
             for batch in self._batches(approved):
                 await self._guarded(batch[0].ref, self._start(batch, tip))
-        except (Unreachable, Refused) as trouble:
+        except (Unreachable, Refused, StoreError) as trouble:
             self._tell(str(trouble))
             return False
         self._tell(WAITS if self._waits else "")
@@ -207,6 +210,7 @@ class Sender:
         self.status.open_payments = len(refs)
         self.status.stuck = {ref: self.status.stuck[ref] for ref in (*refs, *tried) if ref in self.status.stuck}
         self._handed = {ref: self._handed[ref] for ref in refs if ref in self._handed}
+        self._proved.intersection_update(refs)
 
     def _open_payments(self) -> list[Payment]:
         return open_payments(self._context.reads, self._number, MAX_OPEN)
@@ -294,6 +298,7 @@ class Sender:
         # One that was adopted may have no blob here: others have sent it.
         if payment.state == PaymentState.SIGNED and payment.blob and not self._is_handed(payment):
             try:
+                await self._prove(payment)
                 await self._broadcast(payment)
             except Rejected as error:
                 refusal = error
@@ -345,7 +350,19 @@ class Sender:
         command = prepare_signing(payment, candidate.txid, candidate.blob)
         await self._commit("sign", lambda: command)
         _ = self._handed.pop(payment.ref, None)
+        self._proved.add(payment.ref)
         return self._context.reads.row(Payment, payment.ref)
+
+    async def _prove(self, payment: Payment) -> None:
+        """Before a broadcast, commit something behind what was read of a payment that another process has signed.
+
+        A database that was cut off from its replicas may show a commit that they do not have, and that is gone after a
+        failover. It answers none of our own without them: once one is answered, all before it are theirs too.
+        """
+        if self._context.reads.is_shared and payment.ref not in self._proved:
+            command = OfferPayment(NOBODY, payment.ref, payment.candidates[-1])
+            _ = await perform_own(self._context, lambda: command)
+            self._proved.add(payment.ref)
 
     async def _broadcast(self, payment: Payment) -> None:
         self._at("before broadcast")

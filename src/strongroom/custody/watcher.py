@@ -26,6 +26,7 @@ import structlog
 from strongroom.custody.chain import Block, Chain, ChainError, Fate, Output, TransactionStatus
 from strongroom.custody.restoration import Restoration
 from strongroom.engine.command import Command
+from strongroom.engine.port import StoreError
 from strongroom.errors import InvariantBroken, Refused
 from strongroom.ledger.accounts import owed
 from strongroom.records.addresses import Address
@@ -162,6 +163,21 @@ class Watcher:
                 _ = await self._chain.wait_change(seen, pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
+    async def stand_by(self) -> None:
+        """Look until cancelled whether the chain is followed by whoever does, as this node's own node shows it."""
+        seen: int | None = None
+        while True:
+            try:
+                newest = await self._chain.tip()
+                tip = self._context.reads.row(Tip, self._network)
+                self.status.height, self.status.error = tip.height, ""
+                if seen is not None and tip.height >= seen:
+                    self.status.last_success_ms = self._context.clock.now_ms()
+                seen = newest.height
+            except (ChainError, StoreError) as problem:
+                self.status.error = str(problem) or type(problem).__name__
+            await asyncio.sleep(_LONGEST_PAUSE_S)
+
     async def settled(self) -> None:
         """Wait until a round has worked through all that the chain shows now."""
         # Asked first, compared then: a round that ends while the node is asked is not waited for again.
@@ -174,7 +190,7 @@ class Watcher:
             await self.go_round()
         except _Behind:
             return False
-        except (ChainError, Refused, InvariantBroken) as problem:
+        except (ChainError, Refused, InvariantBroken, StoreError) as problem:
             if str(problem) != self.status.error:
                 log.warning("chain_not_followed", network=self.status.network, problem=str(problem))
             self.status.error = str(problem) or type(problem).__name__

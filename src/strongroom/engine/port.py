@@ -11,6 +11,7 @@ from strongroom.engine.command import Command, Row
 from strongroom.engine.state import State
 from strongroom.ledger.entries import Booked
 from strongroom.ledger.seals import Frontier
+from strongroom.records.heads import Head
 from strongroom.records.history import Line
 
 
@@ -84,8 +85,25 @@ class Store(Protocol):
 class Reads(Protocol):
     """Queries over committed state only."""
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes commit as well, so that what was read may be out of date as soon as it is there."""
+        ...
+
+    @property
+    def is_current(self) -> bool:
+        """Whether subscribers were told of everything that was committed up to half a second ago, by whomever.
+
+        Where they were not, what was kept of committed state is to be read again.
+        """
+        ...
+
     def row(self, kind: type[Row], *key: int | str | bytes) -> Row:
         """Return the committed row, or the absent one."""
+        ...
+
+    def heads(self, owner: int, accounts: Sequence[int]) -> list[Head]:
+        """Return the heads of packed accounts of one owner, all of them as of one moment."""
         ...
 
     def rows(
@@ -127,5 +145,36 @@ class Reads(Protocol):
         ...
 
     def subscribe(self, listener: Callable[[State], None]) -> None:
-        """Call the listener with the state that a commit made durable, before anyone is answered."""
+        """Call the listener with the state that a commit made durable, before anyone is answered.
+
+        Of another process's commit it is told a little later, and with no more than the rows that are kept or waited
+        for in a server's memory, as they stand by then.
+        """
+        ...
+
+
+class Books(Store, Reads, Protocol):
+    """A store and its queries, as a server has them open."""
+
+    @property
+    def log_pages(self) -> int:
+        """How many pages its write-ahead log has, 0 where that is not this process's business."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be read at the moment; empty when all is well."""
+        ...
+
+    @property
+    def nodes(self) -> int:
+        """How many processes have them open, this one included."""
+        ...
+
+    async def follow(self) -> None:
+        """Tell subscribers of other processes' commits until cancelled; only where the books are shared."""
+        ...
+
+    def close(self) -> None:
+        """Close the books; all that was answered is in them."""
         ...

@@ -31,6 +31,16 @@ class MemoryStore:
         self._last_ms = 0
         self._listeners: list[Callable[[State], None]] = []
 
+    @property
+    def is_shared(self) -> bool:
+        """Return no: nobody else commits."""
+        return False
+
+    @property
+    def is_current(self) -> bool:
+        """Return yes: subscribers are told with the commit."""
+        return True
+
     async def begin(self, commands: Sequence[Command]) -> State:
         """Return a state over the committed rows."""
         return DeclaredState(self, len(self._journal) + 1, self._last_ms)
@@ -73,6 +83,10 @@ class MemoryStore:
         """Return the row, or the absent one."""
         found = self._kept.get((kind, *key)) or kind(*key)
         return cast(Row, found)
+
+    def heads(self, owner: int, accounts: Sequence[int]) -> list[Head]:
+        """Return the heads of an owner's packed accounts."""
+        return [self.row(Head, account) for account in accounts]
 
     def rows(
         self, kind: type[Row], equal: Mapping[str, int | str | bytes], limit: int, *, newest_first: bool = False

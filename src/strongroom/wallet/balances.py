@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
 from strongroom.engine.port import Reads
 from strongroom.ledger.accounts import CUSTOMER_PURPOSES, Account, Purpose
-from strongroom.records.heads import Head
+
+_PARTS: Final = len(CUSTOMER_PURPOSES)
+_AVAILABLE: Final = tuple(CUSTOMER_PURPOSES).index(Purpose.AVAILABLE)
 
 
 class Balance(NamedTuple):
@@ -18,5 +21,12 @@ class Balance(NamedTuple):
 
 def balance_of(reads: Reads, owner: int, asset: int) -> Balance:
     """Return a customer's committed balance of an asset."""
-    parts = {purpose: reads.row(Head, Account(owner, asset, purpose).pack()).after for purpose in CUSTOMER_PURPOSES}
-    return Balance(parts[Purpose.AVAILABLE], sum(parts.values()))
+    return balances_of(reads, owner, [asset])[0]
+
+
+def balances_of(reads: Reads, owner: int, assets: Iterable[int]) -> list[Balance]:
+    """Return a customer's committed balances of assets, all of them as of one moment."""
+    accounts = [Account(owner, asset, purpose).pack() for asset in assets for purpose in CUSTOMER_PURPOSES]
+    found = [head.after for head in reads.heads(owner, accounts)]
+    parts = [found[first : first + _PARTS] for first in range(0, len(found), _PARTS)]
+    return [Balance(of_asset[_AVAILABLE], sum(of_asset)) for of_asset in parts]

@@ -168,6 +168,24 @@ class SignPayment(Command, frozen=True):
         return Decision(rows=signed_rows(payment, self.txid, self.blob, now_ms))
 
 
+class OfferPayment(Command, frozen=True):
+    """Note that a signed transaction is about to be handed to the network by a process that has not signed it."""
+
+    payment: int
+    txid: str
+
+    def needs(self) -> list[Key]:
+        """The payment."""
+        return [Payment.at(self.payment)]
+
+    def decide(self, view: View, now_ms: int) -> Decision:
+        """Change nothing, unless the payment has moved on."""
+        payment = in_state(view, self.payment, PaymentState.SIGNED)
+        if payment.candidates[-1] != self.txid:
+            raise Stale
+        return Decision()
+
+
 def signed_rows(payment: Payment, txid: str, blob: bytes, now_ms: int) -> tuple[Payment, Sent]:
     """Return a payment with its newest candidate, and that transaction's own row."""
     others = tuple(known for known in payment.candidates if known != txid)

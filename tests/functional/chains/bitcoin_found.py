@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
@@ -20,6 +21,7 @@ from strongroom.ledger.accounts import Purpose
 from strongroom.ledger.accounts import house as account_of
 from strongroom.records.addresses import Address, Branch, Placed
 from strongroom.records.heads import Head
+from strongroom.store.sqlite.store import SqliteStore
 from strongroom.wallet.addresses import AddressRule, GivenAddress, give_address, prepare_stock
 from strongroom.wallet.context import perform_own
 from support.coin_house import ASSET, NETWORK, V3, CoinHouse, coin_house, coin_settings
@@ -207,7 +209,7 @@ async def test_strangers_addresses_take_no_room_in_memory(house: CoinHouse) -> N
     _ = await house.node.stranger("sendmany", "", dict.fromkeys(away, Decimal("0.001")))
     _ = await house.node.mine(1)
     await house.worked_through()
-    remembered = house.store._cache.by_kind[Address].values()
+    remembered = cast(SqliteStore, house.store)._cache.by_kind[Address].values()
     assert remembered
     assert all(isinstance(row, Address) and row.ours for row in remembered)
 

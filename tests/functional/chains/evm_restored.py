@@ -71,7 +71,7 @@ class Lost:
             if before is not None:
                 await before(home)
             data, backup = Path(home.house.application.config.data), self.folder / "backup.sqlite"
-            _ = await asyncio.to_thread(restoring.back_up, data, backup)
+            _ = await asyncio.to_thread(restoring.back_up, home.house.application.config, backup)
             await after(home)
             self.owned = owned(home)
         lose(data)

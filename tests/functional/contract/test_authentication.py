@@ -34,6 +34,8 @@ class OneKey:
         """Return one of them."""
         return ApiKey("key", 1, 7, created_ms=1) if kind is ApiKey else User(7, created_ms=1, active=True)
 
+    is_current = True
+
     def subscribe(self, listener: Any) -> None:
         """Nothing changes."""
 

@@ -85,13 +85,16 @@ class SimulatedNode:
 
     def put_in_place(self, chain: SimulatedChain) -> None:
         """Let a network be seen as another kind of chain sees it, with the same blocks (`simulated_sweeps`)."""
-        check(chain.network in self._chains, "the simulated node runs the network")
-        self._chains[chain.network] = chain
+        self._chains[self.chain(chain.network).network] = chain
 
     @property
     def store(self) -> SimulatedStore:
         """The chains' file."""
         return self._store
+
+    def knows(self, network: str, block_hash: str) -> bool:
+        """Say whether a block was ever made on a network."""
+        return self._store.block(network, block_hash) is not None
 
     def register(self, network: str, public_key: bytes) -> None:
         """Make `public_key` (compressed, 33 bytes) the one that signs a network's payments."""

@@ -1,5 +1,4 @@
 """The store on PostgreSQL: any number of nodes over one database, whose batches take turns at the journal's lock.
 
-What a node's own commits changed is told to its subscribers; what other nodes changed is read when it is asked for, and
-told to nobody. So it cannot yet stand behind what caches committed state, and no setting offers it.
+What one node commits, the others hear under the lock of their own next batch, and several times a second beside that.
 """

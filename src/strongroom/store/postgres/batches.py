@@ -14,6 +14,7 @@ from strongroom.records.guards import Nonce
 from strongroom.records.kept import Kept
 from strongroom.store.folio import Folio, encode_folio, pack_head, thread_number
 from strongroom.store.journal import peaks_of, seal_all
+from strongroom.store.postgres.announcements import changed_text
 from strongroom.store.postgres.arrays import columns, place_of
 from strongroom.store.postgres.fetched import Fetched
 from strongroom.store.postgres.tables import FOLIO, TABLES, Statement
@@ -23,7 +24,9 @@ _FORGOTTEN_PER_FRESH: Final = 2
 
 _ITEM_TYPES: Final = (int, str, bytes)
 _ITEMS: Final = f"INSERT INTO item (number, text, salt) SELECT * FROM unnest({', '.join(map(place_of, _ITEM_TYPES))})"
-_BATCH: Final = "INSERT INTO batch (number, id, items, last_item, at_ms, peaks) VALUES (%s, %s, %s, %s, %s, %s)"
+_BATCH: Final = (
+    "INSERT INTO batch (number, id, items, last_item, at_ms, peaks, changed) VALUES (%s, %s, %s, %s, %s, %s, %s)"
+)
 _JOURNAL: Final = "UPDATE journal SET commits = %s, last_item = %s, last_ms = %s, peaks = %s"
 
 
@@ -42,7 +45,7 @@ def journal_statements(state: State, ahead: Ahead, batch_id: str, ids: Ids) -> l
     commits, peaks = ahead.commits + 1, peaks_of(frontier)
     return [
         *([_insert_items(sealed)] if sealed else []),
-        (_BATCH, (commits, batch_id, len(sealed), frontier.count, at_ms, peaks)),
+        (_BATCH, (commits, batch_id, len(sealed), frontier.count, at_ms, peaks, changed_text(state))),
         (_JOURNAL, (commits, frontier.count, at_ms, peaks)),
     ]
 

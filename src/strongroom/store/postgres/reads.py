@@ -59,6 +59,11 @@ class PostgresReads:
         found = [] if has_nul(key) else self._ask(TABLES[kind].select_one, key)
         return cast(Row, TABLES[kind].decode(found[0]) if found else kind(*key))
 
+    def heads(self, owner: int, accounts: Sequence[int]) -> list[Head]:
+        """Return the heads of an owner's packed accounts, as one row tells them."""
+        folio = self._folio(owner)
+        return [folio.head(account) for account in accounts]
+
     def rows(
         self, kind: type[Row], equal: Mapping[str, int | str | bytes], limit: int, *, newest_first: bool = False
     ) -> list[Row]:
@@ -87,6 +92,11 @@ class PostgresReads:
         lines = read_lines(found[0][0].encode()) if found else []
         return lines[place] if place < len(lines) else Line(number)
 
+    def _commits(self) -> int:
+        """Return how many commits there were."""
+        [(commits,)] = self._ask("SELECT commits FROM journal")
+        return commits
+
     def last(self) -> tuple[int, int]:
         """Return the number and the stamp (Unix ms) of the newest journal item."""
         [(last_item, last_ms)] = self._ask("SELECT last_item, last_ms FROM journal")
@@ -113,6 +123,12 @@ class PostgresReads:
         sql = f"SELECT last_item, peaks FROM batch WHERE items > 0 {where} ORDER BY number"
         for last_item, peaks in self._walk(sql, (after,)):
             yield frontier_of(last_item, peaks)
+
+    def seal_over(self, items: int) -> Frontier:
+        """Return the first seal over so many items or more; the empty one if there is none."""
+        sql = "SELECT last_item, peaks FROM batch WHERE last_item >= %s ORDER BY number LIMIT 1"
+        found = self._ask(sql, (items,))
+        return frontier_of(*found[0]) if found else Frontier()
 
     def balances(self) -> Iterator[tuple[int, int, int]]:
         """Yield (packed account, balance, count) of every account, as of one moment."""
@@ -152,15 +168,23 @@ class PostgresReads:
             with closing(cursor), closing(walker):
                 with walker.within(self._limits.read_s):
                     walker.run("BEGIN")
-                    cursor.execute(sql.encode(), values or None)
-                while True:
-                    with walker.within(self._limits.read_s):
-                        found = cursor.fetchmany(_WALK_ROWS)
-                    yield from found
-                    if len(found) < _WALK_ROWS:
-                        return
+                yield from walk_on(walker, cursor, self._limits.read_s, sql, values)
         except psycopg.OperationalError as error:
             raise DiskFailed(str(error)) from error
+
+
+def walk_on(
+    walker: Connection, cursor: psycopg.ServerCursor[Any], limit_s: float, sql: str, values: Sequence[Any]
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a long answer; each part of it is waited for so long at most. Raises `psycopg.Error`."""
+    with walker.within(limit_s):
+        cursor.execute(sql.encode(), values or None)
+    while True:
+        with walker.within(limit_s):
+            found = cursor.fetchmany(_WALK_ROWS)
+        yield from found
+        if len(found) < _WALK_ROWS:
+            return
 
 
 def _table_of(kind: type[Kept]) -> KindTable:

@@ -11,23 +11,28 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
-from typing import Final, NamedTuple, TypeVar
+from time import monotonic
+from typing import Final, NamedTuple, TypeVar, cast
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
 from strongroom.clock import Ids
 from strongroom.crashpoints import reach
-from strongroom.engine.command import Command
-from strongroom.engine.port import DiskFailed, InDoubt, NotDone
+from strongroom.engine.command import Command, Row
+from strongroom.engine.port import DiskFailed, InDoubt, NotDone, StoreError
 from strongroom.engine.state import DeclaredState, State, needs_of
 from strongroom.errors import check
 from strongroom.records.guards import Reply
 from strongroom.records.kept import Key
+from strongroom.records.settings import SETTINGS_KEY, Settings
 from strongroom.store.journal import frontier_of
+from strongroom.store.postgres.announcements import AT_ONCE, NEWS, News, heard_up_to, read_changed
 from strongroom.store.postgres.batches import Ahead, forgetting_statements, journal_statements, row_statements
 from strongroom.store.postgres.connection import Connection, Limits, connect_writer, prepare_database
 from strongroom.store.postgres.fetched import Fetched, Taker
+from strongroom.store.postgres.following import EVERY_S, SILENT_S, Follower
+from strongroom.store.postgres.numbers import COUNT, claim_number
 from strongroom.store.postgres.pipeline import run_together
 from strongroom.store.postgres.reads import PostgresReads
 from strongroom.store.postgres.tables import Statement
@@ -41,8 +46,8 @@ _BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 _LOCK: Final = "SELECT commits, last_item, last_ms, peaks FROM journal FOR UPDATE"
 _WHO: Final = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 _END_IDLE: Final = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-    " WHERE pid = %s AND backend_start = %s AND state LIKE 'idle in transaction%%'"
+    "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity"
+    " WHERE pid = %s AND backend_start = %s AND state LIKE 'idle%%'"
 )
 
 Answer = TypeVar("Answer")
@@ -71,6 +76,9 @@ class PostgresStore(PostgresReads):
         super().__init__(conninfo, limits or Limits())
         prepare_database(conninfo, self._limits)
         self._ids = ids
+        self._holder = ids.uuid()
+        self._number: int | None = None
+        self._settings: Settings | None = None
         self._thread = ThreadPoolExecutor(1, "strongroom-store")
         self._listeners: list[Callable[[State], None]] = []
         self._writer: Connection | None = None
@@ -80,16 +88,55 @@ class PostgresStore(PostgresReads):
         self._forgotten_ms = 0
         self._fresh = 0
         self._doubt: Doubt | None = None
+        self._follower = Follower(conninfo, self._commits())
+        try:
+            _ = self._connected()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def is_shared(self) -> bool:
+        """Return yes: other nodes commit as well."""
+        return True
+
+    @property
+    def is_current(self) -> bool:
+        """Whether subscribers were told of everything that any node had committed half a second ago."""
+        return self._follower.is_current
+
+    @property
+    def log_pages(self) -> int:
+        """Return 0: the log is the server's."""
+        return 0
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be read at the moment, as far as is known; empty when all is well."""
+        silent_s = self._follower.silent_s
+        return f"Ledger not heard of for {silent_s:.0f} s" if silent_s >= SILENT_S else ""
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes have the database open, this one included. Raises `DiskFailed`."""
+        [(count,)] = self._ask(COUNT)
+        return count
 
     def close(self) -> None:
         """Close the connections."""
+        self._follower.close()
         self._thread.shutdown()
         self.close_reader()
         self._close_writer()
 
     async def begin(self, commands: Sequence[Command]) -> State:
         """Lock the journal and return a state over the rows that the commands declare. Raises `NotDone`."""
-        return await self._in_thread(lambda: self._begin([key for command in commands for key in needs_of(command)]))
+        keys = [key for command in commands for key in needs_of(command)]
+        asked_s = monotonic()
+        state, news = await self._in_thread(lambda: self._begin(keys))
+        self._follower.note(news.heard, self._ahead.commits, asked_s)
+        self._tell_news(news)
+        return state
 
     async def commit(self, state: State) -> None:
         """Make the state durable, then visible, and free the journal. Raises `NotDone` or `InDoubt`."""
@@ -98,6 +145,8 @@ class PostgresStore(PostgresReads):
             return
         check(state.first_item == self._ahead.frontier.count + 1, "items are numbered without gaps")
         await self._in_thread(lambda: self._commit(state))
+        if self._follower.heard == self._ahead.commits:
+            self._follower.heard += 1
         self._tell(state)
 
     async def resolve(self) -> bool:
@@ -112,12 +161,44 @@ class PostgresStore(PostgresReads):
         return kept
 
     def subscribe(self, listener: Callable[[State], None]) -> None:
-        """Call the listener with the state of each commit of this node; nobody tells of those of other nodes."""
+        """Call the listener with the state of each commit: of this node before anyone is answered; of another with the
+        rows that servers keep in memory or wait for, once it is heard of.
+        """
         self._listeners.append(listener)
 
-    def _tell(self, state: State) -> None:
+    async def follow(self) -> None:
+        """Tell subscribers what other nodes commit, several times a second, until cancelled."""
+        while True:
+            news = await self._follower.news()
+            if news is not None:
+                self._tell_news(news)
+            await asyncio.sleep(EVERY_S)
+
+    def row(self, kind: type[Row], *key: int | str | bytes) -> Row:
+        """Return the committed row, or the absent one; the settings, which every request needs, from memory.
+
+        Those are as old as `is_current` allows, and commands are decided over those of the moment.
+        """
+        if kind is not Settings:
+            return super().row(kind, *key)
+        if self._settings is None or not self.is_current:
+            self._settings = super().row(Settings, *key)
+        return cast(Row, self._settings)
+
+    def _tell_news(self, news: News) -> None:
+        if news.rows:
+            state = State(self._fetched, 0, 0)
+            state.rows = news.rows
+            self._tell_listeners(state)
+
+    def _tell_listeners(self, state: State) -> None:
+        if SETTINGS_KEY in state.rows:
+            self._settings = None
         for listener in self._listeners:
             listener(state)
+
+    def _tell(self, state: State) -> None:
+        self._tell_listeners(state)
         reach("batch folded")
 
     async def _in_thread(self, function: Callable[[], Answer]) -> Answer:
@@ -125,7 +206,7 @@ class PostgresStore(PostgresReads):
 
     # -- in the thread
 
-    def _begin(self, keys: Sequence[Key]) -> State:
+    def _begin(self, keys: Sequence[Key]) -> tuple[State, News]:
         try:
             self._roll_back()
             try:
@@ -139,21 +220,23 @@ class PostgresStore(PostgresReads):
             self._roll_back()
             raise _not_done(error) from error
 
-    def _locked_state(self, keys: Sequence[Key]) -> State:
+    def _locked_state(self, keys: Sequence[Key]) -> tuple[State, News]:
         fetched = Fetched()
-        ahead = self._lock(self._connected(), fetched.statements(keys))
+        ahead, news = self._lock(self._connected(), fetched.statements(keys))
         self._fetched, self._ahead = fetched, ahead
-        return DeclaredState(fetched, ahead.frontier.count + 1, ahead.last_ms)
+        return DeclaredState(fetched, ahead.frontier.count + 1, ahead.last_ms), news
 
-    def _lock(self, writer: Connection, statements: Sequence[tuple[Statement, Taker]]) -> Ahead:
-        """Begin a transaction with the journal locked, and fetch the rows as they stand from then on."""
-        asked = [(_BEGIN, ()), (_LOCK, ()), *(statement for statement, _ in statements)]
+    def _lock(self, writer: Connection, statements: Sequence[tuple[Statement, Taker]]) -> tuple[Ahead, News]:
+        """Begin a transaction with the journal locked, and fetch the rows, and what was committed, as of then."""
+        news: Statement = (NEWS, (self._follower.heard, AT_ONCE))
+        asked = [(_BEGIN, ()), (_LOCK, ()), news, *(statement for statement, _ in statements)]
         with writer.within(self._limits.answer_s):
-            _, locked, *answers = run_together(writer, asked)
+            _, locked, told, *answers = run_together(writer, asked)
+            changed = read_changed(writer, (text for _, text in told))
         for (_, take), rows in zip(statements, answers, strict=True):
             take(rows)
         [(commits, last_item, last_ms, peaks)] = locked
-        return Ahead(commits, frontier_of(last_item, peaks), last_ms)
+        return Ahead(commits, frontier_of(last_item, peaks), last_ms), News(heard_up_to(commits, told), changed)
 
     def _commit(self, state: State) -> None:
         """Write the batch and commit it. What fails before it is sent leaves nothing behind."""
@@ -232,17 +315,36 @@ class PostgresStore(PostgresReads):
         """Return the writing connection; a new one, where it was lost. Raises `psycopg.Error`.
 
         What is left of the old one at the server may hold the lock: it is ended, but for a commit that is on its way.
+        Raises `DiskFailed` where the references that were made until now may be another node's too.
         """
         if self._writer is None or self._writer.is_lost:
             self._close_writer()
-            writer = connect_writer(self._conninfo, self._limits)
-            self._writer, old = writer, self._backend
-            with writer.within(self._limits.answer_s):
-                if old is not None:
-                    writer.run(_END_IDLE, old)
-                [(pid, since)] = writer.run(_WHO)
-            self._backend = (pid, since)
+            self._writer = writer = connect_writer(self._conninfo, self._limits)
+            try:
+                self._take_over(writer)
+            except BaseException:
+                self._close_writer()
+                raise
         return self._writer
+
+    def _take_over(self, writer: Connection) -> None:
+        with writer.within(self._limits.answer_s):
+            if self._backend is not None:
+                writer.run(_END_IDLE, self._backend)
+            [(pid, since)] = writer.run(_WHO)
+            self._backend = (pid, since)
+            self._claim(writer)
+
+    def _claim(self, writer: Connection) -> None:
+        """Have a number that no other node has, or else make no references; see `numbers`."""
+        before = self._number
+        claim = claim_number(writer, self._holder, before)
+        if not claim.kept:
+            [(last_ms,)] = writer.run("SELECT last_ms FROM journal").fetchall()
+            self._ids.number_node(claim.number, last_ms)
+            self._number = claim.number
+            if before is not None:
+                raise DiskFailed("another node had the number of this one: what waited is to be asked for again")
 
     def _roll_back(self) -> None:
         """End the transaction, if there is one; a connection on which that fails is closed, which does the same."""
@@ -269,6 +371,8 @@ def _not_done(error: Exception) -> NotDone:
     """Tell what cannot be kept from a database that cannot keep anything at the moment."""
     if isinstance(error, NotDone):
         return error
+    if isinstance(error, StoreError):
+        return DiskFailed(str(error))
     state = (error.sqlstate or "") if isinstance(error, psycopg.Error) else ""
     is_data = isinstance(error, _DATA_ERRORS) or state[:2] in _DATA_STATES or not isinstance(error, psycopg.Error)
     return NotDone(repr(error)) if is_data else DiskFailed(str(error))

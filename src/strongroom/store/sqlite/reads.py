@@ -54,6 +54,16 @@ class DiskReads:
         self._frontier = frontier
         self._last_ms = last_ms
 
+    @property
+    def is_shared(self) -> bool:
+        """Return no: one process at a time has the folder."""
+        return False
+
+    @property
+    def is_current(self) -> bool:
+        """Return yes: subscribers are told with the commit."""
+        return True
+
     def rows(
         self, kind: type[Row], equal: Mapping[str, int | str | bytes], limit: int, *, newest_first: bool = False
     ) -> list[Row]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -37,6 +37,10 @@ class SqliteSnapshot(DiskReads):
     def close(self) -> None:
         """End the transaction."""
         self._reader.close()
+
+    def heads(self, owner: int, accounts: Sequence[int]) -> list[Head]:
+        """Return the heads of an owner's packed accounts."""
+        return [self._folios.head(account) for account in accounts]
 
     def row(self, kind: type[Row], *key: int | str | bytes) -> Row:
         """Return the row, or the absent one."""

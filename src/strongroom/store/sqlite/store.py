@@ -232,6 +232,19 @@ class SqliteStore(DiskReads):
         reach("batch folded")
 
     @property
+    def trouble(self) -> str:
+        """Return nothing: what is at hand can be read."""
+        return ""
+
+    @property
+    def nodes(self) -> int:
+        """Return one: the folder is locked."""
+        return 1
+
+    async def follow(self) -> None:
+        """End at once: there is nobody to follow."""
+
+    @property
     def log_pages(self) -> int:
         """How many pages the write-ahead log has since it started anew."""
         return self._checkpoints.pages
@@ -266,6 +279,10 @@ class SqliteStore(DiskReads):
         if not isinstance(row, Address) or row.ours:
             self._cache.update(((key, row),))
         return row
+
+    def heads(self, owner: int, accounts: Sequence[int]) -> list[Head]:
+        """Return the heads of an owner's packed accounts."""
+        return [self.head(account) for account in accounts]
 
     def row(self, kind: type[Row], *key: int | str | bytes) -> Row:
         """Return the committed row, or the absent one."""

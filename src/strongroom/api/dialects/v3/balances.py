@@ -11,7 +11,7 @@ from strongroom.api.dialects.v3.common import paths
 from strongroom.api.operations import Access, Dialect, Operation
 from strongroom.api.replies import Number, encode, number
 from strongroom.records.keys import Permission
-from strongroom.wallet.balances import balance_of
+from strongroom.wallet.balances import balances_of
 
 
 class WalletRow(msgspec.Struct, frozen=True):
@@ -30,8 +30,8 @@ def answer_wallet(call: Call) -> bytes:
 def _wallet(call: Call) -> bytes:
     reads, owner = call.context.reads, call.owner
     rows: list[WalletRow] = []
-    for asset in call.context.catalogue.snapshot.assets:
-        balance = balance_of(reads, owner, asset.number)
+    assets = call.context.catalogue.snapshot.assets
+    for asset, balance in zip(assets, balances_of(reads, owner, [it.number for it in assets]), strict=True):
         total, available = number(balance.total, asset.scale), number(balance.available, asset.scale)
         rows.append(WalletRow(asset.code, total, available))
     return encode(rows)

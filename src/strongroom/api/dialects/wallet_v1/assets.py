@@ -15,7 +15,7 @@ from strongroom.money import FeeFormula, format_amount
 from strongroom.records.keys import Permission
 from strongroom.records.settings import AssetSettings, OfferSettings
 from strongroom.records.users import User
-from strongroom.wallet.balances import balance_of
+from strongroom.wallet.balances import Balance, balances_of
 from strongroom.wallet.catalogue import CONVERT, SEND, WITHDRAW, Catalogue
 from strongroom.wallet.context import Context
 from strongroom.wallet.conversions import exchange_rate
@@ -185,11 +185,13 @@ def answer_user_assets(call: Call) -> bytes:
 def _user_assets(call: Call) -> bytes:
     catalogue = call.context.catalogue
     user = call.context.reads.row(User, call.owner)
-    return encode([_user_asset(call, catalogue, asset, user) for asset in catalogue.snapshot.assets])
+    assets = catalogue.snapshot.assets
+    balances = balances_of(call.context.reads, user.uid, [asset.number for asset in assets])
+    rows = zip(assets, balances, strict=True)
+    return encode([_user_asset(call, catalogue, asset, balance, user) for asset, balance in rows])
 
 
-def _user_asset(call: Call, catalogue: Catalogue, asset: AssetSettings, user: User) -> UserAsset:
-    balance = balance_of(call.context.reads, user.uid, asset.number)
+def _user_asset(call: Call, catalogue: Catalogue, asset: AssetSettings, balance: Balance, user: User) -> UserAsset:
     offers = catalogue.offers_of(asset.number) if asset.enabled else []
     suspensions = call.context.suspensions
     deposits = [catalogue.network(offer.network).code for offer in offers if suspensions.takes_deposits(offer)]

@@ -1,0 +1,106 @@
+"""The books of a house as its settings have them: in its data folder, or in a PostgreSQL database.
+
+Nothing else knows which store it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from typing import IO, NamedTuple, Protocol, TypeVar
+
+from strongroom.clock import Ids
+from strongroom.config.settings import Config, ConfigError
+from strongroom.engine.leadership import Leadership, SoleLeadership
+from strongroom.engine.port import Books, DiskFailed, Reads
+from strongroom.ledger.seals import Frontier
+from strongroom.store.sqlite.connection import lock_folder
+from strongroom.store.sqlite.snapshot import SqliteSnapshot
+from strongroom.store.sqlite.store import SqliteStore
+
+Opened = TypeVar("Opened")
+
+
+class Snapshot(Reads, Protocol):
+    """The books at one moment."""
+
+    def seals(self, after: int = 0) -> Iterator[Frontier]:
+        """Yield the seals that were kept, oldest first; only those over more than `after` items."""
+        ...
+
+    def seal_over(self, items: int) -> Frontier:
+        """Return the first seal over so many items or more; the empty one if there is none."""
+        ...
+
+    def close(self) -> None:
+        """End the look at them."""
+        ...
+
+
+class OpenBooks(NamedTuple):
+    """The books, opened, who leads over them, and what else this process holds of its data folder."""
+
+    store: Books
+    leadership: Leadership
+    lock: IO[str] | None = None
+
+    def close(self) -> None:
+        """Close everything."""
+        self.leadership.close()
+        self.store.close()
+        if self.lock is not None:
+            self.lock.close()
+
+
+def open_books(config: Config, ids: Ids, thread: Executor | None = None) -> OpenBooks:
+    """Open the books of a house, and its data folder for this process alone.
+
+    `thread` is where the embedded store waits for the disk. Raises `ConfigError` where the database's driver is not
+    installed, `StoreError`.
+    """
+    if not config.store:
+        return OpenBooks(SqliteStore(config.folder, ids, thread=thread), SoleLeadership())
+    lock = lock_folder(config.folder)
+    try:
+        return _with_driver(lambda: _open_shared(config.store, ids, lock))
+    except BaseException:
+        lock.close()
+        raise
+
+
+def open_snapshot(config: Config) -> Snapshot:
+    """Return the books as they are at this moment, read beside whoever writes; to be closed.
+
+    Raises `ConfigError` where the database's driver is not installed, `StoreError`.
+    """
+    if not config.store:
+        return SqliteSnapshot(config.folder)
+    return _with_driver(lambda: _open_shared_snapshot(config.store))
+
+
+def _with_driver(opening: Callable[[], Opened]) -> Opened:
+    """Open something of PostgreSQL's. Raises `ConfigError`, `StoreError`."""
+    try:
+        import psycopg
+    except ImportError as error:
+        problem = f"setting 'store' needs PostgreSQL's driver, install strongroom[postgresql]: {error}"
+        raise ConfigError([problem]) from None
+    try:
+        return opening()
+    except psycopg.ProgrammingError as error:
+        raise ConfigError([f"setting 'store': {error}"]) from None
+    except psycopg.Error as error:
+        raise DiskFailed(f"the database cannot be used: {error}") from None
+
+
+def _open_shared(conninfo: str, ids: Ids, lock: IO[str]) -> OpenBooks:
+    from strongroom.store.postgres.leadership import PostgresLeadership
+    from strongroom.store.postgres.store import PostgresStore
+
+    return OpenBooks(PostgresStore(conninfo, ids), PostgresLeadership(conninfo), lock)
+
+
+def _open_shared_snapshot(conninfo: str) -> Snapshot:
+    from strongroom.store.postgres.snapshot import PostgresSnapshot
+
+    return PostgresSnapshot(conninfo)

@@ -1,0 +1,72 @@
+"""Announcements: what commits have changed that other nodes keep in memory or wait for, noted in each commit's own row.
+
+A node reads the rows of all commits since it last looked: under the journal's lock with every batch of its own, and
+several times a second beside that. It is told which rows changed, and reads them as they stand by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from strongroom.engine.state import State
+from strongroom.records.chains import Tip
+from strongroom.records.coins import Coin, Pot
+from strongroom.records.epochs import Epoch, Reconciled
+from strongroom.records.kept import Kept, Key
+from strongroom.records.keys import ApiKey
+from strongroom.records.settings import Settings
+from strongroom.records.users import User
+from strongroom.records.withdrawals import Payment, Withdrawal
+from strongroom.store.postgres.connection import Connection
+from strongroom.store.postgres.fetched import Fetched
+from strongroom.store.postgres.pipeline import run_together
+
+ANNOUNCED: Final[tuple[type[Kept], ...]] = (
+    ApiKey, User, Settings, Withdrawal, Payment, Coin, Pot, Tip, Epoch, Reconciled,
+)  # fmt: skip
+"""The kinds of rows that a server keeps in memory, or whose changes wake a loop."""
+
+AT_ONCE: Final = 200
+"""So many commits are caught up with in one step."""
+
+NEWS: Final = "SELECT number, changed FROM batch WHERE number > %s AND changed <> '' ORDER BY number LIMIT %s"
+
+_KINDS: Final = {kind.__name__: kind for kind in ANNOUNCED}
+
+
+class News(NamedTuple):
+    """What was heard: every commit up to a number, and the rows that they changed."""
+
+    heard: int
+    rows: dict[Key, Kept]
+
+
+def changed_text(state: State) -> str:
+    """Return what a commit notes of the rows it changes."""
+    changed = [[key[0].__name__, *key[1:]] for key in state.rows if key[0] in ANNOUNCED]
+    return msgspec.json.encode(changed).decode() if changed else ""
+
+
+def heard_up_to(commits: int, found: list[tuple[Any, ...]]) -> int:
+    """Return the commit up to which everything was heard, of `commits` that there are."""
+    return commits if len(found) < AT_ONCE else found[-1][0]
+
+
+def read_changed(reader: Connection, texts: Iterable[str]) -> dict[Key, Kept]:
+    """Return the rows that commits have noted, as they are now. Raises `psycopg.Error`."""
+    keys = {key for text in texts for key in _keys_of(text)}
+    fetched = Fetched()
+    asked = fetched.statements(keys)
+    if asked:
+        answers = run_together(reader, [statement for statement, _ in asked])
+        for (_, take), rows in zip(asked, answers, strict=True):
+            take(rows)
+    return {key: fetched.kept(key) for key in keys}
+
+
+def _keys_of(text: str) -> list[Key]:
+    """Return the addresses in a commit's note; a newer release may note kinds that this one does not know."""
+    return [(_KINDS[name], *key) for name, *key in msgspec.json.decode(text) if name in _KINDS]

@@ -1,0 +1,86 @@
+"""Following: hearing several times a second what other nodes have committed, on a connection of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from time import monotonic
+from typing import Final
+
+import psycopg
+
+from strongroom.store.postgres.announcements import AT_ONCE, NEWS, News, heard_up_to, read_changed
+from strongroom.store.postgres.connection import Connection, Limits, connect_reader
+
+EVERY_S: Final = 0.2
+CURRENT_S: Final = 0.5
+"""For so long what was heard is good enough to answer from memory."""
+
+SILENT_S: Final = 3.0
+"""A database that was not heard of for so long is in trouble."""
+
+_LIMITS: Final = Limits(connect_s=2, read_s=1.0)
+
+
+class Follower:
+    """What this node has heard of the commits of all nodes: all up to number `heard`, as of a moment."""
+
+    def __init__(self, conninfo: str, heard: int) -> None:
+        self.heard = heard
+        self._conninfo = conninfo
+        self._heard_s = monotonic()
+        self._thread = ThreadPoolExecutor(1, "strongroom-follower")
+        self._reader: Connection | None = None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether everything that was committed up to half a second ago was heard."""
+        return self.silent_s < CURRENT_S
+
+    @property
+    def silent_s(self) -> float:
+        """How many seconds ago that was last known for certain."""
+        return monotonic() - self._heard_s
+
+    def note(self, heard: int, commits: int, asked_s: float) -> None:
+        """Note that commits were heard of, of those that there were at a moment of the monotonic clock."""
+        self.heard = max(self.heard, heard)
+        if self.heard >= commits:
+            self._heard_s = max(self._heard_s, asked_s)
+
+    async def news(self) -> News | None:
+        """Ask what was committed since; None while the database does not answer."""
+        asked_s = monotonic()
+        told = await asyncio.get_running_loop().run_in_executor(self._thread, self._ask)
+        if told is None:
+            return None
+        commits, news = told
+        self.note(news.heard, commits, asked_s)
+        return news
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._thread.shutdown()
+        self._drop()
+
+    def _ask(self) -> tuple[int, News] | None:
+        try:
+            if self._reader is None or self._reader.is_lost:
+                self._drop()
+                self._reader = connect_reader(self._conninfo, _LIMITS)
+            with self._reader.within(_LIMITS.read_s):
+                # The number first: whatever it counts is seen by the questions behind it.
+                [(commits,)] = self._reader.run("SELECT commits FROM journal").fetchall()
+                found = self._reader.run(NEWS, (self.heard, AT_ONCE)).fetchall() if commits > self.heard else []
+                rows = read_changed(self._reader, (changed for _, changed in found))
+        except psycopg.Error:
+            self._drop()
+            return None
+        return commits, News(heard_up_to(commits, found), rows)
+
+    def _drop(self) -> None:
+        if self._reader is not None:
+            with suppress(psycopg.Error):
+                self._reader.close()
+            self._reader = None

@@ -1,0 +1,70 @@
+"""A snapshot: the books of a database at one moment, read in one transaction beside nodes that go on writing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+import psycopg
+
+from strongroom.engine.port import DiskFailed
+from strongroom.engine.state import State
+from strongroom.store.postgres.connection import Limits, connect_reader, migrations
+from strongroom.store.postgres.reads import PostgresReads, walk_on
+
+
+class PostgresSnapshot(PostgresReads):
+    """`Reads` in one read-only transaction, for one thread: it locks nothing, and nothing newer is seen."""
+
+    def __init__(self, conninfo: str, limits: Limits | None = None) -> None:
+        """Look at the database as it is now. Raises `DiskFailed`, also where it is not of this release's schema."""
+        super().__init__(conninfo, limits or Limits())
+        self._walks = itertools.count()
+        try:
+            self._reader = connect_reader(conninfo, self._limits)
+            _ = self._ask("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            [(version,)] = self._ask("SELECT max(number) FROM migration")
+        except psycopg.Error as error:
+            self.close_reader()
+            raise DiskFailed(str(error)) from error
+        if version != len(migrations()):
+            self.close_reader()
+            raise DiskFailed(f"the database has schema {version}, this release knows {len(migrations())}")
+
+    @property
+    def is_shared(self) -> bool:
+        """Return no: nothing changes."""
+        return False
+
+    @property
+    def is_current(self) -> bool:
+        """Return yes: nothing changes."""
+        return True
+
+    def subscribe(self, listener: Callable[[State], None]) -> None:
+        """Do nothing: a snapshot never changes."""
+
+    def close(self) -> None:
+        """End the transaction."""
+        self.close_reader()
+
+    def _ask(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        if self._reader is None:
+            raise DiskFailed("the snapshot was closed")
+        try:
+            with self._reader.within(self._limits.read_s):
+                cursor = self._reader.run(sql, values)
+                return cursor.fetchall() if cursor.description else []
+        except psycopg.OperationalError as error:
+            raise DiskFailed(str(error)) from error
+
+    def _walk(self, sql: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        if self._reader is None:
+            raise DiskFailed("the snapshot was closed")
+        try:
+            with closing(self._reader.cursor(f"walk_{next(self._walks)}", binary=True)) as cursor:
+                yield from walk_on(self._reader, cursor, self._limits.read_s, sql, values)
+        except psycopg.OperationalError as error:
+            raise DiskFailed(str(error)) from error
