@@ -64,7 +64,7 @@ def find(mistake: str, seeds: Iterable[int]) -> tuple[int, str]:
     return 0, ""
 
 
-def find_all(mistakes: Sequence[str], seeds: range) -> dict[str, tuple[int, str]]:
+def find_all(mistakes: Sequence[str], seeds: Sequence[int]) -> dict[str, tuple[int, str]]:
     """Look for mistakes in processes of their own, and return what `find` says of each."""
     with _pool(WORKERS) as pool:
         return dict(zip(mistakes, pool.map(find, mistakes, repeat(seeds)), strict=True))
