@@ -241,7 +241,8 @@ def test_blocks_come_by_themselves_by_hand_and_in_the_place_of_others(demo: Demo
     assert block_hash(demo, network, newest["height"]) == newest["hash"]
     eventually(lambda: block_hash(demo, network, newest["height"] + 1))
     renewed = demo.ask("chain", "reorg", network, "9")
-    assert len(renewed) == 10
+    # One may have come by itself meanwhile.
+    assert len(renewed) in {10, 11}
     assert newest["height"] >= renewed[0]["height"]
     assert block_hash(demo, network, newest["height"]) != newest["hash"]
 

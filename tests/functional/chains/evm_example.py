@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.nodes import Anvil, asking
+from support.nodes import Anvil, asking, wait_until
 
 OURS = "0x000000000000000000000000000000000000bEEF"
 """An address whose key is not in the node."""
@@ -51,7 +51,11 @@ async def test_every_transaction_is_mined_at_once_when_a_test_wants_that(anvil: 
     async with asking(anvil.url) as node:
         await anvil.set_automine(True)
         paid = await anvil.pay(OURS, ETHER)
-        assert (await node.call("eth_getTransactionReceipt", paid))["status"] == "0x1"
+
+        async def is_mined() -> bool:
+            return (await node.call("eth_getTransactionReceipt", paid) or {}).get("status") == "0x1"
+
+        await wait_until(is_mined, "the payment is in a block")
 
 
 async def test_a_node_comes_back_with_what_it_had(anvil: Anvil) -> None:
