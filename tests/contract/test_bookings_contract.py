@@ -18,12 +18,12 @@ from strongroom.wallet.bookings import BOOKABLE, prepare_booking
 from strongroom.wallet.context import perform_own
 from strongroom.wallet.verification import verify
 from support.paying import book
-from support.world import BTC, STORES, World, new_store, opened
+from support.world import BTC, EVERY_STORE, World, new_store, opened
 
 COIN = 100_000_000
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=EVERY_STORE)
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     """A house on each store in turn."""
     async with opened(new_store(request.param, tmp_path)) as world:

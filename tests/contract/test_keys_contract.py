@@ -13,13 +13,13 @@ from strongroom.errors import Refused
 from strongroom.records.keys import ApiKey, Permission
 from strongroom.wallet.context import perform_own
 from strongroom.wallet.keys import KeyTerms, SecretBox, prepare_key, prepare_revocation
-from support.world import STORES, World, new_store, opened
+from support.world import EVERY_STORE, World, new_store, opened
 
 BOX = SecretBox(bytes(32))
 TERMS = KeyTerms(int(Permission.READ | Permission.WITHDRAW), ("203.0.113.0/24",), label="treasury laptop")
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=EVERY_STORE)
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     """A house on each store in turn."""
     async with opened(new_store(request.param, tmp_path)) as world:

@@ -21,12 +21,12 @@ from strongroom.store.postgres.store import PostgresStore
 from strongroom.store.sqlite.store import SqliteStore
 from strongroom.wallet.context import Remember
 from support.postgres import database_of, shared_server
-from support.world import BTC, NOW_MS, STORES, World, new_store, opened
+from support.world import BTC, EVERY_STORE, NOW_MS, World, new_store, opened
 
 COIN = 100_000_000
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=EVERY_STORE)
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     """A house on each store in turn."""
     async with opened(new_store(request.param, tmp_path)) as world:

@@ -51,6 +51,9 @@ def total(reads: PostgresReads | AnyStore) -> int:
     return sum(customers)
 
 
+EARLIER: Final = ("batch decided", "transaction begun")
+
+
 async def test_two_nodes_make_one_ledger(tmp_path: Path) -> None:
     """Random transfers from two nodes and a third: every reading has all the money, and the books are whole."""
     dsn = database_of(tmp_path)
@@ -70,7 +73,9 @@ async def test_two_nodes_make_one_ledger(tmp_path: Path) -> None:
         assert verify(world.store).findings == []
 
 
-@pytest.mark.parametrize("point", ["batch decided", "transaction begun", "transaction written"])
+@pytest.mark.parametrize(
+    "point", ["transaction written", *(pytest.param(it, marks=pytest.mark.soak) for it in EARLIER)]
+)
 async def test_a_node_that_was_paused_in_its_batch_books_nothing_when_it_wakes_up(tmp_path: Path, point: str) -> None:
     """The server ends its turn, others go on, and what it had decided on an old state is turned away."""
     dsn = database_of(tmp_path)

@@ -20,7 +20,7 @@ from support.deeds import COIN, Deed
 from support.ledger_machine import Ledger, LedgerOnDisk, at_once, leaves_all_as_it_was, run_ledger
 from support.postgres import leave_databases
 from support.whole_ledger import Auditor, WholeHouse, digest, states_of
-from support.world import BITCOIN, BTC, ERC20, STORES, USDT, World, new_store, opened
+from support.world import BITCOIN, BTC, ERC20, EVERY_STORE, USDT, World, new_store, opened
 
 EXAMPLES: Final = settings().max_examples
 
@@ -136,7 +136,7 @@ async def after_expiry(house: WholeHouse) -> set[str]:
     return states_of(house.world)
 
 
-@pytest.mark.parametrize("kind", STORES)
+@pytest.mark.parametrize("kind", EVERY_STORE)
 async def test_what_is_refused_among_others_leaves_nothing_of_itself(kind: str, tmp_path: Path) -> None:
     """A batch with a hundred refusals in it books the same entries as the batch without them."""
     ends: list[tuple[Any, ...]] = []

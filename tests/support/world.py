@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import pytest
+
 from strongroom.clock import Ids, SetClock
 from strongroom.engine.command import NOBODY, Command, Guard
 from strongroom.engine.settle import Outcome
@@ -28,8 +30,11 @@ from support.postgres import database_of
 
 AnyStore: TypeAlias = MemoryStore | SqliteStore | PostgresStore
 
-STORES: Final = ("memory", "sqlite", "postgres")
-"""Every kind of store there is."""
+EVERY_STORE: Final = ("memory", "sqlite", "postgres")
+"""What the tests of stores themselves run on."""
+
+STORES: Final = ("memory", "sqlite", pytest.param("postgres", marks=pytest.mark.soak))
+"""What the tests of commands run on; with PostgreSQL, which has to be asked for every row, in long runs."""
 
 BTC, USDT, ETH, USD = 1, 2, 3, 4
 BITCOIN, ERC20 = 1, 2
