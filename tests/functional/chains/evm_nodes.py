@@ -10,6 +10,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 from strongroom.admin.protocol import AddUser, CreateKey, ListWithdrawals, Reconcile
 from support.demos import invoke
 from support.evm import HOT
@@ -77,6 +79,7 @@ async def deposit(anvil: Anvil, address: str) -> None:
     _ = await anvil.mine(2)
 
 
+@pytest.mark.soak
 async def test_another_node_takes_over_from_a_leader_that_is_paused_or_dies(tmp_path: Path, anvil: Anvil) -> None:
     """Within seconds; whatever a paused leader was about to do when it wakes, each withdrawal is paid once."""
     async with two_nodes(tmp_path, on_anvil(anvil)) as (first, second):
