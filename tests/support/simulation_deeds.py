@@ -227,6 +227,9 @@ class Record:
     lost_addresses: dict[str, str] = field(default_factory=dict)
     """Addresses that were given to somebody after such a backup, and to whom."""
 
+    came_back: bool = False
+    """Whether the house was restored from a backup."""
+
     def copy(self) -> Record:
         """Return all of it as it is now: what has no answer yet is in doubt in it."""
         return replace(
@@ -241,6 +244,7 @@ class Record:
 
     def go_back_to(self, backup: Record) -> None:
         """Forget what a house forgets that is restored from a backup; the world outside it forgets nothing."""
+        self.came_back = True
         known = list(zip(self.deeds, backup.deeds, strict=False))
         self.lost += self.deeds[len(known) :]
         for now, then in known:

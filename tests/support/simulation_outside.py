@@ -160,7 +160,8 @@ class World:
                 if fate < odds:
                     lost.append(txid)
                 elif fate < (1 + odds) / 2 and known is not None and known.state is State.UNDONE:
-                    mended.append(txid)
+                    # Whom an undone transaction would have paid a restored house cannot know (decision 17).
+                    mended += [] if self._record.came_back else [txid]
         return lost, mended
 
     def _empty_newest(self, network: str) -> None:
