@@ -203,7 +203,7 @@ def agreed(folder: Path) -> list[dict[str, Any]]:
 
 def test_books_and_chains_agree(demo: Demo) -> None:
     """Of every network, real or simulated, nothing is unexplained, and the nodes' coins come to what the books say."""
-    rows = eventually(lambda: agreed(demo.folder))
+    rows = eventually(lambda: agreed(demo.folder), 60)
     assert {row["network"] for row in rows} == {"BITCOIN", "LITECOIN", "ERC20", "RIPPLE"}
     assert {row["unexplained"] for row in rows} == {"0"}
     assert all(int(row["books"]) > 500 * 10**8 for row in rows if row["network"] in COINS)
