@@ -15,15 +15,24 @@ from strongroom.ledger.accounts import Purpose, house
 from strongroom.records.chains import Holding
 from strongroom.records.coins import Pot, Sent
 from strongroom.records.epochs import Reconciled
-from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState, Reserved
+from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState, Reserved, WithdrawalState
 from strongroom.wallet.adoptions import AdoptCandidate, AdoptPayment, Found, Moved, NotAdopted, Paid, prepare_adoption
 from strongroom.wallet.moves import prepare_move_finish, prepare_move_revert
-from strongroom.wallet.payments import MinePayment, has_its_pot, next_nonce, nonce_text, prepare_void
+from strongroom.wallet.payments import (
+    Draft,
+    MinePayment,
+    has_its_pot,
+    next_nonce,
+    nonce_text,
+    prepare_reservation,
+    prepare_void,
+)
 from strongroom.wallet.pots import due_pots, filled_pots
 from strongroom.wallet.reopenings import prepare_reopening
+from strongroom.wallet.settlements import Change
 from support.paying import COIN, THEIRS, Payouts, paying
 from support.payment_rows import keep
-from support.world import ERC20, ETH, USDT, new_store
+from support.world import ERC20, ETH, STORES, USDT, new_store
 
 AT = 7
 """The position of the deposit address that was swept."""
@@ -34,7 +43,7 @@ HOME, COLD = "0xhome", "0xcold"
 SWEEP, GAS, COLD_MOVE = PaymentPurpose.SWEEP, PaymentPurpose.GAS, PaymentPurpose.COLD
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=STORES)
 async def payouts(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Payouts]:
     """A house on each store in turn, with ether and tokens, some of them on a deposit address."""
     async with paying(new_store(request.param, tmp_path), tmp_path) as payouts:
@@ -197,7 +206,7 @@ async def test_a_move_is_adopted_once(payouts: Payouts) -> None:
 async def test_it_is_a_candidate_of_the_move_that_has_reserved_its_nonce(
     payouts: Payouts, purpose: PaymentPurpose
 ) -> None:
-    """If it moves the same, or nothing because it was undone; and not if it moves anything else."""
+    """If it moves the same, or was to move it and was undone; and not if it moves anything else, or nothing."""
     source, target = (AT, 0) if purpose == SWEEP else (0, 8 if purpose == GAS else 0)
     address, spends = COLD if purpose == COLD_MOVE else HOME, (nonce_text(3, source),)
     places = {"purpose": purpose, "source": source, "target": target, "address": address, "units": "70"}
@@ -209,15 +218,29 @@ async def test_it_is_a_candidate_of_the_move_that_has_reserved_its_nonce(
             return Found(ERC20, "tx", spends, (Paid(COLD, "", "", units),) if units else ())
         return Found(ERC20, "tx", spends, (), moved=Moved(purpose, "", units, address, source, target))
 
-    with pytest.raises(NotAdopted, match="pays others"):
-        _ = adoption(payouts, found(71))
-    assert isinstance(adoption(payouts, found(0)), AdoptCandidate)
+    for other in (found(71), found(0), msgspec.structs.replace(found(71), undone=True)):
+        with pytest.raises(NotAdopted, match="pays others"):
+            _ = adoption(payouts, other)
+    for units in (0, 70):
+        assert isinstance(adoption(payouts, msgspec.structs.replace(found(units), undone=True)), AdoptCandidate)
     await carry(payouts, adoption(payouts, found(70)))
     now = payouts.reads.row(Payment, 5)
     assert (now.state, now.candidates) == (PaymentState.SIGNED, ("tx",))
     await payouts.do(lambda: prepare_void(payouts.world.context, now))
     with pytest.raises(NotAdopted):
         _ = adoption(payouts, msgspec.structs.replace(found(70), txid="late"))
+
+
+async def test_one_that_pays_nobody_settles_no_withdrawal(payouts: Payouts) -> None:
+    """Whoever cancelled a payment with the hot wallet's key elsewhere has spent its nonce, and paid no customer."""
+    withdrawal = await payouts.withdraw("0.5", THEIRS[ERC20].address, asset="ETH")
+    spends = (nonce_text(0),)
+    draft = Draft(spends, b"body", 500)
+    await payouts.do(lambda: prepare_reservation(payouts.world.context, [withdrawal], draft, coins=False))
+    for change in ((), (Change("cancelled:0", 1),)):
+        with pytest.raises(NotAdopted, match="pays others"):
+            _ = adoption(payouts, Found(ERC20, "cancelled", spends, (), change))
+    assert payouts.row(withdrawal.ref).state == WithdrawalState.PAYING
 
 
 async def test_what_the_books_cannot_tell_is_no_move(payouts: Payouts) -> None:

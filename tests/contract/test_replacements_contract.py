@@ -147,7 +147,7 @@ async def test_a_filler_that_a_backup_does_not_know_is_one(payouts: Payouts) -> 
     done = await final(payouts, payouts.reads.row(Payment, payment.ref), "filler")
     assert (done.is_filled, cold(payouts)) == (True, 0)
     paid = Found(ERC20, "other", NONCE, (Paid("0xcold", "", "", 10**18),))
-    undone = Found(ERC20, "undone", NONCE, ())
+    undone = Found(ERC20, "undone", NONCE, (), undone=True)
     again = await brought_back_anew(payouts, payment)
     for each in (paid, undone):
         command = prepare_adoption(payouts.world.context, each, coins=False)

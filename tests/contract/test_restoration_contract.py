@@ -224,24 +224,49 @@ async def test_a_payment_that_was_raised_after_the_backup_is_not_given_up(kind: 
         is_whole(payouts)
 
 
-async def test_an_unknown_payment_that_its_block_undid_costs_its_fee_only(kind: str, tmp_path: Path) -> None:
-    """Nobody was paid, so that the withdrawal of the backup is still to be paid, and then is."""
+async def fail(payouts: Payouts) -> None:
+    """Have the payment of every withdrawal undone by its block."""
+    payouts.node.undo_next("BITCOIN")
+    await paid(payouts, *payouts.withdrawals())
+
+
+async def test_a_withdrawal_of_the_backup_whose_payment_was_undone_since_has_failed(kind: str, tmp_path: Path) -> None:
+    """So its customer was told; and if another branch carries its transaction out after all, it is paid by that one."""
 
     async def ask(payouts: Payouts) -> None:
         _ = await payouts.withdraw("1.5")
 
-    async def fail(payouts: Payouts) -> None:
-        payouts.node.undo_next("BITCOIN")
-        await paid(payouts, *payouts.withdrawals())
-
     async with restored(kind, tmp_path, ask, fail) as payouts:
         home = House(payouts)
         await home.stock()
-        await home.work()
-        assert payouts.balance(house(Purpose.CHAIN_FEE, BTC)) < 0
         await home.work(2)
-        assert (states(payouts), home.reason) == ([SETTLED], "")
-        assert len(await payouts.paid_on()) == 1
+        assert (states(payouts), home.reason) == ([FAILED], "")
+        assert payouts.available(payouts.alice) == 10 * COIN
+        assert payouts.balance(house(Purpose.CHAIN_FEE, BTC)) < 0
+        is_whole(payouts)
+        [undone] = payouts.reads.rows(Payment, {"network": BITCOIN}, 10)
+        tip = await payouts.chain().tip()
+        await payouts.node.reorg("BITCOIN", tip.height - undone.height + 1, mend=undone.candidates)
+        await home.work(2)
+        assert states(payouts) == [SETTLED]
+        assert await payouts.paid_on() == [(*THEIRS[BITCOIN], 150_000_000 - FEE)]
+        assert await payouts.agrees_with_node(BITCOIN, BTC)
+        is_whole(payouts)
+
+
+async def test_an_unknown_payment_that_its_block_undid_costs_its_fee_only(kind: str, tmp_path: Path) -> None:
+    """Nobody was paid, nobody is to be named, and payments go on by themselves."""
+
+    async def ask_and_fail(payouts: Payouts) -> None:
+        _ = await payouts.withdraw("1.5")
+        await fail(payouts)
+
+    async with restored(kind, tmp_path, nothing, ask_and_fail) as payouts:
+        home = House(payouts)
+        await home.stock()
+        await home.work(2)
+        assert (states(payouts), home.reason) == ([], "")
+        assert payouts.balance(house(Purpose.CHAIN_FEE, BTC)) < 0
         assert await payouts.agrees_with_node(BITCOIN, BTC)
         is_whole(payouts)
 

@@ -286,7 +286,7 @@ class Scene:
         )
         open_rows = any(reads.rows(kind, {"state": state}, 1) for kind, states in under_way for state in states)
         waiting = [
-            any(map(node.chain(network).can_be_mined, node.store.waiting(network))) for network in sorted(NUMBERS)
+            any(map(node.chain(network).can_be_mined, node._store.waiting(network))) for network in sorted(NUMBERS)
         ]
         unnamed = epoch_of(reads) and reads.rows(Withdrawal, {"owner": 0, "state": WithdrawalState.SETTLED}, 1)
         held_up = any(waits(reads, network) for network in NUMBERS.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from random import Random
 from typing import Any, Final, TypeVar
 
@@ -19,13 +20,14 @@ from strongroom.custody.chain import (
     TransactionStatus,
     Unreachable,
 )
+from strongroom.custody.derivation import Branch
 from strongroom.custody.keeper import Keeper, KeeperTerms
 from strongroom.custody.networks.simulated import SimulatedChain
-from strongroom.custody.networks.simulated_sweeps import SweptChain
 from strongroom.custody.sender import PaymentTerms
 from strongroom.wallet.moves import Move
 from strongroom.wallet.payments import Draft
 from support.simulation_house import COLD, SWEPT
+from support.simulation_sweeps import SweptChain
 
 Result = TypeVar("Result")
 
@@ -214,13 +216,17 @@ def watch_through(
     }
 
 
+def _address_at(branch: Branch, position: int) -> str:
+    return branch.address(position).address
+
+
 def _keep(treasury: Any) -> None:
     """Let one of the networks need sweeps, and give every network a keeper and a cold address."""
     for number, source in treasury._sources.items():
         code = source.chain.network
         if code in SWEPT:
-            address_of = lambda position, branch=source.branch: branch.address(position).address  # noqa: E731
-            treasury.node.put_in_place(SweptChain(treasury.node.store, source.chain.spec, address_of))
+            chain = SweptChain(treasury.node._store, source.chain.spec, partial(_address_at, source.branch))
+            treasury.node._chains[chain.network] = chain
         sender, terms = treasury.senders[code], KeeperTerms(cold_address=COLD[code])
         keeper = Keeper(treasury._context, treasury.node.chain(code), number, terms, sender._drafting)
         treasury.keepers[code] = keeper

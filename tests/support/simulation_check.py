@@ -125,7 +125,9 @@ class Checker:
         happened = times == {1}
         done = [answer for answer in deed.answers if answer.status == 200]
         demand(happened or not done, f"answered and lost: {deed.told()}")
-        demand(bool(done) or deed.in_doubt or not happened, f"refused and done: {deed.told()}")
+        # What was refused before a backup and paid after it is the customer's again when the operator names them.
+        forgotten = deed.barred and deed.kind == "withdraw"
+        demand(bool(done) or deed.in_doubt or forgotten or not happened, f"refused and done: {deed.told()}")
         demand(len({answer.body for answer in done}) <= 1, f"two answers: {deed.told()}")
         demand(len([answer for answer in done if not answer.repeated]) <= 1, f"carried out twice: {deed.told()}")
         self._check_signatures(deed)

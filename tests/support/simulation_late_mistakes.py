@@ -25,13 +25,14 @@ def _reopens_without_a_hold() -> Iterator[None]:
 
 @mistake
 def _keeps_the_end_of_what_was_final() -> Iterator[None]:
-    def decide(self: Any, view: Any, now_ms: int) -> Decision:
-        ended = msgspec.structs.replace(view.get(Payment, self.payment), block="")
-        return Decision(rows=[] if self.voided else [ended])
-
     right = reopenings.ReopenPayment.decide
-    either = lambda self, *more: right(self, *more) if self.voided else decide(self, *more)  # noqa: E731
-    with replaced((reopenings.ReopenPayment, "decide", either)):
+
+    def decide(self: Any, view: Any, now_ms: int) -> Decision:
+        if self.voided:
+            return right(self, view, now_ms)
+        return Decision(rows=[msgspec.structs.replace(view.get(Payment, self.payment), block="")])
+
+    with replaced((reopenings.ReopenPayment, "decide", decide)):
         yield
 
 

@@ -15,9 +15,10 @@ from strongroom.custody.networks.simulated import SimulatedNode
 from strongroom.custody.networks.simulated_store import State
 from strongroom.engine.command import NOBODY
 from strongroom.errors import Refused
+from strongroom.records.coins import Sent
 from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.users import User
-from strongroom.records.withdrawals import Withdrawal, WithdrawalState
+from strongroom.records.withdrawals import Payment, Withdrawal, WithdrawalState
 from strongroom.wallet.addresses import house_address
 from strongroom.wallet.approvals import prepare_approval, prepare_cancellation, prepare_rejection
 from strongroom.wallet.assignments import prepare_deposit_assignment, prepare_withdrawal_assignment
@@ -160,9 +161,14 @@ class World:
                 if fate < odds:
                     lost.append(txid)
                 elif fate < (1 + odds) / 2 and known is not None and known.state is State.UNDONE:
-                    # Whom an undone transaction would have paid a restored house cannot know (decision 17).
-                    mended += [] if self._record.came_back else [txid]
+                    mended += [txid] if self._is_known(network, txid) else []
         return lost, mended
+
+    def _is_known(self, network: str, txid: str) -> bool:
+        """Say whether the books know whom a transaction pays: a restored house cannot of all (decision 17)."""
+        books = self._life.application.store
+        payment = books.row(Payment, books.row(Sent, NUMBERS[network], txid).payment)
+        return not self._record.came_back or bool(payment.withdrawals)
 
     def _empty_newest(self, network: str) -> None:
         """Let the newest block be one without transactions: those it had wait again."""

@@ -81,12 +81,13 @@ class Output(msgspec.Struct, frozen=True):
 class Spending(msgspec.Struct, frozen=True):
     """A transaction in a block, with what it spends (`txid:index`, or a nonce's text) and its outputs to addresses.
 
-    One that its block has undone has no outputs.
+    Of one that its block has `undone` they are those that it would have had, as far as that can be told.
     """
 
     txid: str
     spends: tuple[str, ...]
     outputs: tuple[Output, ...]
+    undone: bool = False
 
 
 class Payee(msgspec.Struct, frozen=True):

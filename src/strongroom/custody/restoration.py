@@ -166,9 +166,9 @@ class Restoration:
         return row.position if row.ours else None
 
     def _of_account(self, spending: Spending, home: str) -> Found:
-        """Return what a transaction of one of our addresses did: it paid somebody, or moved money between addresses of
-        ours. Raises `NotAdopted` for what the house never does."""
-        [spends], source = spending.spends, position_of(spending.spends[0])
+        """Return what a transaction of one of our addresses did, or was to do: it paid somebody, or moved money between
+        addresses of ours. Raises `NotAdopted` for what the house never does."""
+        [spends], source, undone = spending.spends, position_of(spending.spends[0]), spending.undone
         if len(spending.outputs) > 1:
             raise NotAdopted("it moves several amounts")
         paid = tuple(Paid(it.address, it.tag, it.asset_id, it.amount) for it in spending.outputs)
@@ -178,17 +178,17 @@ class Restoration:
             if target != HOUSE_POSITION:
                 raise NotAdopted("a deposit address has paid another address than the hot wallet's")
             moved = Moved(PaymentPurpose.SWEEP, token, units, home, source, HOUSE_POSITION)
-            return Found(self._network, spending.txid, (spends,), (), moved=moved)
+            return Found(self._network, spending.txid, (spends,), (), moved=moved, undone=undone)
         if target is None:
-            return Found(self._network, spending.txid, (spends,), paid)
+            return Found(self._network, spending.txid, (spends,), paid, undone=undone)
         if target == HOUSE_POSITION:
-            # It pays nobody, or its block has undone it: its fee is all that has gone.
+            # It pays nobody: its fee is all that has gone.
             back = tuple(Change(f"{it.txid}:{it.index}", it.amount) for it in spending.outputs)
-            return Found(self._network, spending.txid, (spends,), (), back)
+            return Found(self._network, spending.txid, (spends,), (), back, undone=undone)
         if token != NATIVE:
             raise NotAdopted("the hot wallet has sent a token to a deposit address")
         moved = Moved(PaymentPurpose.GAS, token, units, paid[0].address, HOUSE_POSITION, target)
-        return Found(self._network, spending.txid, (spends,), (), moved=moved)
+        return Found(self._network, spending.txid, (spends,), (), moved=moved, undone=undone)
 
     # -- whether that is all
 
@@ -222,4 +222,4 @@ def _found(spending: Spending, network: int, home: str) -> Found:
     """Return a transaction as the books take it; what it paid to the house's own address is change."""
     paid = tuple(Paid(it.address, it.tag, it.asset_id, it.amount) for it in spending.outputs if it.address != home)
     change = tuple(Change(f"{it.txid}:{it.index}", it.amount) for it in spending.outputs if it.address == home)
-    return Found(network, spending.txid, spending.spends, paid, change)
+    return Found(network, spending.txid, spending.spends, paid, change, undone=spending.undone)

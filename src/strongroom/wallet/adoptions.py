@@ -68,7 +68,10 @@ class Moved(msgspec.Struct, frozen=True):
 
 class Found(msgspec.Struct, frozen=True):
     """A transaction of ours as the chain shows it: what it `spends` as payments name it, whom it has `paid`, and the
-    `change` that went to the house's own address; or what it has `moved` between addresses of ours."""
+    `change` that went to the house's own address; or what it has `moved` between addresses of ours.
+
+    One that its block has `undone` was to do all that, and did nothing of it.
+    """
 
     network: int
     txid: str
@@ -76,6 +79,7 @@ class Found(msgspec.Struct, frozen=True):
     paid: tuple[Paid, ...]
     change: tuple[Change, ...] = ()
     moved: Moved | None = None
+    undone: bool = False
 
 
 class AdoptCandidate(Command, frozen=True):
@@ -213,13 +217,16 @@ def prepare_adoption(
     payment = reads.row(Payment, holder)
     if others or set(payment.spends) != set(found.spends):
         raise NotAdopted("it spends what other payments have reserved")
-    _check_payees(context, payment, found)
     filler = payment.purpose == PaymentPurpose.COLD and not coins and not found.paid and bool(found.change)
+    _check_payees(context, payment, found, pays_nobody=filler)
     return AdoptCandidate(NOBODY, payment.ref, found.network, found.txid, filler)
 
 
-def _check_payees(context: Context, payment: Payment, found: Found) -> None:
-    """Raise `NotAdopted` unless a transaction pays a payment's withdrawals, or nobody because its block undid it."""
+def _check_payees(context: Context, payment: Payment, found: Found, *, pays_nobody: bool) -> None:
+    """Raise `NotAdopted` unless a transaction pays whom the payment is to pay.
+
+    One that pays nobody, and was not undone, would settle withdrawals that were never paid.
+    """
     wanted: list[Paid] = []
     for it in withdrawals_of(context, payment):
         token, units = outgoing(context.catalogue, it)
@@ -230,7 +237,8 @@ def _check_payees(context: Context, payment: Payment, found: Found) -> None:
     paid = list(found.paid)
     if found.moved and found.moved.units:
         paid.append(Paid(found.moved.address, "", found.moved.token, found.moved.units))
-    if payment.state not in _SPENDABLE or (paid and sorted(paid) != sorted(wanted)):
+    untold = not paid and (pays_nobody or found.undone)
+    if payment.state not in _SPENDABLE or not (untold or sorted(paid) == sorted(wanted)):
         raise NotAdopted("it pays others than the payment that has reserved what it spends")
 
 
@@ -250,7 +258,7 @@ def _payment(context: Context, found: Found, *, coins: bool, cold: str) -> Adopt
         elif len(found.paid) == 1 and paid.address == cold:
             moved = Moved(PaymentPurpose.COLD, paid.token, paid.units, cold)
             return _move(context, found, asset, moved, coins=coins)
-        else:
+        elif not found.undone:
             unknown.append(_unknown(context, found.network, asset, offer, paid))
     return AdoptPayment(
         NOBODY,
@@ -263,8 +271,8 @@ def _payment(context: Context, found: Found, *, coins: bool, cold: str) -> Adopt
         withdrawals=tuple(withdrawals),
         unknown=tuple(unknown),
         change=found.change,
-        # What pays nobody brought our own coins together.
-        purpose=PaymentPurpose.WITHDRAWALS if found.paid else PaymentPurpose.CONSOLIDATION,
+        # What pays nobody brought our own coins together, or was undone.
+        purpose=PaymentPurpose.WITHDRAWALS if withdrawals or unknown else PaymentPurpose.CONSOLIDATION,
     )
 
 

@@ -35,7 +35,7 @@ from strongroom.custody.chain import (
 )
 from strongroom.custody.families import NATIVE, Network
 from strongroom.custody.networks import evm_transactions as transactions
-from strongroom.custody.networks.evm_balances import of_positions, question, taken
+from strongroom.custody.networks.evm_balances import question, taken
 from strongroom.custody.networks.evm_fees import PLAIN_GAS, Fees, FeeTerms, fees_from, gas_limit, raised
 from strongroom.custody.networks.evm_reading import (
     FullBlock,
@@ -48,12 +48,13 @@ from strongroom.custody.networks.evm_reading import (
     quantity,
     read,
 )
+from strongroom.custody.networks.evm_spendings import of_positions, spendings
 from strongroom.custody.networks.evm_transactions import EvmPayment
 from strongroom.custody.networks.evm_unsigned import signed_raw, unsigned_text
 from strongroom.custody.rpc import Node, RpcError
 from strongroom.errors import check
 from strongroom.wallet.moves import Move
-from strongroom.wallet.payments import Draft, nonce_of, nonce_text, position_of
+from strongroom.wallet.payments import Draft, nonce_of, position_of
 from strongroom.wallet.pots import SWEEP_WORTH
 
 RIVAL_BLOCKS: Final = 128
@@ -152,33 +153,28 @@ class EvmChain:
 
     async def outputs_in(self, block_hash: str) -> Sequence[Output]:
         """Return every output of a block, in order; also of a block no longer on the best chain, none if unknown."""
-        answer = await self._ask("eth_getBlockByHash", block_hash, True)
-        if answer is None:
-            return ()
-        block = read(answer, FullBlock)
-        if not block.transactions:
-            return ()
-        receipts = await self._receipts(block_hash)
-        if receipts is None:
-            if await self.block_at(quantity(block.number)) == block.block():
-                raise Unreachable("the node has no receipts of a block")
-            return ()
-        return outputs(block.transactions, receipts, self._hot)
+        return outputs(*await self._carried_out(block_hash), self._hot)
 
     async def spends_in(self, block_hash: str, position_of: PositionOf) -> Sequence[Spending]:
         """Return the transactions of our addresses in a block, in order; none for a block the node does not know."""
-        answer = await self._ask("eth_getBlockByHash", block_hash, True)
-        transactions = () if answer is None else read(answer, FullBlock).transactions
-        ours = of_positions(transactions, position_of)
-        paid = await self.outputs_in(block_hash) if ours else ()
-        return [
-            Spending(it.hash, (nonce_text(quantity(it.nonce), at),), tuple(out for out in paid if out.txid == it.hash))
-            for at, it in ours
-        ]
+        return spendings(*await self._carried_out(block_hash), position_of, self._hot)
 
     async def waiting(self, position_of: PositionOf) -> Sequence[str]:
         """Return the transactions of our addresses that wait to be mined, by their txids."""
         return [it.hash for _, it in of_positions(await self._waiting(), position_of)]
+
+    async def _carried_out(self, block_hash: str) -> tuple[Sequence[Transaction], list[Receipt]]:
+        """Return a block's transactions with their receipts; none of either where the node knows the block no more."""
+        answer = await self._ask("eth_getBlockByHash", block_hash, True)
+        block = None if answer is None else read(answer, FullBlock)
+        if block is None or not block.transactions:
+            return (), []
+        receipts = await self._receipts(block_hash)
+        if receipts is None:
+            if await self.block_at(quantity(block.number)) == block.block():
+                raise Unreachable("the node has no receipts of a block")
+            return (), []
+        return block.transactions, receipts
 
     async def _receipts(self, block_hash: str) -> list[Receipt] | None:
         """Return a block's receipts; None when the node, which gave the block up, has thrown them away."""

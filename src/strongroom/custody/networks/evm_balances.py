@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
-from strongroom.custody.chain import PositionOf, Unreachable
+from strongroom.custody.chain import Unreachable
 from strongroom.custody.families import NATIVE
 from strongroom.custody.networks.evm_reading import Transaction, address_of, quantity
 from strongroom.custody.networks.evm_transactions import transferred
@@ -32,9 +31,3 @@ def taken(transaction: Transaction, asset_id: str) -> int:
     except ValueError:
         raise Unreachable("the node's answer has no call data where some belong") from None
     return 0 if transfer is None else transfer[1]
-
-
-def of_positions(sent: Sequence[Transaction], position_of: PositionOf) -> list[tuple[int, Transaction]]:
-    """Return those transactions that addresses of ours have sent, each with the position of its sender."""
-    known = [(position_of(address_of(it.sender)), it) for it in sent]
-    return [(position, it) for position, it in known if position is not None]

@@ -83,15 +83,6 @@ class SimulatedNode:
         check(network in self._chains, "the simulated node runs the network")
         return self._chains[network]
 
-    def put_in_place(self, chain: SimulatedChain) -> None:
-        """Let a network be seen as another kind of chain sees it, with the same blocks (`simulated_sweeps`)."""
-        self._chains[self.chain(chain.network).network] = chain
-
-    @property
-    def store(self) -> SimulatedStore:
-        """The chains' file."""
-        return self._store
-
     def knows(self, network: str, block_hash: str) -> bool:
         """Say whether a block was ever made on a network."""
         return self._store.block(network, block_hash) is not None
@@ -268,11 +259,13 @@ class SimulatedChain:
     async def spends_in(self, block_hash: str, position_of: PositionOf) -> Sequence[Spending]:
         """Return the transactions of our addresses in a block, in order; also of an orphan, none if unknown."""
         self._reach()
-        outputs = self._store.outputs_in(self.network, block_hash)
-        return [
-            Spending(txid, (nonce_text(nonce, position),), tuple(output for output in outputs if output.txid == txid))
-            for txid, nonce, position in self._store.payments_in(self.network, block_hash)
-        ]
+        return [self._spending(*found) for found in self._store.payments_in(self.network, block_hash)]
+
+    def _spending(self, txid: str, nonce: int, position: int) -> Spending:
+        known = self._store.transaction(self.network, txid)
+        undone = known is not None and known.state in (State.UNDONE, State.UNDOING)
+        pays = tuple(self._store.outputs_of(self.network, txid))
+        return Spending(txid, (nonce_text(nonce, position),), pays, undone=undone)
 
     async def mempool(self) -> Sequence[Output]:
         """Return the outputs of the transactions that wait to be mined."""
