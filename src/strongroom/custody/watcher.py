@@ -336,7 +336,11 @@ class Watcher:
         reads = self._context.reads
         if not reads.rows(Payment, {"network": self._network, "state": PaymentState.VOIDED}, 1):
             return
-        refs = {reads.row(Sent, self._network, output.txid).payment for output in outputs}
+        refs: set[int] = set()
+        for nth, txid in enumerate(dict.fromkeys(output.txid for output in outputs), 1):
+            if nth % _LOOKED_AT_A_TURN == 0:
+                await asyncio.sleep(0)
+            refs.add(reads.row(Sent, self._network, txid).payment)
         payments = [reads.row(Payment, ref) for ref in sorted(refs - {0})]
         if voided := [it for it in payments if it.state == PaymentState.VOIDED]:
             await self._reopen(voided)

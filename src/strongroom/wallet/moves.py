@@ -272,29 +272,20 @@ def prepare_move_finish(
     """
     spends = () if change is None else payment.spends
     losers = losers_of(context.reads, payment) if spends else ()
-    return _finish(context.catalogue, payment, tip, spends=spends, change=tuple(change or ()), losers=losers)
+    finish = _finish(context.catalogue, payment, tip, payment.height)
+    return msgspec.structs.replace(finish, spends=spends, change=tuple(change or ()), losers=losers)
 
 
 def prepare_move_revert(
     context: Context, payment: Payment, height: int, fee_units: int, tip: int, block: str = ""
 ) -> FinishMove:
     """Return the command that gives up a move that the chain has undone in the `block` at `height`, for its fee."""
-    undone = msgspec.structs.replace(payment, height=height)
-    return _finish(context.catalogue, undone, tip, undone_at=height, fee_units=str(fee_units), block=block)
+    finish = _finish(context.catalogue, payment, tip, height)
+    return msgspec.structs.replace(finish, undone_at=height, fee_units=str(fee_units), block=block)
 
 
-def _finish(  # noqa: PLR0913 - what a move's ends differ in, one each
-    catalogue: Catalogue,
-    payment: Payment,
-    tip: int,
-    *,
-    spends: tuple[str, ...] = (),
-    change: tuple[Change, ...] = (),
-    undone_at: int = 0,
-    fee_units: str = "0",
-    block: str = "",
-    losers: tuple[int, ...] = (),
-) -> FinishMove:
+def _finish(catalogue: Catalogue, payment: Payment, tip: int, height: int) -> FinishMove:
+    """Return what both ends of a move have in common, by a block at a height."""
     fee_asset = fee_asset_of(catalogue, catalogue.network(payment.network))
     places = (payment.ref, payment.network, payment.asset, fee_asset, payment.source, payment.target)
-    return FinishMove(NOBODY, *places, tip, spends, change, undone_at, fee_units, payment.height, block, losers)
+    return FinishMove(NOBODY, *places, tip, height=height)

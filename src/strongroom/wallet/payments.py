@@ -139,15 +139,15 @@ class RedraftPayment(Command, frozen=True):
         payment = in_state(view, self.payment, PaymentState.SIGNED)
         if payment.body != self.before:
             raise Stale
-        check(self.draft.spends == payment.spends, "all candidates of a payment spend the same")
         check(self.draft.fee_units > int(payment.chain_fee_units), "a candidate that replaces another pays more")
-        again = msgspec.structs.replace(
-            payment,
-            state=PaymentState.RESERVED,
-            body=self.draft.body,
-            chain_fee_units=str(self.draft.fee_units),
-        )
-        return Decision(rows=[again])
+        return Decision(rows=[drafted_again(payment, self.draft)])
+
+
+def drafted_again(payment: Payment, draft: Draft) -> Payment:
+    """Return a payment whose newest transaction, to be signed, is another one that spends the same."""
+    check(draft.spends == payment.spends, "all candidates of a payment spend the same")
+    fee = str(draft.fee_units)
+    return msgspec.structs.replace(payment, state=PaymentState.RESERVED, body=draft.body, chain_fee_units=fee)
 
 
 class SignPayment(Command, frozen=True):

@@ -16,7 +16,7 @@ from strongroom.errors import check
 from strongroom.records.coins import Sent
 from strongroom.records.kept import Key
 from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState
-from strongroom.wallet.payments import Draft, in_state, signed_rows
+from strongroom.wallet.payments import Draft, drafted_again, in_state, signed_rows
 
 
 class ReplaceCandidate(Command, frozen=True):
@@ -36,10 +36,8 @@ class ReplaceCandidate(Command, frozen=True):
     def decide(self, view: View, now_ms: int) -> Decision:
         """Keep it as the newest candidate, before anybody outside sees it."""
         payment = _waiting(view, self.payment, self.before)
-        check(self.draft.spends == payment.spends, "all candidates of a payment spend the same")
         check(self.draft.fee_units > int(payment.chain_fee_units), "a candidate that replaces another pays more")
-        dearer = msgspec.structs.replace(payment, body=self.draft.body, chain_fee_units=str(self.draft.fee_units))
-        return Decision(rows=signed_rows(dearer, self.txid, self.blob, now_ms))
+        return Decision(rows=signed_rows(drafted_again(payment, self.draft), self.txid, self.blob, now_ms))
 
 
 class FillNonce(Command, frozen=True):
@@ -56,15 +54,7 @@ class FillNonce(Command, frozen=True):
     def decide(self, view: View, now_ms: int) -> Decision:
         """Keep what is to be signed; every earlier candidate is followed on, and may be mined still."""
         payment = _waiting(view, self.payment, self.before)
-        check(self.draft.spends == payment.spends, "all candidates of a payment spend the same")
-        filling = msgspec.structs.replace(
-            payment,
-            state=PaymentState.RESERVED,
-            body=self.draft.body,
-            chain_fee_units=str(self.draft.fee_units),
-            filling=True,
-        )
-        return Decision(rows=[filling])
+        return Decision(rows=[msgspec.structs.replace(drafted_again(payment, self.draft), filling=True)])
 
 
 def _waiting(view: View, ref: int, before: bytes) -> Payment:

@@ -64,18 +64,20 @@ def check_passed(view: View, network: int, height: int, block: str) -> None:
     no block was ever worked through, or the block is unknown or remembered no more, nothing can be said.
     """
     tip, passed = view.get(Tip, network), view.get(Passed, network, height % REMEMBERED_BLOCKS)
-    if not tip.block or not block or passed.height > height:
-        return
-    if tip.height < height or (passed.height, passed.block) != (height, block):
+    if not _stands(tip, passed, PassedBlock(height, block)):
         raise PARAMETER_INVALID("the payment's block is not worked through, or the chain has left it")
 
 
 def has_passed(reads: Reads, network: int, height: int, block: str) -> bool:
     """Say whether `check_passed` would let it pass."""
     tip, passed = reads.row(Tip, network), reads.row(Passed, network, height % REMEMBERED_BLOCKS)
-    if not tip.block or passed.height > height:
+    return _stands(tip, passed, PassedBlock(height, block))
+
+
+def _stands(tip: Tip, passed: Passed, placed: PassedBlock) -> bool:
+    if not tip.block or not placed.block or passed.height > placed.height:
         return True
-    return tip.height >= height and (passed.height, passed.block) == (height, block)
+    return tip.height >= placed.height and (passed.height, passed.block) == placed
 
 
 def left_blocks(reads: Reads, network: int, limit: int) -> list[str]:

@@ -18,14 +18,13 @@ MAX_CACHED_ROWS: Final = 1_000_000
 
 
 class RowCache:
-    """Rows that were read or written lately; the absent row, for an address at which there is none."""
+    """Rows that were read or written lately; the absent row, for an address at which there is none.
+
+    `by_kind` is read by whoever looks a row up, by its key: the only field of it as it is, several as a tuple.
+    """
 
     def __init__(self) -> None:
         self.by_kind: dict[type[Kept], dict[Any, Kept]] = {kind: {} for kind in KINDS}
-
-    def get(self, key: Key) -> Kept | None:
-        """Return the row at an address, None if it is not in memory."""
-        return self.by_kind[key[0]].get(key[1] if len(key) == 2 else key[1:])
 
     def update(self, rows: Iterable[tuple[Key, Kept]]) -> None:
         """Keep rows, and let those go that came first when there are too many."""

@@ -19,6 +19,7 @@ from strongroom.engine.state import NonceKey, State, ThreadKey
 from strongroom.errors import check
 from strongroom.ledger.seals import Frontier
 from strongroom.records.addresses import Address
+from strongroom.records.coins import Sent
 from strongroom.records.guards import Nonce, Reply
 from strongroom.records.heads import Head
 from strongroom.records.history import Thread
@@ -266,9 +267,9 @@ class SqliteStore(DiskReads):
     def kept(self, key: Key) -> Kept:
         """Return the row of any other kind. Raises `DiskFailed`.
 
-        What is at no address is not kept in memory: every output of every block is looked up once, and is a stranger's.
+        What is a stranger's is not kept in memory: every output of every block is looked up once, by its address, and
+        where payments were given up every transaction.
         """
-        # As `RowCache.get` does, without the call: a transfer looks up nine rows.
         return self._rows[key[0]].get(key[1] if len(key) == 2 else key[1:]) or self._load(key)
 
     def _load(self, key: Key) -> Kept:
@@ -276,7 +277,7 @@ class SqliteStore(DiskReads):
             row = load(self._reader, key)
         except apsw.Error as error:
             raise DiskFailed(str(error)) from error
-        if not isinstance(row, Address) or row.ours:
+        if not _is_strangers(row):
             self._cache.update(((key, row),))
         return row
 
@@ -293,6 +294,11 @@ class SqliteStore(DiskReads):
     def subscribe(self, listener: Callable[[State], None]) -> None:
         """Call the listener with the state of each commit."""
         self._listeners.append(listener)
+
+
+def _is_strangers(row: Kept) -> bool:
+    """Say whether a row tells only that an address, or a transaction, is not the house's."""
+    return (isinstance(row, Address) and not row.ours) or (isinstance(row, Sent) and not row.payment)
 
 
 _FROM_MEMORY: Final[dict[type[Kept], Callable[[SqliteStore, Any], Kept]]] = {
