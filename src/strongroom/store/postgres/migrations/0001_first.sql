@@ -21,14 +21,16 @@ CREATE TABLE journal (
 INSERT INTO journal VALUES (0, 0, 0, 0, '', 0);
 
 -- One row for every commit: by its id whoever lost the connection finds out whether it is there. `items` counts those it
--- appended; a row of a commit without any is forgotten after a day, the others are the journal's seals.
+-- appended; a row of a commit without any is forgotten after a day, the others are the journal's seals. `changed` is what
+-- other nodes may have in memory: JSON, a list of [kind, key...]; empty where there is nothing.
 CREATE TABLE batch (
     number    BIGINT PRIMARY KEY,
     id        UUID NOT NULL UNIQUE,
     items     BIGINT NOT NULL,
     last_item BIGINT NOT NULL,
     at_ms     BIGINT NOT NULL,
-    peaks     BYTEA NOT NULL
+    peaks     BYTEA NOT NULL,
+    changed   TEXT NOT NULL
 );
 CREATE INDEX batch_by_age ON batch (at_ms) WHERE items = 0;
 
@@ -39,6 +41,10 @@ CREATE TRIGGER item_stays   BEFORE TRUNCATE ON item EXECUTE FUNCTION refuse_chan
 CREATE TRIGGER batch_stands BEFORE DELETE OR UPDATE ON batch FOR EACH ROW WHEN (OLD.items > 0)
     EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER batch_stays  BEFORE TRUNCATE ON batch EXECUTE FUNCTION refuse_change();
+
+-- The numbers of nodes that make order references at the same time. Whoever has the advisory lock of a number makes
+-- references with it; `holder` tells a node that has lost its connection whether another one had the number meanwhile.
+CREATE TABLE node (number BIGINT PRIMARY KEY, holder UUID NOT NULL);
 
 -- What every owner's accounts and histories have come to, written with the commit. `heads` is JSON: by account its balance
 -- and number of postings; `spines` is MessagePack: by asset * 256 + type the thread's (count, line) pairs, two
