@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import apsw
 import pytest
@@ -17,18 +17,17 @@ import pytest
 from strongroom import books
 from strongroom.clock import Clock, Ids, SetClock
 from strongroom.engine import writer
-from strongroom.engine.command import NOBODY, Command, Decision, View
+from strongroom.engine.command import NOBODY, Command
 from strongroom.engine.settle import Outcome
 from strongroom.engine.writer import IN_DOUBT, STALLED, STOPPED, UNWRITABLE, Writer
 from strongroom.errors import UNAVAILABLE, InvariantBroken, Refused
-from strongroom.records.chains import Tip
-from strongroom.records.kept import Key
 from strongroom.store.sqlite import connection
 from strongroom.store.sqlite.snapshot import SqliteSnapshot
 from strongroom.store.sqlite.store import SqliteStore
 from strongroom.wallet.balances import balance_of
 from strongroom.wallet.users import find_user
 from strongroom.wallet.verification import verify
+from support.culprit import Culprit
 from support.harness_disk import DATABASE, END_OF_COMMIT, LOG, READ, SYNC, WRITE, FaultyDisk
 from support.server import TRANSFER, WALLET, join, served, settings, transfer_to
 from support.world import BTC, NOW_MS, Quiet, World, opened
@@ -228,24 +227,6 @@ async def test_a_stalled_disk_is_told_of_and_answers_when_it_moves(tmp_path: Pat
         assert await answer(stalled) == "done"
         assert house.writer.trouble == ""
         assert house.available(house.bob, BTC) == COIN
-
-
-class Culprit(Command, frozen=True):
-    """A mistake of ours: it keeps, or asks for, what SQLite cannot hold."""
-
-    JOURNALED: ClassVar[bool] = False
-
-    height: int = 0
-    block: str = ""
-    network: int = 1
-
-    def needs(self) -> Iterable[Key]:
-        """One row."""
-        return [Tip.at(self.network)]
-
-    def decide(self, view: View, now_ms: int) -> Decision:
-        """Keep it."""
-        return Decision(rows=[Tip(self.network, self.height, self.block, now_ms)])
 
 
 @pytest.mark.parametrize(

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Final
 
 import pytest
 
 from strongroom import crashpoints
 from strongroom.clock import Ids, SetClock
-from strongroom.engine.command import NOBODY, Command, Decision, View
+from strongroom.engine.command import NOBODY, Command
 from strongroom.engine.writer import IN_DOUBT
 from strongroom.errors import UNAVAILABLE, InvariantBroken, Refused
-from strongroom.records.chains import Tip
-from strongroom.records.kept import Key
 from strongroom.store.postgres.connection import Limits
 from strongroom.store.postgres.store import PostgresStore
 from strongroom.wallet.transfers import Transfer, prepare_transfer
 from strongroom.wallet.verification import verify
+from support.culprit import Culprit
 from support.fault_proxy import Mode
 from support.nodes import wait_until
 from support.postgres import database_through, shared_server
@@ -186,24 +185,6 @@ async def test_cuts_at_any_moment_lose_nothing_and_double_nothing(tmp_path: Path
             assert set(again) <= {"done"}
             done += len(commands)
         assert house.got == done
-
-
-class Culprit(Command, frozen=True):
-    """A mistake of ours: it keeps, or asks for, what PostgreSQL cannot hold."""
-
-    JOURNALED: ClassVar[bool] = False
-
-    height: int = 0
-    block: str = ""
-    network: int = 1
-
-    def needs(self) -> Iterable[Key]:
-        """One row."""
-        return [Tip.at(self.network)]
-
-    def decide(self, view: View, now_ms: int) -> Decision:
-        """Keep it."""
-        return Decision(rows=[Tip(self.network, self.height, self.block, now_ms)])
 
 
 @pytest.mark.parametrize(
