@@ -276,7 +276,7 @@ async def test_no_address_is_given_out_that_the_node_does_not_watch(house: Watch
         before.add(placed.position)
     changed = asyncio.Event()
     house.context.reads.subscribe(lambda _: changed.set())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while max(row.position for row in house.context.reads.rows(Address, {"network": BITCOIN}, 1000)) in before:
             await changed.wait()
             changed.clear()

@@ -60,7 +60,7 @@ async def plainly(house: Watched) -> None:
 
 async def caught_up(watcher: Watcher) -> None:
     """Go round until a round goes through, as after a restart."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await watcher.try_round():
             assert not watcher.status.error
 

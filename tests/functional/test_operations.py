@@ -79,7 +79,7 @@ async def process(folder: Path, drain_s: float = 0.3) -> AsyncGenerator[tuple[as
     )
     assert running.stdout is not None
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             url = (await running.stdout.readline()).decode().strip()
         yield running, url
     finally:
@@ -273,7 +273,7 @@ async def test_a_stop_under_load_loses_no_accepted_request(tmp_path: Path) -> No
 
     async with process(tmp_path) as (server, url):
         sending = [asyncio.create_task(send(url, number)) for number in range(8)]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await enough.wait()
             server.send_signal(signal.SIGTERM)
             assert await server.wait() == 0
@@ -288,7 +288,7 @@ async def test_a_second_signal_hurries_the_stop(tmp_path: Path) -> None:
     """An operator who asks twice does not wait for the drain."""
     async with process(tmp_path, drain_s=60) as (server, url):
         server.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async with httpx.AsyncClient(base_url=url) as client:
                 while (await client.get("/readyz")).status_code != 503:
                     pass
@@ -310,7 +310,7 @@ async def test_a_server_whose_writer_breaks_stops(tmp_path: Path) -> None:
         server.application.store.begin = None  # type: ignore[assignment]
         answer = await server.post(alice, TRANSFER, transfer_to(bob))
         assert answer.status_code == 500
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await server.serving == 1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +27,8 @@ from support.server import Member, Served, join, served, settings
 V3: Final = "/api/v3.2/user/"
 NETWORK: Final = 1
 ASSET: Final = 1
-WAIT_S: Final = 30
+WAIT_S: Final = 60
+LOOK_S: Final = 0.2
 PATIENCE_S: Final = 2
 
 
@@ -81,13 +82,14 @@ class CoinHouse:
         return [row["status"] for row in await self.history(member)]
 
     async def until(self, holds: Callable[[], Any], what: str) -> None:
-        """Wait for the books to come to something: looked at after every commit, and when the clock says so."""
+        """Wait for books and node to come to something: looked at after every commit, and often for the node's sake."""
         changed = asyncio.Event()
         self.store.subscribe(lambda _: changed.set())
         try:
             async with asyncio.timeout(WAIT_S):
                 while not await holds():
-                    await changed.wait()
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(changed.wait(), LOOK_S)
                     changed.clear()
         except TimeoutError:
             deposits = [(it.state, it.height, it.block) for it in self.store.each(Deposit)]

@@ -109,6 +109,12 @@ class EvmHouse(CoinHouse):
         """Return all payments, oldest first."""
         return sorted(self.store.each(Payment), key=lambda payment: payment.ref)
 
+    async def is_offered(self, payment: Payment, candidates: int) -> bool:
+        """Say whether a payment has so many candidates, and the node has the last of them."""
+        if len(payment.candidates) != candidates:
+            return False
+        return await self.anvil.rpc("eth_getTransactionByHash", payment.candidates[-1]) is not None
+
     def is_busy(self) -> bool:
         """Say whether a withdrawal or a payment is on its way."""
         open_withdrawals = any(it.state in OPEN_WITHDRAWALS for it in self.store.each(Withdrawal))

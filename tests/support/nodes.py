@@ -30,7 +30,7 @@ from strongroom.custody.rpc import Node, RpcError
 
 BINARIES: Final = Path(__file__).parents[2] / ".nodes" / "bin"
 HOST: Final = "127.0.0.1"
-WAIT_S: Final = 30.0
+WAIT_S: Final = 60.0
 """How long a node may take to start, to stop, or to agree with another."""
 
 POLL_S: Final = 0.02

@@ -26,7 +26,7 @@ from strongroom.store.postgres.connection import Limits, prepare_database
 from strongroom.store.postgres.tables import TABLES
 from support.nodes import free_port
 
-WAIT_S: Final = 30.0
+WAIT_S: Final = 60.0
 POLL_S: Final = 0.02
 TEMPLATE: Final = "strongroom_template"
 _TABLES: Final = tuple(table.quoted for table in TABLES.values())

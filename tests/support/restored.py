@@ -82,7 +82,7 @@ class House:
 
     async def follow(self) -> None:
         """Let the watcher go round until it went through."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not await self.watcher.try_round():
                 assert not self.watcher.status.error, self.watcher.status
 

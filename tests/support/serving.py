@@ -41,7 +41,7 @@ from support.effects import Do
 
 MASTER_KEY = bytes(range(32))
 NEVER_S = 31_536_000.0
-WAIT_S = 20.0
+WAIT_S = 60.0
 UNLIMITED = {"default": Tier(unlimited=True)}
 
 _Result = TypeVar("_Result")

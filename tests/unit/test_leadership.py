@@ -31,7 +31,7 @@ class Work:
 
     async def until(self, *names: str) -> None:
         """Wait until these run and no others."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while self.running != list(names):
                 self.changed.clear()
                 _ = await self.changed.wait()

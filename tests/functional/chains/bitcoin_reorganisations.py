@@ -113,15 +113,15 @@ async def test_a_withdrawal_survives_a_reorganisation_of_any_depth(house: CoinHo
             _ = await sender.step()
         [block, *_] = await mine(house, depth, *waiting)
         _ = await sender.step()
-        assert (await house.statuses(alice))[0] == ("COMPLETED" if depth >= CONFIRMATIONS else "PROCESSING")
+        deep = "COMPLETED" if depth >= CONFIRMATIONS else "PROCESSING"
+        await house.until_status(alice, deep, *["COMPLETED"] * nth)
         await node.invalidate(block)
         _ = await mine(house, depth + 1)
         _ = await sender.step()
         assert await node.rpc("getrawmempool") == waiting
         house.check_books()
         _ = await mine(house, CONFIRMATIONS, *waiting)
-        _ = await sender.step()
-        assert await house.statuses(alice) == ["COMPLETED"] * (nth + 1)
+        await house.until_status(alice, *["COMPLETED"] * (nth + 1))
         assert await paid(node) == nth * Decimal("0.25")
     assert (await house.reconciled()).differences == ()
     house.check_books()

@@ -248,7 +248,7 @@ async def test_a_payment_that_still_waits_to_be_mined_holds_everything_up(
         first = await house.withdraw(alice, STRANGER, "0.2")
         assert (await command("backup", "--data", data, "--to", backup)).code == 0
         await approve(house, first)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await bitcoind.rpc("getrawmempool"):
                 _ = await house.house.application.treasury.senders["BITCOIN"].step()
     lose(data)

@@ -81,14 +81,14 @@ async def test_a_payment_waits_for_the_signer_and_its_cap_is_kept(house: CoinHou
 
     await house.withdraw(alice, STRANGER, "0.25")
     sender = house.house.application.treasury.senders["BITCOIN"]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not sender.status.trouble.startswith("the signer does not answer"):
             _ = await sender.step()
     with vault.signing():
         _ = await sender.step()
         await house.mine_until_status(alice, "COMPLETED", "COMPLETED")
         await house.withdraw(alice, STRANGER, "0.5")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not any(why.startswith("the signer refuses") for why in sender.status.stuck.values()):
                 _ = await sender.step()
         await house.mine_until_status(alice, "PROCESSING", "COMPLETED", "COMPLETED")
@@ -107,7 +107,7 @@ async def test_what_was_signed_is_settled_while_the_signer_is_away(house: CoinHo
     await house.withdraw(alice, STRANGER, "0.1")
     sender = house.house.application.treasury.senders["BITCOIN"]
     with vault.signing():
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not await house.node.rpc("getrawmempool"):
                 _ = await sender.step()
     await house.withdraw(alice, STRANGER, "0.2")

@@ -101,8 +101,8 @@ class Slow:
         self.home.check_books()
 
     async def has_candidates(self, count: int) -> bool:
-        """Say whether the payment has so many candidates."""
-        return len(self.payment.candidates) == count
+        """Say whether the payment has so many candidates, and the node has the last of them."""
+        return await self.home.is_offered(self.payment, count)
 
     def cold(self, asset: int) -> int:
         """Return what the books have on the cold address."""

@@ -64,7 +64,7 @@ async def until(holds: Callable[[], Any], within_s: float = 30) -> float:
 async def withdraw(server: Server) -> None:
     """Ask for a tenth of an ether, again where nothing was done: a node that is paused may hold the ledger for 5 s."""
     body = json.dumps({"currency": "ETH-ERC20", "address": OUTSIDE, "amount": "0.1", "tag": ""}).encode()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             answer = await ask(server, "POST", "", server.sign("alice", f"{V3}user/wallet/withdraw", body))
             if answer.status != 503:

@@ -261,8 +261,8 @@ async def until_waiting(home: EvmHouse, count: int) -> None:
 
 
 async def has_candidates(home: EvmHouse, count: int) -> bool:
-    """Say whether the newest payment has so many candidates."""
-    return len(home.payments()[-1].candidates) == count
+    """Say whether the newest payment has so many candidates, and the node has the last of them."""
+    return await home.is_offered(home.payments()[-1], count)
 
 
 async def test_a_key_of_ours_used_outside_is_reported_and_waits(lost: Lost) -> None:
