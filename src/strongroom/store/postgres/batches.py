@@ -55,11 +55,15 @@ def _insert_items(sealed: list[Sealed]) -> Statement:
 
 
 def row_statements(state: State, fetched: Fetched) -> list[Statement]:
-    """Return the statements that write every changed row: one for the folios, and one for each kind."""
+    """Return the statements that write every changed row: one for the folios, and one for each kind.
+
+    Raises `InvariantBroken` for a row that was not fetched.
+    """
     folios = [(owner, *encode_folio(folio)) for owner, folio in sorted(_folios_after(state, fetched).items())]
     by_kind: dict[type[Kept], list[Any]] = {}
     changed: Iterable[Kept] = (*state.nonces.values(), *state.rows.values())
     for row in changed:
+        fetched.check_asked(row.key())
         by_kind.setdefault(type(row), []).append(TABLES[type(row)].encode(row))
     rows = [TABLES[kind].write(values) for kind, values in by_kind.items()]
     return [FOLIO.write(folios), *rows] if folios else rows
@@ -70,7 +74,7 @@ def _folios_after(state: State, fetched: Fetched) -> dict[int, Folio]:
     changed: dict[int, Folio] = {}
 
     def folio_of(owner: int) -> Folio:
-        return changed.get(owner) or changed.setdefault(owner, fetched.folios.get(owner) or Folio({}, {}))
+        return changed.get(owner) or changed.setdefault(owner, fetched.folio(owner))
 
     for head in state.heads.values():
         folio_of(owner_of(head.account)).heads[head.account] = pack_head(head.after, head.count)

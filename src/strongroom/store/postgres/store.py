@@ -21,7 +21,7 @@ from strongroom.clock import Ids
 from strongroom.crashpoints import reach
 from strongroom.engine.command import Command, Row
 from strongroom.engine.port import DiskFailed, InDoubt, NotDone, StoreError
-from strongroom.engine.state import DeclaredState, State, needs_of
+from strongroom.engine.state import State, needs_of
 from strongroom.errors import check
 from strongroom.records.guards import Reply
 from strongroom.records.kept import Key
@@ -224,7 +224,7 @@ class PostgresStore(PostgresReads):
         fetched = Fetched()
         ahead, news = self._lock(self._connected(), fetched.statements(keys))
         self._fetched, self._ahead = fetched, ahead
-        return DeclaredState(fetched, ahead.frontier.count + 1, ahead.last_ms), news
+        return State(fetched, ahead.frontier.count + 1, ahead.last_ms), news
 
     def _lock(self, writer: Connection, statements: Sequence[tuple[Statement, Taker]]) -> tuple[Ahead, News]:
         """Begin a transaction with the journal locked, and fetch the rows, and what was committed, as of then."""
