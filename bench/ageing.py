@@ -27,6 +27,7 @@ from signing import Signer, pages, transfers, write
 from world import World
 
 from strongroom.clock import DAY_MS, Clock, Ids, SetClock
+from strongroom.config.settings import load_config
 from strongroom.engine.command import Command, Guard
 from strongroom.store.sqlite.connection import migrations
 from strongroom.wallet.transfers import Transfer
@@ -104,7 +105,7 @@ def _make(folder: Path, entries: int, schema: str, say: Say) -> Layout:
     copy(folder / "empty", folder / "aged")
     first_ms = clock.at_ms
     say(f"making {entries:,} transfers between them")
-    world.fill(folder / "aged" / "data", _past(young, entries, clock), entries, clock)
+    world.fill(load_config(folder / "aged" / world.CONFIG_FILE, {}), _past(young, entries, clock), entries, clock)
     layout = Layout(entries, users, schema, first_ms, clock.at_ms)
     (folder / _LAYOUT_FILE).write_bytes(msgspec.json.encode(layout))
     return layout

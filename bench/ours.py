@@ -30,6 +30,8 @@ class Server:
     """A running server, and the signer of the requests to it. `ready_s` is how long its start took."""
 
     def __init__(self, world: World, process: subprocess.Popen[bytes], port: int, ready_s: float) -> None:
+        """`beside` are the processes whose CPU time counts as well."""
+        self.beside: tuple[int, ...] = ()
         self.world = world
         self.port = port
         self.pid = process.pid
@@ -61,15 +63,15 @@ class Server:
     def load(self, requests: Iterator[bytes], connections: int, seconds: float, count: int) -> Result:
         """Sign so many requests, see that one of their kind succeeds, and send them."""
         _ = check_answer(self.port, write(self.requests_file, requests, self.signer, count))
-        return run(self.port, connections, seconds, self.requests_file, (self.pid,))
+        return run(self.port, connections, seconds, self.requests_file, (self.pid, *self.beside))
 
 
 @contextmanager
-def serving(world: World) -> Iterator[Server]:
-    """Serve a house on the server's core until the end of the block."""
+def serving(world: World, *, anywhere: bool = False) -> Iterator[Server]:
+    """Serve a house on the server's core, or on all, until the end of the block."""
     port, log = free_port(), world.folder / "server.log"
     command = [STRONGROOM, "serve", "--config", str(world.config)]
-    with started(command, log, cores()[:1], {"STRONGROOM_PORT": str(port)}) as process:
+    with started(command, log, () if anywhere else cores()[:1], {"STRONGROOM_PORT": str(port)}) as process:
         ready_s = wait_until(_ready(port), process, log)
         yield Server(world, process, port, ready_s)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlencode
 
 from processes import BenchError, free_port, started, wait_until
 
@@ -30,6 +31,10 @@ class Cluster(NamedTuple):
     def dsn(self, database: str) -> str:
         """Return how libpq finds a database."""
         return f"host={self.folder} port={self.port} user=postgres dbname={database}"
+
+    def url(self, database: str) -> str:
+        """Return how a server finds a database by its setting `store`."""
+        return f"postgresql://postgres@/{database}?{urlencode({'host': self.folder, 'port': self.port})}"
 
     def run(self, program: str, *arguments: str, database: str = "postgres", text: str = "") -> str:
         """Run a client program and return its output."""

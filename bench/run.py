@@ -25,6 +25,7 @@ from pathlib import Path
 
 import ageing
 import nginx
+import nodes
 import ours
 import peer
 import postgres
@@ -33,7 +34,7 @@ import world
 from load import Result, need
 from processes import BenchError, cores
 
-PARTS = ("ours", "nginx", "pgbench", "baseline", "ageing")
+PARTS = ("ours", "nginx", "pgbench", "baseline", "nodes", "ageing")
 _FEWEST_USERS = 200
 NGINX = "nginx, a constant"
 PGBENCH = "pgbench TPC-B, {} clients"
@@ -79,10 +80,22 @@ def measure_postgres(folder: Path, house: world.World, options: argparse.Namespa
                 yield BASELINE.format(where), found
 
 
+def measure_nodes(folder: Path, house: world.World, options: argparse.Namespace) -> Iterator[tuple[str, Result]]:
+    """Yield the rows of one server and of several, where nothing but the load is bound to a core."""
+    say("nodes: SQLite")
+    yield nodes.SQLITE, nodes.embedded(house, options.connections, options.seconds)
+    with postgres.running(folder / "nodes") as cluster:
+        say("nodes: making the same customers in PostgreSQL")
+        shared = nodes.make(folder / "shared", options.users, cluster)
+        for count in nodes.COUNTS:
+            say(f"nodes: PostgreSQL, {count}")
+            yield nodes.POSTGRES.format(count), nodes.measure(shared, cluster, count, options)
+
+
 def comparison(folder: Path, options: argparse.Namespace) -> dict[str, Result]:
     """Measure the parts that were asked for, in one run."""
     results: dict[str, Result] = {}
-    if not set(options.only) & set(PARTS[:4]):
+    if not set(options.only) & set(PARTS[:5]):
         return results
     say(f"making a house of {options.users:,} users")
     house = world.make(folder / "house", options.users)
@@ -91,6 +104,8 @@ def comparison(folder: Path, options: argparse.Namespace) -> dict[str, Result]:
     if "nginx" in options.only:
         results.update(measure_nginx(folder, options))
     results.update(measure_postgres(folder, house, options))
+    if "nodes" in options.only:
+        results.update(measure_nodes(folder, house, options))
     shutil.rmtree(house.folder)
     return results
 
@@ -112,12 +127,15 @@ def aims(results: dict[str, Result]) -> list[table.Aim]:
 
     transfers = results.get("Strongroom, transfers")
     rate = transfers and transfers.per_second
+    one, two = (results.get(nodes.POSTGRES.format(count)) for count in nodes.COUNTS)
     reads = ratio(best("Strongroom, balance reads"), best(NGINX))
     return [
         *table.at_least("durable signed transfers / pgbench TPC-B", ratio(rate, best("pgbench")), 8, "{:.2f}"),
         *table.at_least("durable signed transfers / FastAPI + PostgreSQL", ratio(rate, best("FastAPI")), 8, "{:.2f}"),
         *table.at_least("signed balance reads / nginx constant", reads, 0.3, "{:.3f}"),
         *table.at_least("the same, as the next step", reads, 0.4, "{:.3f}"),
+        *table.at_least("signed transfers a second, one node on PostgreSQL", one and one.per_second, 5_000, "{:,.0f}"),
+        *table.at_least("two nodes / one", one and two and two.per_second / one.per_second, 1, "{:.2f}"),
         *table.at_most("transfers' p99", transfers and transfers.p99_ms, 8, "{:.2f} ms"),
     ]
 
@@ -167,7 +185,7 @@ def check_programs(only: list[str]) -> None:
         _ = need("wrk")
     if "nginx" in only:
         _ = need("nginx")
-    if {"pgbench", "baseline"} & set(only):
+    if {"pgbench", "baseline", "nodes"} & set(only):
         _ = postgres.programs(), need("setpriv")
     if "baseline" in only:
         _ = peer.uvicorn()
@@ -184,7 +202,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--entries", type=int, default=10_000_000, help="transfers in the aged ledger (10000000)")
     parser.add_argument("--work", default="/var/tmp", help="where to work: a folder on the disk to measure (/var/tmp)")
     options = parser.parse_args()
-    options.only = options.only.split(",") if options.only else list(PARTS if options.aged else PARTS[:4])
+    options.only = options.only.split(",") if options.only else list(PARTS if options.aged else PARTS[:5])
     if unknown := set(options.only) - set(PARTS):
         parser.error(f"there is no part {', '.join(unknown)}: choose of {', '.join(PARTS)}")
     if "ageing" in options.only and options.aged is None:

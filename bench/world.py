@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -16,14 +15,15 @@ from typing import NamedTuple
 import msgspec
 
 from strongroom.application import Application
+from strongroom.books import open_books
 from strongroom.clock import Clock, Ids, SetClock
 from strongroom.config.secrets import load_master_key, write_master_key
 from strongroom.config.settings import Config, load_config
 from strongroom.engine.command import NOBODY, Command
+from strongroom.engine.port import Books
 from strongroom.engine.settle import settle
 from strongroom.observe.logs import configure_logs
 from strongroom.records.history import LineType
-from strongroom.store.sqlite.store import SqliteStore
 from strongroom.wallet.bookings import Book
 from strongroom.wallet.context import Context
 from strongroom.wallet.keys import KeyTerms, SecretBox, prepare_key
@@ -32,6 +32,7 @@ from strongroom.wallet.users import OpenUser
 HERE = Path(__file__).parent
 CONFIG_FILE = "house.toml"
 CUSTOMERS_FILE = "customers.json"
+_CHAINS = "# The chains"
 FUNDS = 1_000 * 10**8
 """What every customer has of every asset, in units: a thousand."""
 
@@ -62,11 +63,17 @@ class World(NamedTuple):
         return self.folder / CONFIG_FILE
 
 
-def make(folder: Path, users: int, clock: SetClock | None = None) -> World:
-    """Make a house with so many customers in a new folder, now or at the time of a clock that is set back."""
+def make(folder: Path, users: int, clock: SetClock | None = None, database: str = "") -> World:
+    """Make a house with so many customers in a new folder, now or at the time of a clock that is set back.
+
+    Its books are in the folder, or in a PostgreSQL `database`; then it has no chains.
+    """
     configure_logs("warning", "console")
     (folder / "data").mkdir(parents=True)
-    _ = shutil.copy(HERE / CONFIG_FILE, folder / CONFIG_FILE)
+    settings = (HERE / CONFIG_FILE).read_text()
+    if database:
+        settings = f"store = {database!r}\n{settings.partition(_CHAINS)[0]}"
+    _ = (folder / CONFIG_FILE).write_text(settings)
     config = load_config(folder / CONFIG_FILE, {})
     write_master_key(Path(config.master_key_file), Ids(Clock()).random_bytes(32))
     box = SecretBox(load_master_key(config, {}))
@@ -74,7 +81,7 @@ def make(folder: Path, users: int, clock: SetClock | None = None) -> World:
     customers: list[Customer] = []
     assets = {code: asset.number for code, asset in config.assets.items()}
     commands = _openings(users, list(assets.values()), box, customers, Ids(clock or Clock()))
-    fill(config.folder, commands, users * (len(assets) + 2), clock)
+    fill(config, commands, users * (len(assets) + 2), clock)
     (folder / CUSTOMERS_FILE).write_bytes(msgspec.json.encode(customers))
     return World(folder, list(assets), customers)
 
@@ -111,23 +118,23 @@ async def _nobody(_: Command) -> object:
     raise NotImplementedError
 
 
-def fill(folder: Path, commands: Iterable[Command], expected: int, clock: SetClock | None = None) -> None:
+def fill(config: Config, commands: Iterable[Command], expected: int, clock: SetClock | None = None) -> None:
     """Carry commands out through the real `settle` and the real store, as fast as that goes.
 
     Raises RuntimeError if one is refused.
     """
     time_of = clock or Clock()
-    store = SqliteStore(folder, Ids(time_of))
+    books = open_books(config, Ids(time_of))
     # Nothing here makes cycles, and the collector would go through the whole store in memory again and again.
     gc.disable()
     try:
-        asyncio.run(_fill(store, iter(commands), expected, time_of))
+        asyncio.run(_fill(books.store, iter(commands), expected, time_of))
     finally:
-        store.close()
+        books.close()
         gc.enable()
 
 
-async def _fill(store: SqliteStore, commands: Iterator[Command], expected: int, clock: Clock) -> None:
+async def _fill(store: Books, commands: Iterator[Command], expected: int, clock: Clock) -> None:
     done, began_s = 0, time.perf_counter()
     while batch := list(islice(commands, _BATCH)):
         state = await store.begin(batch)

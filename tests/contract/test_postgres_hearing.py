@@ -26,7 +26,7 @@ from strongroom.store.postgres.store import PostgresStore
 from strongroom.wallet.balances import balance_of
 from strongroom.wallet.context import perform_own
 from strongroom.wallet.settings import prepare_settings
-from strongroom.wallet.users import MarkUser
+from strongroom.wallet.users import MarkUser, find_receiver
 from strongroom.wallet.verification import verify
 from support.house_nodes import store_of
 from support.paying import COIN, paying
@@ -74,6 +74,7 @@ async def test_a_node_that_only_listens_hears_what_others_commit(tmp_path: Path)
     async with node(tmp_path) as first, node(tmp_path) as second:
         ears, following = Ears(second), asyncio.create_task(store(second).follow())
         uid = await first.user("alice")
+        assert not second.store.row(User, uid).frozen
         await first.context.submit(MarkUser(NOBODY, uid, frozen=True, active=True))
         await ears.until((User, uid))
         assert second.store.row(User, uid).frozen
@@ -92,15 +93,33 @@ async def test_a_node_hears_under_the_lock_of_its_own_batch_too(tmp_path: Path) 
 
 
 async def test_what_was_not_heard_in_time_is_not_relied_on(tmp_path: Path) -> None:
-    """A node that follows nobody knows half a second later that its memory may be old, and reads settings anew."""
+    """A node that follows nobody knows half a second later that its memory may be old, and reads settings and users
+    anew."""
     async with node(tmp_path) as first, node(tmp_path) as second:
+        uid = await first.user("alice")
+        assert not second.store.row(User, uid).frozen
         before = second.context.catalogue.snapshot
         off = msgspec.structs.replace(before.assets[-1], enabled=False)
         after = msgspec.structs.replace(before, assets=(*before.assets[:-1], off))
         await asyncio.sleep(CURRENT_S)
         assert not second.store.is_current
         await perform_own(first.context, lambda: prepare_settings(first.context, NOBODY, after))
+        await first.context.submit(MarkUser(NOBODY, uid, frozen=True, active=True))
         assert second.context.catalogue.snapshot == after
+        assert second.store.row(User, uid).frozen
+
+
+async def test_a_receiver_that_another_node_opens_is_found_at_once(tmp_path: Path) -> None:
+    """That a name was asked for when nobody had it is not remembered; who has it never changes, and is."""
+    async with node(tmp_path) as first, node(tmp_path) as second:
+        with pytest.raises(Refused, match="Receiver"):
+            _ = find_receiver(second.store, "Alice")
+        uid = await first.user("alice")
+        assert [find_receiver(second.store, name).uid for name in ("Alice", "alice")] == [uid, uid]
+        await first.context.submit(MarkUser(NOBODY, uid, frozen=False, active=False))
+        await asyncio.sleep(CURRENT_S)
+        with pytest.raises(Refused, match="Receiver"):
+            _ = find_receiver(second.store, "alice")
 
 
 def cut_writers(folder: Path) -> None:

@@ -33,6 +33,19 @@ def test_our_rows_are_measured_in_a_second_each_without_a_failed_request(tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.soak
+def test_nodes_on_postgresql_are_measured_beside_sqlite() -> None:
+    """A short run of that part prints a row for each store and number of nodes, without a failed request."""
+    # In the bench's own folder: PostgreSQL is another user, who cannot enter a test's.
+    arguments = ["--only", "nodes", "--seconds", "1", "--users", "200", "--connections", "4"]
+    done = subprocess.run(
+        [sys.executable, str(BENCH), *arguments], check=False, capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^\| (SQLite|PostgreSQL), transfers.* \| [\d,]+ \|.*\| 0 \|$", done.stdout, re.MULTILINE)
+    assert rows == ["SQLite", "PostgreSQL", "PostgreSQL"], done.stdout
+
+
 def test_blocks_are_measured_with_few_addresses(tmp_path: Path) -> None:
     """A short run of the bench of blocks prints its row: the time to the credit, and the server's CPU."""
     _ = need_node("bitcoind")

@@ -25,7 +25,6 @@ from strongroom.engine.state import State, needs_of
 from strongroom.errors import check
 from strongroom.records.guards import Reply
 from strongroom.records.kept import Key
-from strongroom.records.settings import SETTINGS_KEY, Settings
 from strongroom.store.journal import frontier_of
 from strongroom.store.postgres.announcements import AT_ONCE, NEWS, News, heard_up_to, read_changed
 from strongroom.store.postgres.batches import Ahead, forgetting_statements, journal_statements, row_statements
@@ -35,6 +34,7 @@ from strongroom.store.postgres.following import EVERY_S, SILENT_S, Follower
 from strongroom.store.postgres.numbers import COUNT, claim_number
 from strongroom.store.postgres.pipeline import run_together
 from strongroom.store.postgres.reads import PostgresReads
+from strongroom.store.postgres.remembered import Remembered
 from strongroom.store.postgres.tables import Statement
 
 _FORGET_EVERY_MS: Final = 1_000
@@ -78,7 +78,7 @@ class PostgresStore(PostgresReads):
         self._ids = ids
         self._holder = ids.uuid()
         self._number: int | None = None
-        self._settings: Settings | None = None
+        self._remembered = Remembered()
         self._thread = ThreadPoolExecutor(1, "strongroom-store")
         self._listeners: list[Callable[[State], None]] = []
         self._writer: Connection | None = None
@@ -175,15 +175,15 @@ class PostgresStore(PostgresReads):
             await asyncio.sleep(EVERY_S)
 
     def row(self, kind: type[Row], *key: int | str | bytes) -> Row:
-        """Return the committed row, or the absent one; the settings, which every request needs, from memory.
+        """Return the committed row, or the absent one; what most requests ask for from memory (`remembered`).
 
-        Those are as old as `is_current` allows, and commands are decided over those of the moment.
+        Users and settings are then as old as `is_current` allows; commands are decided over those of the moment.
         """
-        if kind is not Settings:
-            return super().row(kind, *key)
-        if self._settings is None or not self.is_current:
-            self._settings = super().row(Settings, *key)
-        return cast(Row, self._settings)
+        found = self._remembered.find(kind, key, is_current=self.is_current)
+        if found is None:
+            found = super().row(kind, *key)
+            self._remembered.keep(found, key)
+        return cast(Row, found)
 
     def _tell_news(self, news: News) -> None:
         if news.rows:
@@ -192,8 +192,7 @@ class PostgresStore(PostgresReads):
             self._tell_listeners(state)
 
     def _tell_listeners(self, state: State) -> None:
-        if SETTINGS_KEY in state.rows:
-            self._settings = None
+        self._remembered.forget(state.rows)
         for listener in self._listeners:
             listener(state)
 
