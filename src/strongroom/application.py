@@ -93,7 +93,7 @@ class Application:
         except BaseException:
             self._books.close()
             raise
-        self.limits = RateLimits(self.clock, tiers_of(config))
+        self.limits = RateLimits(self.clock, tiers_of(config), tell=self._books.blocks.tell)
         self.api = Api(
             Services(self.context, self.treasury.pools, WalletCache(self.context)),
             OPERATIONS,
@@ -119,6 +119,7 @@ class Application:
             if self.store.is_shared:
                 supervisor.start("announcements", self.store.follow)
                 supervisor.start("leadership", leadership.run)
+                supervisor.start("blocks", lambda: self._books.blocks.run(self.limits.hear))
             await self._declare()
             await self.treasury.start(supervisor)
             supervisor.start("expiry", lambda: leadership.lead(HOUSE_SEAT, self._expire))

@@ -11,6 +11,7 @@ from typing import IO, NamedTuple, Protocol, TypeVar
 
 from strongroom.clock import Ids
 from strongroom.config.settings import Config, ConfigError
+from strongroom.engine.blocks import Blocks, OwnBlocks
 from strongroom.engine.leadership import Leadership, SoleLeadership
 from strongroom.engine.port import Books, DiskFailed, Reads
 from strongroom.ledger.seals import Frontier
@@ -38,14 +39,16 @@ class Snapshot(Reads, Protocol):
 
 
 class OpenBooks(NamedTuple):
-    """The books, opened, who leads over them, and what else this process holds of its data folder."""
+    """The books, opened, who leads over them, who is blocked, and what else this process holds of its data folder."""
 
     store: Books
     leadership: Leadership
+    blocks: Blocks
     lock: IO[str] | None = None
 
     def close(self) -> None:
         """Close everything."""
+        self.blocks.close()
         self.leadership.close()
         self.store.close()
         if self.lock is not None:
@@ -59,7 +62,7 @@ def open_books(config: Config, ids: Ids, thread: Executor | None = None) -> Open
     installed, `StoreError`.
     """
     if not config.store:
-        return OpenBooks(SqliteStore(config.folder, ids, thread=thread), SoleLeadership())
+        return OpenBooks(SqliteStore(config.folder, ids, thread=thread), SoleLeadership(), OwnBlocks())
     lock = lock_folder(config.folder)
     try:
         return _with_driver(lambda: _open_shared(config.store, ids, lock))
@@ -94,10 +97,11 @@ def _with_driver(opening: Callable[[], Opened]) -> Opened:
 
 
 def _open_shared(conninfo: str, ids: Ids, lock: IO[str]) -> OpenBooks:
+    from strongroom.store.postgres.blocks import PostgresBlocks
     from strongroom.store.postgres.leadership import PostgresLeadership
     from strongroom.store.postgres.store import PostgresStore
 
-    return OpenBooks(PostgresStore(conninfo, ids), PostgresLeadership(conninfo), lock)
+    return OpenBooks(PostgresStore(conninfo, ids), PostgresLeadership(conninfo), PostgresBlocks(conninfo), lock)
 
 
 def _open_shared_snapshot(conninfo: str) -> Snapshot:

@@ -132,6 +132,24 @@ async def see_who_is_shut_out(first: Node, second: Node) -> None:
     assert await until_status(second, second.sign("bob", f"{V3}user/wallet"), "GET", 401) < SOON_S
 
 
+async def test_who_is_blocked_at_one_node_is_blocked_at_all_within_a_second(tmp_path: Path) -> None:
+    """The calls that lead to a block are counted by each node; the block and its ladder are everybody's, and outlive
+    the node."""
+    async with two_nodes(tmp_path, limits="wallet_per_2s = 1\nladder_s = [300, 900]") as (first, second):
+        await settle_in(first, second)
+        assert [(await ask(first, "POST", "", transfer(first, "1"))).status for _ in range(2)] == [200, 429]
+        assert await until_status(second, transfer(second, "0.001"), "POST", 429) < SOON_S
+        refused = await ask(second, "POST", "", transfer(second, "1"))
+        assert refused.json()["message"] == "Rate limit exceeded"
+        assert 290 < int(refused.headers["retry-after"]) <= 300
+        before = await has(second, "bob")
+        first.kill()
+        await first.start()
+        assert await until_status(first, transfer(first, "0.001"), "POST", 429) < SOON_S
+        assert before - await has(second, "bob") <= Decimal("0.001")
+        assert (await ask(second, "GET", "", second.sign("alice", f"{V3}user/wallet"))).status == 200
+
+
 async def test_commands_for_files_say_what_to_do_for_a_database(tmp_path: Path) -> None:
     """A backup is the database's own affair; once that was restored, the books are proved and begin a new epoch."""
     config = Node(tmp_path / "node", store_of(tmp_path)).config

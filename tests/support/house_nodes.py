@@ -29,7 +29,7 @@ store = "{store}"
 port = {port}
 drain_s = 0
 [rate_limits.default]
-unlimited = true
+{limits}
 [assets.BTC]
 number = 1
 name = "Bitcoin"
@@ -71,14 +71,14 @@ def store_of(folder: Path) -> str:
 class Node(Server):
     """One node: a server that is started, paused, killed and started again."""
 
-    def __init__(self, folder: Path, store: str, more: str = "") -> None:
+    def __init__(self, folder: Path, store: str, more: str = "", limits: str = "unlimited = true") -> None:
         super().__init__(folder / "data")
         (folder / "data").mkdir(parents=True, mode=0o700)
         self.store = store
         self.config = folder / "strongroom.toml"
         self.port = free_port()
         self._address = ("127.0.0.1", self.port)
-        self.config.write_text(_HOUSE.format(store=store, port=self.port) + more)
+        self.config.write_text(_HOUSE.format(store=store, port=self.port, limits=limits) + more)
         (folder / "data" / SEED_FILE).write_bytes(seal_seed(SEED, MASTER_KEY, Ids(Clock())))
 
     @property
@@ -125,10 +125,12 @@ class Node(Server):
 
 
 @asynccontextmanager
-async def two_nodes(folder: Path, more: str = "") -> AsyncGenerator[tuple[Node, Node]]:
+async def two_nodes(
+    folder: Path, more: str = "", limits: str = "unlimited = true"
+) -> AsyncGenerator[tuple[Node, Node]]:
     """Run two nodes over a new database until the block ends; the first has started when the second does."""
     store = store_of(folder)
-    first, second = Node(folder / "first", store, more), Node(folder / "second", store, more)
+    first, second = Node(folder / "first", store, more, limits), Node(folder / "second", store, more, limits)
     try:
         await first.start()
         await second.start()

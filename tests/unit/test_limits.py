@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from strongroom.api.client_address import read_address
 from strongroom.api.limits import HOUR_US, UNLIMITED, LimitExceeded, RateLimits, Standing, TierLimits
 from strongroom.clock import Clock
+from strongroom.engine.blocks import Block
 from strongroom.errors import InvariantBroken
 
 MINUTE_US = 60_000_000
@@ -27,6 +29,10 @@ class Steps(Clock):
         # A quarter of a microsecond keeps the rounding of the division from mattering.
         return (self.at_us + 0.25) / 1_000_000
 
+    def now_ms(self) -> int:
+        """Return the moment, as the time of day has it."""
+        return self.at_us // 1_000
+
     def step(self, us: int) -> None:
         """Move forward."""
         self.at_us += us
@@ -37,7 +43,9 @@ class Server:
 
     def __init__(self, most_tracked: int = 1000, **tiers: TierLimits) -> None:
         self.clock = Steps()
-        self.limits = RateLimits(self.clock, {"default": TierLimits(), **tiers}, most_tracked)
+        self.told: list[Block] = []
+        terms = {"default": TierLimits(), **tiers}
+        self.limits = RateLimits(self.clock, terms, most_tracked, tell=self.told.append)
 
     def transfer(self, user: int = 1) -> Standing | None:
         return self.limits.wallet_call("default", user, "transfer")
@@ -196,6 +204,55 @@ def test_each_limit_that_one_call_breaks_is_blocked() -> None:
     assert of_user.value.standing == Standing(4, 0, 1)
     server.clock.step(1_000_000)
     server.limits.signed_call("small", 1, "b", "history")
+
+
+def test_a_block_of_another_node_is_taken_over_with_its_place_on_the_ladder(server: Server) -> None:
+    """Who was blocked elsewhere is refused here for as long, and the next excess blocks for the ladder's next time."""
+    other = Server()
+    assert (server.exceed(), len(server.told)) == (1, 1)
+    other.limits.hear(server.told[0])
+    assert (other.wait_of(), other.wait_of(user=2)) == (1, 0)
+    for each in (server, other):
+        each.clock.step(1_000_000)
+    assert (other.exceed(), other.told[0].rung) == (300, 2)
+    server.limits.hear(other.told[0])
+    server.limits.hear(server.told[0])
+    assert server.wait_of() == 300, "an older one that is heard later ends nothing"
+
+
+def test_a_block_that_is_over_or_finds_no_room_changes_nothing(server: Server) -> None:
+    """What was heard late leaves no trace, and a full table keeps those that it has."""
+    server.exceed()
+    other = Server(most_tracked=1)
+    other.transfer(user=7)
+    other.limits.hear(server.told[0])
+    assert (other.limits.tracked, other.wait_of(user=7)) == (1, 0)
+    late = Server()
+    late.clock.step(2 * HOUR_US)
+    late.limits.hear(server.told[0])
+    assert late.limits.tracked == 0
+
+
+@pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8:1234:5678::1", "no address"])
+def test_an_address_that_failed_elsewhere_is_blocked_before_anything_is_verified(server: Server, address: str) -> None:
+    """Blocks go by the same name at all nodes, also for a whole IPv6 network and for callers without an address."""
+    bucket, other = read_address(address).bucket, Server()
+    for _ in range(20):
+        server.limits.authentication_failed(bucket)
+    with pytest.raises(LimitExceeded):
+        server.limits.authentication_failed(bucket)
+    other.limits.hear(server.told[0])
+    with pytest.raises(LimitExceeded):
+        other.limits.check_client(bucket)
+    other.limits.check_client(read_address("198.51.100.1").bucket)
+
+
+def test_newcomers_that_share_a_counter_are_blocked_here_alone() -> None:
+    """A name that was only unlucky with its counter is not given away to other nodes."""
+    server = Server(most_tracked=1)
+    server.transfer(user=1)
+    assert server.exceed(user=2) == 1
+    assert server.told == []
 
 
 def test_a_tier_has_numbers_of_its_own() -> None:

@@ -18,18 +18,24 @@ Memory is bounded. A bucket that is full again and on no rung of the ladder equa
 new bucket sweeps two of the oldest. If a table is full of buckets that must be kept (an attack from very many
 addresses), none is given up: newcomers share a fixed set of buckets by the hash of their name, which can only make a
 limit stricter; those always block for the ladder's first time, since a newcomer may answer for a stranger.
+
+Where several nodes serve one ledger, each has its own buckets, and a block is told to the others (`engine.blocks`): so
+a client of n nodes may make n times as many calls before it is blocked, and is blocked at all of them half a second
+later. Refusals of receivers are each node's own.
 """
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Mapping
-from typing import Final
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Final, cast
 
 import msgspec
 
 from strongroom import errors
 from strongroom.clock import Clock
+from strongroom.engine.blocks import Block, OwnBlocks
 from strongroom.errors import Refused, check
 
 DEFAULT_TIER: Final = "default"
@@ -38,10 +44,12 @@ DEFAULT_TIER: Final = "default"
 HOUR_US: Final = 3_600_000_000
 
 _SECOND_US: Final = 1_000_000
+_MS_US: Final = 1_000
 _WINDOW_US: Final = 2 * _SECOND_US
 _TOKEN: Final = _WINDOW_US
 _SWEPT_PER_NEW: Final = 2
 _SHARED_BUCKETS: Final = 1024
+_NOBODY: Final = OwnBlocks()
 
 
 class TierLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,9 +110,10 @@ class LimitExceeded(Refused):
 class _Bucket:
     """What one limit remembers of one client; all times in microseconds."""
 
-    __slots__ = ("at_us", "blocked_until_us", "debt", "fresh_at_us", "limit", "rung", "shared")
+    __slots__ = ("at_us", "blocked_until_us", "debt", "fresh_at_us", "limit", "name", "rung", "shared")
 
-    def __init__(self, limit: int, now_us: int, *, shared: bool = False) -> None:
+    def __init__(self, name: Hashable, limit: int, now_us: int, *, shared: bool = False) -> None:
+        self.name = name
         self.limit = limit
         self.debt = 0
         self.at_us = now_us
@@ -123,15 +132,24 @@ class _Bucket:
         else:
             self.fresh_at_us = max(self.blocked_until_us, now_us + HOUR_US)
 
+    def take(self, until_us: int, rung: int, fresh_at_us: int) -> None:
+        """Take over a block of another node, unless this one's ends later."""
+        if until_us > self.blocked_until_us:
+            self.blocked_until_us, self.rung, self.fresh_at_us = until_us, rung, fresh_at_us
+
     def equals_new(self, now_us: int) -> bool:
         """Say whether forgetting this bucket would change nothing."""
         return now_us - self.at_us >= _WINDOW_US and now_us >= self.fresh_at_us
 
 
 class _Buckets:
-    """A bounded table of buckets; see the module's text for what happens when it is full."""
+    """A bounded table of buckets; see the module's text for what happens when it is full.
 
-    def __init__(self, most: int) -> None:
+    `table` is its own name, to tell its blocks from another table's.
+    """
+
+    def __init__(self, table: str, most: int) -> None:
+        self.table = table
         self._most = most
         self._by_name: OrderedDict[Hashable, _Bucket] = OrderedDict()
         self._shared: dict[tuple[int, int], _Bucket] = {}
@@ -157,18 +175,24 @@ class _Buckets:
         bucket.limit = limit
         return bucket
 
+    def own(self, name: Hashable, now_us: int) -> _Bucket | None:
+        """Return the bucket of `name` alone, a new one if there is room."""
+        if name not in self._by_name and len(self._by_name) >= self._most:
+            return None
+        return self._by_name.get(name) or self._new(name, 1, now_us)
+
     def _new(self, name: Hashable, limit: int, now_us: int) -> _Bucket:
         self._sweep(now_us)
         slot = _slot(name, limit)
         shared = self._shared.get(slot)
         if len(self._by_name) < self._most:
-            bucket = self._by_name[name] = _Bucket(limit, now_us)
+            bucket = self._by_name[name] = _Bucket((self.table, name), limit, now_us)
             if shared is not None:
                 # What this name may have used while it had no bucket of its own.
                 bucket.debt, bucket.at_us, bucket.blocked_until_us = shared.debt, shared.at_us, shared.blocked_until_us
             return bucket
         if shared is None:
-            shared = self._shared[slot] = _Bucket(limit, now_us, shared=True)
+            shared = self._shared[slot] = _Bucket(None, limit, now_us, shared=True)
         return shared
 
     def _sweep(self, now_us: int) -> None:
@@ -191,14 +215,23 @@ class RateLimits:
     users, and as many users' receiver refusals. Each method answers None where the tier is `unlimited`.
     """
 
-    def __init__(self, clock: Clock, tiers: Mapping[str, TierLimits], most_tracked: int = 200_000) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        tiers: Mapping[str, TierLimits],
+        most_tracked: int = 200_000,
+        *,
+        tell: Callable[[Block], None] = _NOBODY.tell,
+    ) -> None:
+        """`tell` is told of every block that begins here; it must not wait."""
         check(DEFAULT_TIER in tiers, "the default tier of limits is configured")
         self._clock = clock
         self._tiers = dict(tiers)
         self._default = tiers[DEFAULT_TIER]
         self._most_tracked = most_tracked
-        self._clients = _Buckets(most_tracked)
-        self._owners = _Buckets(most_tracked)
+        self._tell = tell
+        self._clients = _Buckets("client", most_tracked)
+        self._owners = _Buckets("owner", most_tracked)
         self._refusals: OrderedDict[int, deque[int]] = OrderedDict()
 
     @property
@@ -213,7 +246,7 @@ class RateLimits:
             return None
         now_us = self._now_us()
         bucket = self._owners.of((user, operation), limits.wallet_per_2s, now_us)
-        return _take(now_us, limits.ladder_s, (bucket,))
+        return self._charge(now_us, limits, (bucket,))
 
     def signed_call(self, tier: str, user: int, key: Hashable, operation: str) -> Standing | None:
         """Count any other verified call; raises LimitExceeded."""
@@ -223,7 +256,7 @@ class RateLimits:
         now_us = self._now_us()
         of_operation = self._owners.of((key, operation), limits.operation_per_2s, now_us)
         of_user = self._owners.of(user, limits.user_per_2s, now_us)
-        return _take(now_us, limits.ladder_s, (of_operation, of_user))
+        return self._charge(now_us, limits, (of_operation, of_user))
 
     def public_call(self, client: Hashable) -> Standing | None:
         """Count a public call of a client address (what `Client.bucket` says); raises LimitExceeded."""
@@ -232,7 +265,7 @@ class RateLimits:
             return None
         now_us = self._now_us()
         bucket = self._clients.of(client, limits.public_per_2s, now_us)
-        return _take(now_us, limits.ladder_s, (bucket,))
+        return self._charge(now_us, limits, (bucket,))
 
     def check_client(self, client: Hashable) -> None:
         """Raise LimitExceeded while failed authentications block this client address; ask before verifying anything."""
@@ -250,7 +283,7 @@ class RateLimits:
             return
         now_us = self._now_us()
         bucket = self._clients.of(("failures", client), limits.failures_per_2s, now_us)
-        _take(now_us, limits.ladder_s, (bucket,))
+        _ = self._charge(now_us, limits, (bucket,))
 
     def check_receiver_refusals(self, tier: str, user: int) -> None:
         """Raise LimitExceeded while the last hour holds as many refusals of this user's receivers as the tier allows.
@@ -286,15 +319,48 @@ class RateLimits:
             if now_us - oldest[-1] >= HOUR_US or len(self._refusals) >= self._most_tracked:
                 self._refusals.popitem(last=False)
 
+    def hear(self, block: Block) -> None:
+        """Take over another node's block; one that is over, or for which there is no room, changes nothing."""
+        now_us, now_ms = self._now_us(), self._clock.now_ms()
+        table, name = _read_name(block.name)
+        buckets = self._clients if table == self._clients.table else self._owners
+        fresh_at_us = now_us + (block.fresh_ms - now_ms) * _MS_US
+        if fresh_at_us > now_us and (bucket := buckets.own(name, now_us)) is not None:
+            bucket.take(now_us + (block.until_ms - now_ms) * _MS_US, block.rung, fresh_at_us)
+
+    def _charge(self, now_us: int, limits: TierLimits, buckets: tuple[_Bucket, ...]) -> Standing:
+        """Charge one call to each bucket, or to none and raise LimitExceeded."""
+        standing = _take(now_us, buckets)
+        if standing is None:
+            raise self._excess(now_us, limits.ladder_s, buckets)
+        return standing
+
+    def _excess(self, now_us: int, ladder_s: tuple[int, ...], buckets: tuple[_Bucket, ...]) -> LimitExceeded:
+        """Return the refusal of a call; one outside every block starts a block for each limit that it broke."""
+        if all(bucket.blocked_until_us <= now_us for bucket in buckets):
+            for bucket in buckets:
+                if bucket.debt > (bucket.limit - 1) * _TOKEN:
+                    bucket.block(now_us, ladder_s)
+                    self._tell_of(bucket, now_us)
+        longest = max(buckets, key=lambda bucket: bucket.blocked_until_us)
+        return LimitExceeded(longest.limit, longest.blocked_until_us - now_us)
+
+    def _tell_of(self, bucket: _Bucket, now_us: int) -> None:
+        if not bucket.shared:
+            now_ms = self._clock.now_ms()
+            until_ms = now_ms + (bucket.blocked_until_us - now_us) // _MS_US
+            fresh_ms = now_ms + (bucket.fresh_at_us - now_us) // _MS_US
+            self._tell(Block(json.dumps(bucket.name), until_ms, bucket.rung, fresh_ms))
+
     def _now_us(self) -> int:
         return int(self._clock.monotonic_s() * _SECOND_US)
 
 
-def _take(now_us: int, ladder_s: tuple[int, ...], buckets: tuple[_Bucket, ...]) -> Standing:
-    """Charge one call to each bucket, or to none and raise LimitExceeded."""
+def _take(now_us: int, buckets: tuple[_Bucket, ...]) -> Standing | None:
+    """Charge one call to each bucket; None, and to none, where one has no room for it or is blocked."""
     for bucket in buckets:
         if bucket.debt > (bucket.limit - 1) * _TOKEN or bucket.blocked_until_us > now_us:
-            raise _excess(now_us, ladder_s, buckets)
+            return None
     tightest, remaining, debt = 0, -1, 0
     for bucket in buckets:
         bucket.debt += _TOKEN
@@ -304,11 +370,7 @@ def _take(now_us: int, ladder_s: tuple[int, ...], buckets: tuple[_Bucket, ...]) 
     return Standing(tightest, remaining, -(-debt // (tightest * _SECOND_US)))
 
 
-def _excess(now_us: int, ladder_s: tuple[int, ...], buckets: tuple[_Bucket, ...]) -> LimitExceeded:
-    """Return the refusal of a call; one outside every block starts a block for each limit that it broke."""
-    if all(bucket.blocked_until_us <= now_us for bucket in buckets):
-        for bucket in buckets:
-            if bucket.debt > (bucket.limit - 1) * _TOKEN:
-                bucket.block(now_us, ladder_s)
-    longest = max(buckets, key=lambda bucket: bucket.blocked_until_us)
-    return LimitExceeded(longest.limit, longest.blocked_until_us - now_us)
+def _read_name(text: str) -> tuple[str, Hashable]:
+    """Return the table and the name that a block's name was made of."""
+    table, name = cast(tuple[str, Any], json.loads(text))
+    return table, tuple(cast(list[Hashable], name)) if isinstance(name, list) else name

@@ -46,6 +46,18 @@ CREATE TRIGGER batch_stays  BEFORE TRUNCATE ON batch EXECUTE FUNCTION refuse_cha
 -- references with it; `holder` tells a node that has lost its connection whether another one had the number meanwhile.
 CREATE TABLE node (number BIGINT PRIMARY KEY, holder UUID NOT NULL);
 
+-- Rate limits that somebody broke, so that all nodes refuse it (docs/reference/settings.md, rate_limits): until when, on which
+-- rung of the ladder, when the ladder starts again, and when the row was written, by the server's clock. No part of the books.
+CREATE TABLE block (
+    name     TEXT COLLATE "C" PRIMARY KEY,
+    until_ms BIGINT NOT NULL,
+    rung     BIGINT NOT NULL,
+    fresh_ms BIGINT NOT NULL,
+    told_ms  BIGINT NOT NULL
+);
+CREATE INDEX block_by_telling ON block (told_ms);
+CREATE INDEX block_by_end ON block (fresh_ms);
+
 -- What every owner's accounts and histories have come to, written with the commit. `heads` is JSON: by account its balance
 -- and number of postings; `spines` is MessagePack: by asset * 256 + type the thread's (count, line) pairs, two
 -- little-endian int64 each; the lines' own links tell the same.
