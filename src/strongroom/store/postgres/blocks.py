@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Final
-
-import psycopg
 
 from strongroom.engine.blocks import Block
 from strongroom.store.postgres.arrays import columns
-from strongroom.store.postgres.connection import Connection, Limits, connect
+from strongroom.store.postgres.connection import Connection, connect
+from strongroom.store.postgres.session import Session, limits_of
 
 EVERY_S: Final = 0.25
 MOST_WAITING: Final = 1_000
@@ -23,7 +20,7 @@ _OVERLAP_MS: Final = 2_000
 """What was written so long before the newest that was heard is read again: it may have been committed after it."""
 
 _FORGOTTEN_AT_ONCE: Final = 1_000
-_LIMITS: Final = Limits(connect_s=2, answer_s=1.0)
+_LIMITS: Final = limits_of(1.0)
 _NOW_MS: Final = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _TELL: Final = (
     f"INSERT INTO block (name, until_ms, rung, fresh_ms, told_ms) SELECT told.*, {_NOW_MS} FROM"
@@ -44,9 +41,7 @@ class PostgresBlocks:
     """
 
     def __init__(self, conninfo: str) -> None:
-        self._conninfo = conninfo
-        self._thread = ThreadPoolExecutor(1, "strongroom-blocks")
-        self._session: Connection | None = None
+        self._session = Session("blocks", lambda: connect(conninfo, _LIMITS), _LIMITS.answer_s)
         self._waiting: dict[str, Block] = {}
         self._heard_ms = 0
 
@@ -57,10 +52,10 @@ class PostgresBlocks:
 
     async def run(self, hear: Callable[[Block], None]) -> None:
         """Tell and hear until cancelled; first of all that holds already."""
-        running = asyncio.get_running_loop()
         while True:
             telling, self._waiting = self._waiting, {}
-            heard = await running.run_in_executor(self._thread, self._exchange, list(telling.values()))
+            rows = [(it.name, it.until_ms, it.rung, it.fresh_ms) for it in telling.values()]
+            heard = await self._session.ask(lambda connection, rows=rows: self._exchange(connection, rows))
             if heard is None:
                 self._waiting = telling | self._waiting
             for block in heard or ():
@@ -69,29 +64,13 @@ class PostgresBlocks:
 
     def close(self) -> None:
         """Close the connection."""
-        self._thread.shutdown()
-        self._drop()
+        self._session.close()
 
-    def _exchange(self, telling: list[Block]) -> list[Block] | None:
-        """Write blocks and return those that were written lately; None while the database does not answer."""
-        try:
-            if self._session is None or self._session.is_lost:
-                self._drop()
-                self._session = connect(self._conninfo, _LIMITS)
-            with self._session.within(_LIMITS.answer_s):
-                if telling:
-                    rows = [(it.name, it.until_ms, it.rung, it.fresh_ms) for it in telling]
-                    self._session.run(_TELL, columns((str, int, int, int), rows))
-                    self._session.run(_FORGET, (_FORGOTTEN_AT_ONCE,))
-                found = self._session.run(_HEAR, (self._heard_ms - _OVERLAP_MS, _MOST_HEARD)).fetchall()
-        except psycopg.Error:
-            self._drop()
-            return None
+    def _exchange(self, connection: Connection, telling: list[tuple[str, int, int, int]]) -> list[Block]:
+        """Write blocks, and return those that were written lately."""
+        if telling:
+            connection.run(_TELL, columns((str, int, int, int), telling))
+            connection.run(_FORGET, (_FORGOTTEN_AT_ONCE,))
+        found = connection.run(_HEAR, (self._heard_ms - _OVERLAP_MS, _MOST_HEARD)).fetchall()
         self._heard_ms = max([self._heard_ms, *(told_ms for *_, told_ms in found)])
         return [Block(name, until_ms, rung, fresh_ms) for name, until_ms, rung, fresh_ms, _ in found]
-
-    def _drop(self) -> None:
-        if self._session is not None:
-            with suppress(psycopg.Error):
-                self._session.close()
-            self._session = None

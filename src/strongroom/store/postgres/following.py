@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from time import monotonic
 from typing import Final
 
-import psycopg
-
 from strongroom.store.postgres.announcements import AT_ONCE, NEWS, News, heard_up_to, read_changed
-from strongroom.store.postgres.connection import Connection, Limits, connect_reader
+from strongroom.store.postgres.connection import Connection, connect_reader
+from strongroom.store.postgres.session import Session, limits_of
 
 EVERY_S: Final = 0.2
 CURRENT_S: Final = 0.5
@@ -20,7 +16,7 @@ CURRENT_S: Final = 0.5
 SILENT_S: Final = 3.0
 """A database that was not heard of for so long is in trouble."""
 
-_LIMITS: Final = Limits(connect_s=2, read_s=1.0)
+_LIMITS: Final = limits_of(1.0)
 
 
 class Follower:
@@ -28,10 +24,8 @@ class Follower:
 
     def __init__(self, conninfo: str, heard: int) -> None:
         self.heard = heard
-        self._conninfo = conninfo
         self._heard_s = monotonic()
-        self._thread = ThreadPoolExecutor(1, "strongroom-follower")
-        self._reader: Connection | None = None
+        self._session = Session("follower", lambda: connect_reader(conninfo, _LIMITS), _LIMITS.read_s)
 
     @property
     def is_current(self) -> bool:
@@ -52,7 +46,7 @@ class Follower:
     async def news(self) -> News | None:
         """Ask what was committed since; None while the database does not answer."""
         asked_s = monotonic()
-        told = await asyncio.get_running_loop().run_in_executor(self._thread, self._ask)
+        told = await self._session.ask(self._ask)
         if told is None:
             return None
         commits, news = told
@@ -61,26 +55,11 @@ class Follower:
 
     def close(self) -> None:
         """Close the connection."""
-        self._thread.shutdown()
-        self._drop()
+        self._session.close()
 
-    def _ask(self) -> tuple[int, News] | None:
-        try:
-            if self._reader is None or self._reader.is_lost:
-                self._drop()
-                self._reader = connect_reader(self._conninfo, _LIMITS)
-            with self._reader.within(_LIMITS.read_s):
-                # The number first: whatever it counts is seen by the questions behind it.
-                [(commits,)] = self._reader.run("SELECT commits FROM journal").fetchall()
-                found = self._reader.run(NEWS, (self.heard, AT_ONCE)).fetchall() if commits > self.heard else []
-                rows = read_changed(self._reader, (changed for _, changed in found))
-        except psycopg.Error:
-            self._drop()
-            return None
+    def _ask(self, reader: Connection) -> tuple[int, News]:
+        # The number first: whatever it counts is seen by the questions behind it.
+        [(commits,)] = reader.run("SELECT commits FROM journal").fetchall()
+        found = reader.run(NEWS, (self.heard, AT_ONCE)).fetchall() if commits > self.heard else []
+        rows = read_changed(reader, (changed for _, changed in found))
         return commits, News(heard_up_to(commits, found), rows)
-
-    def _drop(self) -> None:
-        if self._reader is not None:
-            with suppress(psycopg.Error):
-                self._reader.close()
-            self._reader = None

@@ -7,16 +7,13 @@ another has its seats within some seconds. It finds that out when it wakes, and 
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Final
 from zlib import crc32
 
-import psycopg
-
 from strongroom.engine.leadership import Seats, rest
 from strongroom.engine.supervisor import Loop
-from strongroom.store.postgres.connection import Connection, Limits, connect
+from strongroom.store.postgres.connection import Connection, connect
+from strongroom.store.postgres.session import Session, limits_of
 
 EVERY_S: Final = 0.5
 AWAY_MS: Final = 2_500
@@ -25,7 +22,7 @@ AWAY_MS: Final = 2_500
 _SEATS: Final = 0x53656174
 """The class of the advisory locks that are seats."""
 
-_LIMITS: Final = Limits(connect_s=2, answer_s=1.0)
+_LIMITS: Final = limits_of(1.0)
 _LOCK: Final = "SELECT pg_try_advisory_lock(%s::int, %s::int)"
 _SIGN_BIT: Final = 1 << 31
 
@@ -34,11 +31,10 @@ class PostgresLeadership:
     """The seats of one node over a database (`engine.leadership.Leadership`)."""
 
     def __init__(self, conninfo: str) -> None:
-        self._conninfo = conninfo
         self._seats = Seats()
-        self._thread = ThreadPoolExecutor(1, "strongroom-leadership")
-        self._session: Connection | None = None
+        self._session = Session("leadership", lambda: connect(conninfo, _LIMITS, **_SETTINGS), _LIMITS.answer_s)
         self._held: frozenset[str] = frozenset()
+        self._held_by: Connection | None = None
 
     @property
     def led(self) -> frozenset[str]:
@@ -54,42 +50,29 @@ class PostgresLeadership:
 
         That is done from the event loop: a node that is too busy for it is too busy to lead.
         """
-        running = asyncio.get_running_loop()
         try:
             while True:
                 wanted = self._seats.wanted
-                self._seats.hold(await running.run_in_executor(self._thread, self._ask, wanted))
+                held = await self._session.ask(lambda session, wanted=wanted: self._ask(session, wanted))
+                self._seats.hold(held or frozenset())
                 await asyncio.sleep(EVERY_S)
         finally:
             self._seats.hold(frozenset())
 
     def close(self) -> None:
         """End the session, and with it all leadership."""
-        self._thread.shutdown()
-        self._drop()
+        self._session.close()
 
-    def _ask(self, wanted: list[str]) -> frozenset[str]:
-        """Return which of the seats are this node's now; none where the session cannot be kept."""
-        try:
-            if self._session is None or self._session.is_lost:
-                self._drop()
-                self._session = connect(self._conninfo, _LIMITS, **_SETTINGS)
-            with self._session.within(_LIMITS.answer_s):
-                self._session.run("SELECT 1").fetchall()
-                for seat in wanted:
-                    if seat not in self._held:
-                        [(taken,)] = self._session.run(_LOCK, (_SEATS, _number(seat))).fetchall()
-                        self._held |= {seat} if taken else set()
-        except psycopg.Error:
-            self._drop()
+    def _ask(self, session: Connection, wanted: list[str]) -> frozenset[str]:
+        """Return which of the seats are this node's now; what an earlier session had went with it."""
+        if session is not self._held_by:
+            self._held, self._held_by = frozenset(), session
+        session.run("SELECT 1").fetchall()
+        for seat in wanted:
+            if seat not in self._held:
+                [(taken,)] = session.run(_LOCK, (_SEATS, _number(seat))).fetchall()
+                self._held |= {seat} if taken else set()
         return self._held
-
-    def _drop(self) -> None:
-        self._held = frozenset()
-        if self._session is not None:
-            with suppress(psycopg.Error):
-                self._session.close()
-            self._session = None
 
 
 _SETTINGS: Final = {
