@@ -25,6 +25,7 @@ TAPROOT: Final = msgspec.structs.replace(BITCOIN, purpose=86)
 LITECOIN_TAPROOT: Final = msgspec.structs.replace(LITECOIN, purpose=86)
 BITCOIN_CHAIN: Final = CHAINS["bitcoin-regtest"]
 LITECOIN_CHAIN: Final = CHAINS["litecoin-regtest"]
+_BLOCKS: Final = 5
 
 
 def branch_of(network: Network) -> Branch:
@@ -69,7 +70,13 @@ class CoinWallet(NamedTuple):
         """Return coins of these amounts at our positions 1, 2, ..., mined."""
         for position, amount in enumerate(amounts, 1):
             _ = await self.receive(position, amount)
-        return Funds(coins=await self.coins_of((await self.outside.mine(1))[0]))
+        coins: list[Coin] = []
+        # A busy node may leave one out of its next block.
+        for _ in range(_BLOCKS):
+            coins += await self.coins_of((await self.outside.mine(1))[0])
+            if len(coins) == len(amounts):
+                break
+        return Funds(coins=tuple(coins))
 
     async def stranger(self, amount: int) -> Payee:
         """Return somebody to pay."""
