@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from strongroom.clock import DAY_MS, Ids
@@ -38,35 +38,36 @@ class Ahead(NamedTuple):
     last_ms: int = 0
 
 
-def journal_statements(state: State, ahead: Ahead, batch_id: str, ids: Ids) -> list[Statement]:
-    """Return the statements that append the state's items, and that note its commit under the batch's id."""
+def journal_statements(state: State, ahead: Ahead, batch_id: str, ids: Ids) -> Iterator[Statement]:
+    """Yield the statements that append the state's items, and that note its commit under the batch's id."""
     frontier, sealed = seal_all(state.items, ahead.frontier, ids)
     at_ms = state.items[-1].at_ms if state.items else ahead.last_ms
     commits, peaks = ahead.commits + 1, peaks_of(frontier)
-    return [
-        *([_insert_items(sealed)] if sealed else []),
-        (_BATCH, (commits, batch_id, len(sealed), frontier.count, at_ms, peaks, changed_text(state))),
-        (_JOURNAL, (commits, frontier.count, at_ms, peaks)),
-    ]
+    if sealed:
+        yield _insert_items(sealed)
+    yield _BATCH, (commits, batch_id, len(sealed), frontier.count, at_ms, peaks, changed_text(state))
+    yield _JOURNAL, (commits, frontier.count, at_ms, peaks)
 
 
 def _insert_items(sealed: list[Sealed]) -> Statement:
     return _ITEMS, columns(_ITEM_TYPES, [(item.number, item.text.decode(), item.salt) for item in sealed])
 
 
-def row_statements(state: State, fetched: Fetched) -> list[Statement]:
-    """Return the statements that write every changed row: one for the folios, and one for each kind.
+def row_statements(state: State, fetched: Fetched) -> Iterator[Statement]:
+    """Yield the statements that write every changed row: one for each kind, and one for the folios.
 
     Raises `InvariantBroken` for a row that was not fetched.
     """
-    folios = [(owner, *encode_folio(folio)) for owner, folio in sorted(_folios_after(state, fetched).items())]
     by_kind: dict[type[Kept], list[Any]] = {}
     changed: Iterable[Kept] = (*state.nonces.values(), *state.rows.values())
     for row in changed:
         fetched.check_asked(row.key())
         by_kind.setdefault(type(row), []).append(TABLES[type(row)].encode(row))
-    rows = [TABLES[kind].write(values) for kind, values in by_kind.items()]
-    return [FOLIO.write(folios), *rows] if folios else rows
+    for kind, values in by_kind.items():
+        yield TABLES[kind].write(values)
+    folios = [(owner, *encode_folio(folio)) for owner, folio in sorted(_folios_after(state, fetched).items())]
+    if folios:
+        yield FOLIO.write(folios)
 
 
 def _folios_after(state: State, fetched: Fetched) -> dict[int, Folio]:

@@ -7,7 +7,7 @@ decision sees all that was committed before it, and no two transactions ever wai
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
@@ -238,18 +238,23 @@ class PostgresStore(PostgresReads):
         return Ahead(commits, frontier_of(last_item, peaks), last_ms), News(heard_up_to(commits, told), changed)
 
     def _commit(self, state: State) -> None:
-        """Write the batch and commit it. What fails before it is sent leaves nothing behind."""
+        """Write the batch and commit it. What fails before the COMMIT is sent leaves nothing behind."""
         batch_id = self._ids.uuid()
         is_sent = False
-        try:
-            reach("transaction begun")
-            statements = self._statements(state, batch_id)
-            writer = self._locked()
-            writer.warned = ""
+
+        def statements() -> Iterator[Statement]:
+            nonlocal is_sent
+            yield from self._statements(state, batch_id)
             reach("transaction written")
             is_sent = True
+            yield "COMMIT", ()
+
+        try:
+            reach("transaction begun")
+            writer = self._locked()
+            writer.warned = ""
             with writer.within(self._limits.answer_s):
-                run_together(writer, [*statements, ("COMMIT", ())])
+                run_together(writer, statements())
             # A wait for the replicas that was cut short ends well, and with a warning.
             if writer.warned:
                 raise InDoubt(writer.warned)
@@ -261,15 +266,14 @@ class PostgresStore(PostgresReads):
             raise _not_done(error) from error
         reach("transaction committed")
 
-    def _statements(self, state: State, batch_id: str) -> list[Statement]:
-        statements = row_statements(state, self._fetched)
-        statements += journal_statements(state, self._ahead, batch_id, self._ids)
+    def _statements(self, state: State, batch_id: str) -> Iterator[Statement]:
+        yield from row_statements(state, self._fetched)
+        yield from journal_statements(state, self._ahead, batch_id, self._ids)
         self._fresh += len(state.nonces) + sum(isinstance(row, Reply) for row in state.rows.values())
         at_ms = state.items[-1].at_ms if state.items else self._ahead.last_ms
         if at_ms >= self._forgotten_ms + _FORGET_EVERY_MS:
-            statements += forgetting_statements(at_ms, self._fresh)
+            yield from forgetting_statements(at_ms, self._fresh)
             self._forgotten_ms, self._fresh = at_ms, 0
-        return statements
 
     @property
     def _is_over(self) -> bool:
