@@ -29,7 +29,7 @@ from support.world import BTC, NOW_MS, World, opened
 
 COIN: Final = 100_000_000
 LIMITS: Final = Limits(connect_s=2, answer_s=0.5, read_s=2.0, idle_ms=1_000, lock_ms=2_000)
-PATIENCE_S: Final = 20
+PATIENCE_S: Final = 60
 ROUNDS: Final = 20
 
 BEFORE, WRITTEN = "transaction begun", "transaction written"
