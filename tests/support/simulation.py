@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import structlog
 
-from strongroom.crashpoints import BATCH_POINTS, KEEPER_POINTS, SENDER_POINTS
+from strongroom.crashpoints import BATCH_POINTS, KEEPER_POINTS, SENDER_POINTS, WATCHER_POINTS
 from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.withdrawals import Withdrawal, WithdrawalState
 from strongroom.store.sqlite.connection import DATABASE_FILE
@@ -190,7 +190,7 @@ class Simulation:
             return Ending(after_s)
         if kind < 0.8:
             return Ending(after_s, self._chance.choice(BATCH_POINTS), self._chance.randint(1, 30))
-        points = (*SENDER_POINTS, *(KEEPER_POINTS * 3 if self.moves else ()))
+        points = (*SENDER_POINTS, *WATCHER_POINTS, *(KEEPER_POINTS * 3 if self.moves else ()))
         return Ending(after_s, self._chance.choice(points), self._chance.randint(1, 3))
 
 
