@@ -102,7 +102,6 @@ class Simulation:
         self.record = Record()
         self.backup: Backup | None = None
         self._chance = Random(f"{seed}/plan")
-        # What was moved after a backup is another matter than what was paid: a seed has the one or the other.
         self.moves = self._chance.random() < 0.4
         self._life = 0
         self._is_alive = lambda: True
@@ -134,6 +133,7 @@ class Simulation:
             return files
         self.note("the house is lost, and restored from its backup")
         self.counts["restored"] += 1
+        self.counts["moves and a restore"] += self.moves
         files = restored(self.backup, scratch, files, self.timeline, f"{self.seed}/{self._life}")
         self.record.go_back_to(self.backup.record)
         self.backup = None
@@ -211,7 +211,7 @@ class Scene:
     async def go_on(self, life: Life) -> None:
         """Let everybody act until the end."""
         ends_s = life.timeline.now_s + life.ending.after_s
-        is_backed_up = not self._simulation.moves and self._chance.random() < _BACKED_UP
+        is_backed_up = self._chance.random() < _BACKED_UP
         backup = self._back_up(life) if is_backed_up else asyncio.sleep(0)
         await self._act(CUSTOMERS, lambda: life.ending.orderly and life.timeline.now_s >= ends_s, backup)
 
