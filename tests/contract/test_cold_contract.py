@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,27 +17,11 @@ from strongroom.ledger.entries import Posting
 from strongroom.wallet.addresses import house_address
 from strongroom.wallet.cold import cold_coins
 from strongroom.wallet.moves import ReturnFromCold
+from support.cold_coins import Coins
 from support.paying import COIN, THEIRS, Payouts, book, paying
 from support.world import BITCOIN, BTC, new_store
 
 COLD = THEIRS[BITCOIN].address
-
-
-class Coins:
-    """The simulated network as one of coins: `spent` are the outputs that somebody has spent."""
-
-    def __init__(self, chain: Any) -> None:
-        self._chain = chain
-        self.spent: set[str] = set()
-        self.spends_coins = True
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._chain, name)
-
-    async def unspent(self, outpoints: Sequence[str], *, waiting: bool = False) -> Collection[str]:
-        """Return those that nobody has spent, and that a block of the best chain has."""
-        states = {it: await self._chain.transaction(it.partition(":")[0]) for it in outpoints}
-        return [it for it in outpoints if it not in self.spent and states[it].block]
 
 
 @pytest.fixture(params=["memory", "sqlite"])

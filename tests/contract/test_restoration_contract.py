@@ -16,11 +16,12 @@ from strongroom.ledger.entries import Posting
 from strongroom.records.addresses import Address, branch_of
 from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.epochs import Reconciled
-from strongroom.records.withdrawals import Payment, PaymentState, WithdrawalState
+from strongroom.records.withdrawals import Payment, PaymentState, Spent, WithdrawalState
 from strongroom.wallet import addresses
 from strongroom.wallet.approvals import expire_due, prepare_cancellation, prepare_rejection
 from strongroom.wallet.assignments import prepare_deposit_assignment, prepare_withdrawal_assignment
 from strongroom.wallet.epochs import prepare_end, prepare_epoch, waits
+from strongroom.wallet.reopenings import prepare_reopening
 from strongroom.wallet.verification import verify
 from support.paying import COIN, OURS, RIPPLE, THEIRS, Payouts, book
 from support.restored import AHEAD, House, paid, restored
@@ -128,6 +129,42 @@ async def test_a_payment_that_nobody_asked_for_in_the_backup_is_the_houses_until
         assert payouts.balance(owed(payouts.alice, BTC)) == -(850_000_000 - FEE)
         await home.follow()
         assert not waits(payouts.reads, BITCOIN)
+        is_whole(payouts)
+
+
+async def test_two_parts_of_a_payment_may_be_the_same_customers(kind: str, tmp_path: Path) -> None:
+    """Named for both, a customer is charged, refunded and charged again for their sum, whatever was owed meanwhile."""
+
+    async def share(payouts: Payouts) -> None:
+        await payouts.do(lambda: book(*_move(payouts, 4 * COIN)))
+
+    async def pay(payouts: Payouts) -> None:
+        both = await payouts.withdraw("5"), await payouts.withdraw("3", owner=payouts.bob)
+        house = House(payouts, terms=PaymentTerms(batch=2))
+        await payouts.pay(house.sender, *both, follow=house.follow)
+        await house.follow()
+
+    async with restored(kind, tmp_path, share, pay) as payouts:
+        home, alice, context = House(payouts), payouts.alice, payouts.world.context
+        await home.stock()
+        await home.work()
+        await payouts.do(lambda: book(*_move(payouts, 5 * COIN)))
+        for found in payouts.withdrawals():
+            await payouts.do(lambda ref=found.ref: prepare_withdrawal_assignment(context, NOBODY, ref, alice))
+        owing = 8 * COIN - 2 * FEE - COIN
+        assert (payouts.available(alice), payouts.balance(owed(alice, BTC))) == (0, -owing)
+        [payment] = payouts.reads.rows(Payment, {}, 2)
+        depth = (await payouts.chain().tip()).height - payment.height + 1
+        await payouts.node.reorg("BITCOIN", depth, drop=payment.candidates)
+        await home.work(2)
+        assert states(payouts) == [FAILED, FAILED]
+        assert (payouts.available(alice), payouts.balance(owed(alice, BTC))) == (COIN, 0)
+        is_whole(payouts)
+        await payouts.do(lambda: prepare_reopening(context, payouts.reads.row(Payment, payment.ref)))
+        assert states(payouts) == [PAYING, PAYING]
+        assert (payouts.available(alice), payouts.held(alice)) == (0, 8 * COIN - 2 * FEE)
+        assert payouts.balance(owed(alice, BTC)) == -owing
+        assert sum(it.amount for it in payouts.reads.rows(Spent, {"owner": alice}, 10)) == 8 * COIN - 2 * FEE
         is_whole(payouts)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -51,16 +50,9 @@ async def come_back(payouts: Payouts, at: int, *, done: bool) -> int:
 
 
 async def life(payouts: Payouts) -> None:
-    """Start, find the way back, and follow what was found; what dies with the loop of addresses has died as a whole."""
+    """Start, find the way back, and follow what was found."""
     home = House(payouts)
-    keeper = asyncio.create_task(home.pools.run())
-    ready = asyncio.create_task(home.pools.ready())
-    _ = await asyncio.wait((keeper, ready), return_when=asyncio.FIRST_COMPLETED)
-    dead = keeper.done()
-    _ = keeper.cancel(), ready.cancel()
-    _ = await asyncio.gather(keeper, ready, return_exceptions=True)
-    if dead:
-        raise Killed
+    await home.stock()
     for _ in range(2):
         await home.follow()
         assert await home.sender.step()

@@ -15,31 +15,9 @@ import pytest
 from strongroom.crashpoints import reach
 from strongroom.custody.sender import CRASH_POINTS, PaymentTerms, Sender
 from strongroom.records.withdrawals import OPEN_WITHDRAWALS, Payment, PaymentState, Withdrawal, WithdrawalState
+from support.dying import Killed, Killer
 from support.paying import COIN, THEIRS, Payouts, paying
 from support.world import BITCOIN, BTC, new_store
-
-
-class Killed(BaseException):
-    """The process is gone."""
-
-
-class Killer:
-    """Ends the sender the first time it comes to a point."""
-
-    def __init__(self, point: str, *, midway: bool) -> None:
-        self.point = point
-        self.midway = midway
-        self.struck = False
-
-    def __call__(self, point: str) -> None:
-        """End it here, or with its next wait."""
-        if point != self.point or self.struck:
-            return
-        self.struck = True
-        task = asyncio.current_task()
-        if not self.midway or task is None:
-            raise Killed
-        task.cancel()
 
 
 class Course(NamedTuple):

@@ -17,7 +17,7 @@ from typing import Final
 import pytest
 import structlog
 
-from strongroom.crashpoints import POINTS
+from strongroom.crashpoints import POINTS, around_commits
 from support.simulation import play
 from support.simulation_runs import EVENTS, play_many
 
@@ -25,6 +25,9 @@ SEEDS: Final = 1_000
 FIRST: Final = 1 if os.environ.get("CI") else random.SystemRandom().randrange(10**9)
 TWICE: Final = 6
 A_SEED_WITH_WARNINGS: Final = 41_093_432
+ELSEWHERE: Final = around_commits("prove", "rival", "cold coin")
+"""What one house on chains of accounts, whose cold wallet sends nothing by itself, does not come by."""
+
 TESTS: Final = Path(__file__).parents[1]
 
 
@@ -39,7 +42,7 @@ def test_every_rule_holds_through_any_trouble(count: int) -> None:
             failures.append(played)
     stories = "\n\n".join(played.story() for played in failures[:3])
     assert not failures, f"{len(failures)} of {count} seeds from {FIRST} fail\n{stories}"
-    unreached = [point for point in POINTS if not counts[point]]
+    unreached = [point for point in POINTS if not counts[point] and point not in ELSEWHERE]
     assert not unreached, "every crash point is passed"
     rare = {name: counts[name] for name, least in EVENTS.items() if counts[name] * SEEDS < least * count}
     assert not rare, "every event happens often enough to be tested"

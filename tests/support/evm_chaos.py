@@ -83,6 +83,7 @@ class EvmChaos:
         self.done: Counter[str] = Counter()
         self.addresses: dict[str, Member] = {}
         self._refusing: set[str] = set()
+        self._left: dict[str, str] = {}
         self.accepted: dict[str, tuple[str, str, int]] = {}
         """Asset, address and units of each withdrawal that was accepted; every address is a new one."""
 
@@ -164,6 +165,9 @@ class EvmChaos:
         await self._leave(depth)
         if self.chance.random() < 0.5:
             _ = await self.anvil.mine(1)
+        if self.chance.random() < 0.5:
+            # What the branch that lost had refused is refused by this one too.
+            await self._refuse_still()
         await self._remind()
         _ = await self.anvil.mine(1)
         self.done[f"reorganised {depth}"] += 1
@@ -171,11 +175,23 @@ class EvmChaos:
     async def _leave(self, depth: int) -> None:
         """Replace the newest blocks by empty ones, and have the node forget what waits: it would try it in an order in
         which it is not valid any more, and throw it away."""
+        strangers = {key.address for key in self._keys}
+        height = await self.anvil.height()
+        for left in range(height - depth + 1, height + 1):
+            block = await self.anvil.rpc("eth_getBlockByNumber", hex(left), True)
+            for it in block["transactions"]:
+                if EVM.normalise(it["from"]) not in strangers:
+                    self._left[it["hash"]] = await self.anvil.rpc("eth_getRawTransactionByHash", it["hash"])
         await self.anvil.reorg(depth)
         await self.anvil.rpc("anvil_dropAllTransactions")
 
     async def _remind(self) -> None:
-        """Show the node what strangers have sent and no block has, as other nodes would."""
+        """Show the node what strangers have sent and no block has, as other nodes would, and what it left behind of the
+        house's."""
+        for raw in self._left.values():
+            with suppress(RpcError):
+                _ = await self.anvil.rpc("eth_sendRawTransaction", raw)
+        self._left.clear()
         for sent, key in zip(self._sent, self._keys, strict=True):
             mined = int(await self.anvil.rpc("eth_getTransactionCount", key.address, "latest"), 16)
             for it in sent[mined:]:
@@ -251,6 +267,10 @@ class EvmChaos:
         await self.catch_up()
         if self.chance.random() < 0.5:
             await self.reorganise()
+
+    async def _refuse_still(self) -> None:
+        for address in sorted(self._refusing):
+            await self.anvil.rpc("anvil_setCode", address, REFUSES)
 
     async def _take_again(self) -> None:
         for address in self._refusing:
@@ -337,6 +357,7 @@ class EvmChaos:
                 has = Decimal(brought) / (ETHER if code == "ETH" else 10**6) - Decimal(spent[member.uid, code]) / UNITS
                 assert await house.balance(member, code) == (has, has), (member.name, code)
         await self._check_deposits(house, told, strangers)
+        await self._check_ends(house)
         house.check_books()
         found = await house.reconciled_all()
         assert [it.differences for it in found] == [(), ()], found
@@ -351,6 +372,22 @@ class EvmChaos:
             credited += state is DepositState.CREDITED and bool(deposit.owner)
         paid = [it for address in self.addresses for it in told.get(address, []) if it[2] in strangers]
         assert credited == len(paid)
+
+    async def _check_ends(self, house: EvmHouse) -> None:
+        """See that each payment has ended by a block that stands, as the chain's own receipt has it."""
+        for payment in house.payments():
+            if not payment.block:
+                continue
+            block = await self.anvil.rpc("eth_getBlockByHash", payment.block, False)
+            stands = block and await self.anvil.rpc("eth_getBlockByNumber", block["number"], False)
+            assert stands, f"payment {payment.ref} has ended by a block that is nowhere: {payment}"
+            assert stands["hash"] == payment.block, (
+                f"payment {payment.ref} has ended by a block that is gone: {payment}"
+            )
+            receipts = [await self.anvil.rpc("eth_getTransactionReceipt", txid) for txid in payment.candidates]
+            ends = [it["status"] for it in receipts if it and it["blockHash"] == payment.block]
+            wanted = ["0x1"] if payment.state == PaymentState.FINAL else ["0x0"] if payment.height else []
+            assert ends == wanted, f"payment {payment.ref} has ended otherwise: {ends}, {payment}"
 
     async def _received(self) -> dict[str, list[tuple[str, int, str]]]:
         """Return what each address was paid by the blocks of the best chain: asset, chain units and sender."""

@@ -200,8 +200,12 @@ class Process:
 class CoinNode(Process):
     """A node of a chain of coins, in its regression test mode: nothing is mined unless a test says so.
 
-    The stranger has a wallet of that name in the node. The first coins can be spent after 101 blocks.
+    The stranger has a wallet of that name in the node. The first coins can be spent after 101 blocks. `chain` is how
+    the settings call its chain, and `nobody` an address there that no wallet of a test knows.
     """
+
+    chain = ""
+    nobody = ""
 
     def __init__(self, folder: Path, *options: str) -> None:
         super().__init__(folder, *options)
@@ -292,6 +296,11 @@ class CoinNode(Process):
         raw = await self.rpc("createrawtransaction", inputs, {await self.stranger("getnewaddress"): amount})
         return (await self.stranger("signrawtransactionwithwallet", raw, spent))["hex"]
 
+    async def paid_to(self, address: str) -> Decimal:
+        """Return what an address has in blocks, and has not spent."""
+        told = await self.rpc("scantxoutset", "start", [f"addr({address})"])
+        return Decimal(str(told["total_amount"]))
+
     async def balance(self) -> Decimal:
         """Return what the stranger can spend."""
         return await self.stranger("getbalance")
@@ -349,6 +358,8 @@ class Bitcoind(CoinNode):
     """Bitcoin's node in regtest: addresses begin with `bcrt1`."""
 
     program = "bitcoind"
+    chain = "bitcoin-regtest"
+    nobody = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
 
     def command(self) -> list[str]:
         """Return the program's options."""
@@ -362,6 +373,8 @@ class Litecoind(CoinNode):
     """Litecoin's node in regtest: addresses begin with `rltc1`. It passes transactions on after some seconds only."""
 
     program = "litecoind"
+    chain = "litecoin-regtest"
+    nobody = "rltc1qw508d6qejxtdg4y5r3zarvary0c5xw7k693xs3"
 
     def command(self) -> list[str]:
         """Return the program's options."""

@@ -12,8 +12,9 @@ from strongroom.admin import restoring
 from strongroom.config.settings import Config
 from strongroom.custody.derivation import Branch
 from strongroom.custody.families import NETWORKS
+from strongroom.custody.keeper import Keeper, KeeperTerms
 from strongroom.custody.pool import AddressPools, Source
-from strongroom.custody.sender import Sender
+from strongroom.custody.sender import PaymentTerms, Sender
 from strongroom.custody.watcher import Watcher
 from strongroom.records.withdrawals import Withdrawal
 from strongroom.store.memory import MemoryStore
@@ -60,9 +61,11 @@ class Backup:
 
 
 class House:
-    """A house with its watcher and sender of one network, which work when they are told to."""
+    """A house with its watcher, keeper and sender of one network, which work when they are told to."""
 
-    def __init__(self, payouts: Payouts, network: int = BITCOIN) -> None:
+    def __init__(
+        self, payouts: Payouts, network: int = BITCOIN, terms: PaymentTerms | None = None, cold: str = ""
+    ) -> None:
         self.payouts = payouts
         self.network = network
         self.context = payouts.world.context
@@ -70,15 +73,19 @@ class House:
         self.pools = AddressPools(
             self.context, {network: Source(Branch(NETWORKS[CODES[network]], _XPUBS[CODES[network]]), chain)}
         )
-        self.watcher = Watcher(self.context, chain, network, start=None)
-        self.sender: Sender = payouts.sender(network)
+        self.watcher = Watcher(self.context, chain, network, start=None, cold_address=cold)
+        self.sender: Sender = payouts.sender(network, terms=terms)
+        self.keeper = Keeper(self.context, chain, network, KeeperTerms(cold_address=cold))
 
     async def stock(self) -> None:
-        """Let the pool do its work once."""
-        task = asyncio.create_task(self.pools.run())
-        await self.pools.ready()
-        task.cancel()
-        _ = await asyncio.gather(task, return_exceptions=True)
+        """Let the pool do its work once; what it dies of is raised."""
+        task, ready = asyncio.create_task(self.pools.run()), asyncio.create_task(self.pools.ready())
+        _ = await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED)
+        died = task.done()
+        _ = task.cancel(), ready.cancel()
+        ended, _ = await asyncio.gather(task, ready, return_exceptions=True)
+        if died and isinstance(ended, BaseException):
+            raise _single(ended)
 
     async def follow(self) -> None:
         """Let the watcher go round until it went through."""
@@ -94,10 +101,25 @@ class House:
             assert await self.sender.step()
         await self.follow()
 
+    async def round(self) -> None:
+        """Let each part of the house do what there is to do now."""
+        if self.watcher.restoration.is_waiting:
+            await self.stock()
+        await self.follow()
+        assert await self.keeper.step(), self.keeper.status
+        _ = await self.sender.step()
+
     @property
     def reason(self) -> str:
         """Why payments wait."""
         return self.watcher.restoration.reason
+
+
+def _single(error: BaseException) -> BaseException:
+    """Return what is in a group of one."""
+    while isinstance(error, BaseExceptionGroup):
+        [error] = error.exceptions
+    return error
 
 
 async def begin(payouts: Payouts) -> None:

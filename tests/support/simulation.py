@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import structlog
 
-from strongroom.crashpoints import BATCH_POINTS, KEEPER_POINTS, SENDER_POINTS
+from strongroom.crashpoints import BATCH_POINTS, KEEPER_POINTS, SENDER_POINTS, WATCHER_POINTS
 from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.withdrawals import Withdrawal, WithdrawalState
 from strongroom.store.sqlite.connection import DATABASE_FILE
@@ -102,7 +102,6 @@ class Simulation:
         self.record = Record()
         self.backup: Backup | None = None
         self._chance = Random(f"{seed}/plan")
-        # What was moved after a backup is another matter than what was paid: a seed has the one or the other.
         self.moves = self._chance.random() < 0.4
         self._life = 0
         self._is_alive = lambda: True
@@ -134,6 +133,7 @@ class Simulation:
             return files
         self.note("the house is lost, and restored from its backup")
         self.counts["restored"] += 1
+        self.counts["moves and a restore"] += self.moves
         files = restored(self.backup, scratch, files, self.timeline, f"{self.seed}/{self._life}")
         self.record.go_back_to(self.backup.record)
         self.backup = None
@@ -190,7 +190,7 @@ class Simulation:
             return Ending(after_s)
         if kind < 0.8:
             return Ending(after_s, self._chance.choice(BATCH_POINTS), self._chance.randint(1, 30))
-        points = (*SENDER_POINTS, *(KEEPER_POINTS * 3 if self.moves else ()))
+        points = (*SENDER_POINTS, *WATCHER_POINTS, *(KEEPER_POINTS * 3 if self.moves else ()))
         return Ending(after_s, self._chance.choice(points), self._chance.randint(1, 3))
 
 
@@ -211,7 +211,7 @@ class Scene:
     async def go_on(self, life: Life) -> None:
         """Let everybody act until the end."""
         ends_s = life.timeline.now_s + life.ending.after_s
-        is_backed_up = not self._simulation.moves and self._chance.random() < _BACKED_UP
+        is_backed_up = self._chance.random() < _BACKED_UP
         backup = self._back_up(life) if is_backed_up else asyncio.sleep(0)
         await self._act(CUSTOMERS, lambda: life.ending.orderly and life.timeline.now_s >= ends_s, backup)
 

@@ -158,6 +158,10 @@ class DistantChain:
         """Return what lies on each of our addresses."""
         return await self._through(lambda: self._swept.held(positions, asset_id))
 
+    async def waiting(self, position_of: PositionOf) -> Sequence[str]:
+        """Return the transactions of our addresses that wait to be mined."""
+        return await self._through(lambda: self._swept.waiting(position_of))
+
     @property
     def _swept(self) -> SweptChain:
         assert isinstance(self._chain, SweptChain)
@@ -230,3 +234,5 @@ def _keep(treasury: Any) -> None:
         sender, terms = treasury.senders[code], KeeperTerms(cold_address=COLD[code])
         keeper = Keeper(treasury._context, treasury.node.chain(code), number, terms, sender._drafting)
         treasury.keepers[code] = keeper
+        # What a restored house finds there is its own.
+        treasury.watchers[code].restoration._cold = COLD[code]

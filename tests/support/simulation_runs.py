@@ -29,6 +29,7 @@ EVENTS: Final = {
     "to the cold address": 50,
     "back from the cold address": 10,
     "restored": 150,
+    "moves and a restore": 50,
     "log payment_adopted": 20,
     "somebody named": 10,
     "given after a restore": 20,

@@ -10,6 +10,7 @@ from strongroom.admin import protocol, views
 from strongroom.admin.payments import payment_of, shown
 from strongroom.admin.protocol import AdminError
 from strongroom.application import Application
+from strongroom.crashpoints import reach
 from strongroom.custody import offline
 from strongroom.custody.chain import ChainError, Fate, Payee
 from strongroom.custody.keeper import Keeper, Sweepable
@@ -147,7 +148,9 @@ async def return_from_cold(house: Application, request: protocol.ReturnedFromCol
 
 async def _perform(house: Application, command: Command) -> None:
     """Carry a command out once: what it goes by is as it was drafted, or the operator is told."""
+    reach("before commit cold")
     outcome = await house.context.submit(command)
+    reach("after commit cold")
     if outcome.refusal is not None:
         raise outcome.refusal
     if outcome.stale:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import structlog
 
+from strongroom.crashpoints import reach
 from strongroom.custody.chain import Chain, ChainError
 from strongroom.custody.derivation import Branch, DerivedAddress
 from strongroom.engine.port import StoreError
@@ -126,7 +127,7 @@ class AddressPools:
             count = min(missing, STOCKED_BEHIND_AT_ONCE)
             derived = await asyncio.to_thread(source.branch.addresses, first, count)
             await source.chain.watch({address.address for address in derived})
-            _ = await self._context.submit(prepare_stock(network, first, derived))
+            await self._keep_stock(network, first, derived)
 
     async def _fill(self, network: int, free: _Free) -> None:
         """Free what the books have in stock; derive more where that is too little."""
@@ -159,4 +160,9 @@ class AddressPools:
         """Derive and keep more; where another process has just done so, its addresses are found in the books."""
         first = next_position(self._context.reads, network)
         derived: list[DerivedAddress] = await asyncio.to_thread(branch.addresses, first, STOCKED_AT_ONCE)
+        await self._keep_stock(network, first, derived)
+
+    async def _keep_stock(self, network: int, first: int, derived: Sequence[DerivedAddress]) -> None:
+        reach("before commit stock")
         _ = await self._context.submit(prepare_stock(network, first, derived))
+        reach("after commit stock")

@@ -361,7 +361,7 @@ class Sender:
         """
         if self._context.reads.is_shared and payment.ref not in self._proved:
             command = OfferPayment(NOBODY, payment.ref, payment.candidates[-1])
-            _ = await perform_own(self._context, lambda: command)
+            await self._commit("prove", lambda: command)
             self._proved.add(payment.ref)
 
     async def _broadcast(self, payment: Payment) -> None:
@@ -402,7 +402,7 @@ class Sender:
                 paid = [(it.address, it.asset_id, it.amount) for it in outputs if it.txid == status.rival]
                 if paid == [wanted]:
                     sent = AdoptCandidate(NOBODY, payment.ref, payment.network, status.rival)
-                    _ = await perform_own(self._context, lambda sent=sent: sent)
+                    await self._commit("rival", lambda sent=sent: sent)
                     log.warning("given up payment was sent", network=self._chain.network, ref=payment.ref)
                     self.wake()
                     return True

@@ -23,6 +23,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from strongroom.crashpoints import reach
 from strongroom.custody.chain import Block, Chain, ChainError, Fate, Output, TransactionStatus
 from strongroom.custody.restoration import Restoration
 from strongroom.engine.command import Command
@@ -214,7 +215,7 @@ class Watcher:
         self._noted = {output.txid for output in early}
         await self._follow_open({output.txid for output in waiting})
         if self.restoration.is_waiting and (end := await self.restoration.end()) is not None:
-            await self._do([end])
+            await self._do("end", [end])
 
     # -- orphans
 
@@ -240,7 +241,7 @@ class Watcher:
                 raise OtherChain(f"none of the newest {len(orphans)} blocks is on the node's chain")
         if orphans:
             log.warning("chain_reorganised", network=self.status.network, depth=len(orphans), height=height)
-            await self._do([prepare_tip(self._network, tip.block, [PassedBlock(height, ours)])])
+            await self._do("tip", [prepare_tip(self._network, tip.block, [PassedBlock(height, ours)])])
             for orphan in orphans:
                 await self._take_back(orphan)
 
@@ -253,21 +254,15 @@ class Watcher:
         newest = await self._chain.tip()
         if newest.height >= tip.height:
             return
-        passed = passed_block(self._context.reads, self._network, newest.height)
-        if passed == newest.hash or not passed:
+        if passed_block(self._context.reads, self._network, newest.height) in (newest.hash, ""):
             raise NodeBehind(f"the node's newest block is {newest.height}, the books have worked through {tip.height}")
 
     async def _take_back(self, orphan: str) -> None:
         """Take every deposit out of a block, and every payment's end that goes by it."""
         where = {"network": self._network, "block": orphan}
         while found := self._context.reads.rows(Deposit, where, _AT_ONCE):
-            coin = self._chain.spends_coins
-            await self._do(
-                [
-                    prepare_reversal(it, self._lies_at(it), coin=coin) if it.state in CREDITED else prepare_placing(it)
-                    for it in found
-                ]
-            )
+            back = [self._reversal(it) if it.state in CREDITED else prepare_placing(it) for it in found]
+            await self._do("take back", back)
             for deposit in found:
                 if deposit.state in CREDITED:
                     self._tell_reversal(deposit)
@@ -275,9 +270,12 @@ class Watcher:
             while ended := self._context.reads.rows(Payment, {**where, "state": state}, _AT_ONCE):
                 await self._reopen(ended)
 
+    def _reversal(self, deposit: Deposit) -> Command:
+        return prepare_reversal(deposit, self._lies_at(deposit), coin=self._chain.spends_coins)
+
     async def _reopen(self, ended: Sequence[Payment]) -> None:
         """Take back the ends of payments, which are on their way again."""
-        await self._do([prepare_reopening(self._context, it) for it in ended])
+        await self._do("reopen", [prepare_reopening(self._context, it) for it in ended])
         self.status.reopened += len(ended)
         for it in ended:
             was = PaymentState(it.state).name.lower()
@@ -306,14 +304,14 @@ class Watcher:
         for block in blocks:
             if adopting:
                 async for command in self.restoration.adoptions(block):
-                    await self._do([command])
+                    await self._do("adopt", [command])
             outputs = await self._chain.outputs_in(block.hash)
             await self._revive(outputs)
             await self._note_cold(outputs, block)
             await self._note(outputs, block)
         if blocks:
             passed = [PassedBlock(block.height, block.hash) for block in blocks]
-            await self._do([prepare_tip(self._network, tip.block, passed)])
+            await self._do("tip", [prepare_tip(self._network, tip.block, passed)])
             self.status.height = blocks[-1].height
         return bool(blocks)
 
@@ -355,7 +353,7 @@ class Watcher:
             for it in outputs
             if it.address == self._cold
         ]
-        await self._do([command for command in found if command is not None])
+        await self._do("cold coin", [command for command in found if command is not None])
 
     def _told_early(self, waiting: Sequence[Output]) -> Sequence[Output]:
         """Return what is noted before it is mined: not what may be the change of a payment that is adopted later."""
@@ -377,7 +375,7 @@ class Watcher:
             command = sighting and prepare_sighting(self._context, sighting)
             if command:
                 commands.append(command)
-        await self._do(commands)
+        await self._do("note", commands)
 
     def _sighting(self, catalogue: Catalogue, output: Output, block: Block | None, *, shared: bool) -> Sighting | None:
         """Return what an output is to us; None for what we paid ourselves, and for what is nobody's, which is told."""
@@ -424,7 +422,7 @@ class Watcher:
                 commands.append(prepare_placing(deposit))
             elif depth >= confirmations_needed(network, deposit):
                 commands.append(prepare_credit(deposit, self._lies_at(deposit), coin=self._chain.spends_coins))
-        await self._do(commands)
+        await self._do("credit", commands)
 
     def _lies_at(self, deposit: Deposit) -> int:
         """Return the position of a deposit's address, by which its key is found; 0 where no address has money apart."""
@@ -463,7 +461,7 @@ class Watcher:
                     # Another watcher, going by an older view of the chain, took it out of this block meanwhile.
                     commands.append(prepare_placing(deposit, status.block.height, status.block.hash))
         self._spends = spends
-        await self._do(commands)
+        await self._do("drop", commands)
 
     def _has_passed(self, block: Block) -> bool:
         return passed_block(self._context.reads, self._network, block.height) == block.hash
@@ -487,11 +485,13 @@ class Watcher:
     def _in_state(self, state: DepositState) -> list[Deposit]:
         return self._context.reads.rows(Deposit, {"network": self._network, "state": state}, _MAX_OPEN)
 
-    async def _do(self, commands: Sequence[Command]) -> None:
+    async def _do(self, step: str, commands: Sequence[Command]) -> None:
         """Carry commands out, many in one batch. Raises `_Behind` if one of them was overtaken, once all are done."""
         overtaken = False
         for first in range(0, len(commands), _AT_ONCE):
+            reach(f"before commit {step}")
             outcomes = await asyncio.gather(*map(self._context.submit, commands[first : first + _AT_ONCE]))
+            reach(f"after commit {step}")
             for outcome in outcomes:
                 if outcome.refusal is not None:
                     raise outcome.refusal

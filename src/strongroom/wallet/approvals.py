@@ -68,7 +68,7 @@ class _Close(Command, frozen=True):
         """Release it, once; not while its network waits, where it may be found to have been paid."""
         withdrawal = _awaiting(view.get(Withdrawal, self.withdrawal.ref))
         check_open(view, withdrawal.network)
-        postings, rows = release(view, withdrawal, self.END)
+        postings, rows = release(view, [withdrawal], self.END)
         return Decision(postings, rows)
 
 

@@ -297,13 +297,7 @@ class VoidPayment(Command, frozen=True):
 def releases(view: View, payment: Payment, withdrawals: Sequence[Withdrawal]) -> tuple[list[Posting], list[Kept]]:
     """Return the effects of withdrawals that have failed with their payment."""
     check(payment.withdrawals == tuple(it.ref for it in withdrawals), "a payment fails with all that it pays")
-    postings: list[Posting] = []
-    rows: list[Kept] = []
-    for withdrawal in withdrawals:
-        released, changed = release(view, view.get(Withdrawal, withdrawal.ref), WithdrawalState.FAILED)
-        postings += released
-        rows += changed
-    return postings, rows
+    return release(view, [view.get(Withdrawal, it.ref) for it in withdrawals], WithdrawalState.FAILED)
 
 
 class Outgoing(NamedTuple):

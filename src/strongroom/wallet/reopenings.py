@@ -111,12 +111,9 @@ class ReopenPayment(Command, frozen=True):
         self, view: View, catalogue: Catalogue, payment: Payment, withdrawals: Sequence[Withdrawal]
     ) -> Decision:
         """Hold what was released, and book the fee back that a block took which had undone the payment."""
-        postings: list[Posting] = []
-        rows: list[Kept] = [_signed_again(payment)]
-        for it in withdrawals:
-            held_again, spent = hold_again(view, it)
-            postings += held_again
-            rows += [msgspec.structs.replace(it, state=WithdrawalState.PAYING, txid="", height=0), *spent]
+        postings, spent = hold_again(view, withdrawals)
+        waiting = [msgspec.structs.replace(it, state=WithdrawalState.PAYING, txid="", height=0) for it in withdrawals]
+        rows: list[Kept] = [_signed_again(payment), *waiting, *spent]
         if payment.height:
             back = self._fee_back(catalogue, payment, postings)
             rows += self._holdings(view, catalogue, back, postings)

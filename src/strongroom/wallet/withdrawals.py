@@ -5,6 +5,7 @@ A withdrawal is not a transaction: `approvals` says yes or no to it, `payments` 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -320,33 +321,49 @@ def release_needs(withdrawal: Withdrawal) -> list[Key]:
     ]
 
 
-def release(view: View, withdrawal: Withdrawal, state: WithdrawalState) -> tuple[list[Posting], list[Kept]]:
-    """Return the effects of a withdrawal that comes to nothing: the customer has the money again, a debt first.
+def release(view: View, withdrawals: Sequence[Withdrawal], state: WithdrawalState) -> tuple[list[Posting], list[Kept]]:
+    """Return the effects of withdrawals that come to nothing: the customers have the money again, a debt first.
 
-    For one that nobody is named for nothing was held.
+    For one that nobody is named for nothing was held. Several may be the same customer's: what that one owes is repaid
+    from their sum.
     """
-    owner, asset = withdrawal.owner, withdrawal.asset
-    if not owner:
-        return [], [msgspec.structs.replace(withdrawal, state=state)]
-    spent = view.get(Spent, owner, asset, withdrawal.requested_ms // DAY_MS)
-    refunded = msgspec.structs.replace(spent, amount=max(0, spent.amount - withdrawal.asked))
-    postings = [Posting(held(owner, asset), -withdrawal.held), *credit(view, owner, asset, withdrawal.held)]
-    return postings, [msgspec.structs.replace(withdrawal, state=state), refunded]
+    postings: list[Posting] = []
+    for (owner, asset), amount in _held_by(withdrawals).items():
+        postings += [Posting(held(owner, asset), -amount), *credit(view, owner, asset, amount)]
+    ended = [msgspec.structs.replace(it, state=state) for it in withdrawals]
+    return postings, [*ended, *_spent_by(view, withdrawals, -1)]
 
 
-def hold_again(view: View, withdrawal: Withdrawal) -> tuple[list[Posting], list[Kept]]:
-    """Return what undoes the release of a withdrawal that is on its way after all: what was spent since is owed."""
-    owner, asset, amount = withdrawal.owner, withdrawal.asset, withdrawal.held
-    if not owner:
-        return [], []
-    spent = view.get(Spent, owner, asset, withdrawal.requested_ms // DAY_MS)
-    taken = min(view.get(Head, available(owner, asset).pack()).after, amount)
-    postings = [
-        Posting(available(owner, asset), -taken),
-        Posting(owed(owner, asset), taken - amount),
-        Posting(held(owner, asset), amount),
-    ]
-    return postings, [msgspec.structs.replace(spent, amount=spent.amount + withdrawal.asked)]
+def hold_again(view: View, withdrawals: Sequence[Withdrawal]) -> tuple[list[Posting], list[Kept]]:
+    """Return what undoes the release of withdrawals that are on their way after all: what was spent since is owed."""
+    postings: list[Posting] = []
+    for (owner, asset), amount in _held_by(withdrawals).items():
+        taken = min(view.get(Head, available(owner, asset).pack()).after, amount)
+        postings += [
+            Posting(available(owner, asset), -taken),
+            Posting(owed(owner, asset), taken - amount),
+            Posting(held(owner, asset), amount),
+        ]
+    return postings, _spent_by(view, withdrawals, 1)
+
+
+def _held_by(withdrawals: Sequence[Withdrawal]) -> Counter[tuple[int, int]]:
+    """Return what withdrawals hold by customer and asset; nothing is held for nobody."""
+    sums: Counter[tuple[int, int]] = Counter()
+    for it in withdrawals:
+        if it.owner:
+            sums[it.owner, it.asset] += it.held
+    return sums
+
+
+def _spent_by(view: View, withdrawals: Sequence[Withdrawal], sign: int) -> list[Kept]:
+    """Return what customers have withdrawn on each day with these withdrawals more, or with `sign` -1 less."""
+    sums: Counter[tuple[int, int, int]] = Counter()
+    for it in withdrawals:
+        if it.owner:
+            sums[it.owner, it.asset, it.requested_ms // DAY_MS] += it.asked
+    spent = [(view.get(Spent, *key), sign * asked) for key, asked in sums.items()]
+    return [msgspec.structs.replace(row, amount=max(0, row.amount + more)) for row, more in spent]
 
 
 def withdrawal_confirmations(reads: Reads, withdrawal: Withdrawal) -> Confirmations:

@@ -3,107 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from strongroom.chains import real_chains
 from strongroom.config.settings import Config, ConfigError, Node
-from support.coin_house import V3, CoinHouse, coin_house, coin_settings
+from support.coin_house import V3, coin_house, coin_settings
 from support.fault_proxy import FaultProxy, Mode
-from support.nodes import Bitcoind, Litecoind, wait_until
-from support.server import Member, transfer_to
+from support.faulty import SUSPEND_AFTER_S, TERMS, FaultyHouse, faulty_house, fund, refuses_addresses
+from support.nodes import Bitcoind, Litecoind
+from support.server import transfer_to
 
-STRANGER = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
+STRANGER = Bitcoind.nobody
 EVENTS = ("network_stale", "deposits_suspended", "network_followed_again")
-V1 = "/public-api/wallet/v1/"
-STALE_AFTER_S, SUSPEND_AFTER_S = 1, 2
-TERMS: dict[str, Any] = {
-    "answer_within_s": 0.5,
-    "stale_after_s": STALE_AFTER_S,
-    "suspend_deposits_after_s": SUSPEND_AFTER_S,
-}
-
-
-class FaultyHouse(CoinHouse):
-    """A house whose way to its node can fail, and a customer who has a coin."""
-
-    line: FaultProxy
-    alice: Member
-
-    async def network(self) -> dict[str, Any]:
-        """Return what `/readyz` tells of the network; the server takes requests all the while."""
-        answer = await self.house.client.get("/readyz")
-        assert (answer.status_code, answer.json()["status"]) == (200, "ready")
-        return answer.json()["details"]["networks"]["BITCOIN"]
-
-    async def until_told(self, what: str, value: Any) -> None:
-        """Wait until `/readyz` tells this of the network."""
-
-        async def is_told() -> bool:
-            return (await self.network())[what] == value
-
-        await wait_until(is_told, f"{what} is {value}")
-
-    async def offer(self) -> tuple[bool, bool]:
-        """Return whether deposits and withdrawals are offered, as a client without a key is told."""
-        answer = await self.house.client.get(f"{V1}crypto/networks", params={"crypto": "BTC"})
-        [network] = answer.json()["data"]
-        return network["depositEnable"], network["withdrawEnable"]
-
-    async def actions(self) -> tuple[bool, list[str]]:
-        """Return whether the customer is offered to deposit, and on which networks."""
-        rows = (await self.house.get(self.alice, f"{V1}user/assets")).json()["data"]
-        [row] = [row for row in rows if row["asset"] == "BTC"]
-        return "DEPOSIT" in row["availableActions"], row["cryptoNetwork"]["depositNetworks"]
-
-    async def metric(self, name: str) -> float:
-        """Return a metric of the network."""
-        lines = (await self.house.client.get("/metrics")).text.splitlines()
-        [line] = [line for line in lines if line.startswith(f'{name}{{network="BITCOIN"}}')]
-        return float(line.split()[-1])
-
-
-@asynccontextmanager
-async def faulty_house(folder: Path, node: Bitcoind, **more: Any) -> AsyncIterator[FaultyHouse]:
-    """Serve a house behind a line to a node, with short limits."""
-    async with FaultProxy(node.port) as line:
-        config = coin_settings(folder, node, "bitcoin-regtest", **{"url": node.url_at(line.port), **TERMS, **more})
-        async with coin_house(config, node) as opened:
-            house = FaultyHouse(opened.house, node)
-            house.line = line
-            house.alice = await house.customer("alice")
-            yield house
-
-
-async def fund(house: FaultyHouse, amount: str = "1") -> str:
-    """Credit the customer with an amount, and return the address it came to."""
-    address = await house.address(house.alice)
-    await house.node.pay(address, amount)
-    await house.mine_until_status(house.alice, "COMPLETED")
-    return address
-
-
-async def paid(node: Bitcoind) -> Decimal:
-    """Return what the stranger was paid in blocks."""
-    told = await node.rpc("scantxoutset", "start", [f"addr({STRANGER})"])
-    return Decimal(told["total_amount"])
-
-
-async def refuses_addresses(house: FaultyHouse, member: Member) -> None:
-    """See that no new address is given out, in either dialect."""
-    for path, body in (
-        (f"{V3}wallet/address", {"currency": "BTC"}),
-        (f"{V1}user/crypto/address", {"crypto": "BTC", "network": "BITCOIN"}),
-    ):
-        answer = await house.house.post(member, path, body)
-        assert answer.status_code == 400, answer.text
-        assert (answer.json()["code"], answer.json()["msg"]) == (3505, "BADREQUEST: Invalid protocol")
 
 
 @pytest.mark.parametrize("fault", [Mode.REFUSE, Mode.STALL], ids=["down", "silent"])
@@ -150,7 +65,7 @@ async def _go_through_an_outage(house: FaultyHouse, bitcoind: Bitcoind, fault: M
     assert (await house.offer(), await house.actions()) == ((True, True), (True, ["BITCOIN"]))
     assert await house.address(bob)
     await house.mine_until_status(alice, "COMPLETED", "COMPLETED", "COMPLETED", "COMPLETED")
-    assert await paid(bitcoind) == Decimal("0.5")
+    assert await bitcoind.paid_to(STRANGER) == Decimal("0.5")
     assert await house.balance(alice) == (Decimal("0.375"), Decimal("0.375"))
     assert (await house.reconciled()).differences == ()
     house.check_books()
@@ -197,7 +112,7 @@ async def test_a_node_of_another_network_is_noticed_while_the_server_runs(tmp_pa
         assert await house.balance(house.alice) == (Decimal(1), Decimal("0.5"))
         house.line.turn_to(bitcoind.port)
         await house.mine_until_status(house.alice, "COMPLETED", "COMPLETED")
-        assert await paid(bitcoind) == Decimal("0.5")
+        assert await bitcoind.paid_to(STRANGER) == Decimal("0.5")
         house.check_books()
 
 
@@ -265,7 +180,7 @@ async def test_a_payment_whose_answer_never_came_is_paid_once(tmp_path: Path, bi
         await house.until_told("sender", "")
         assert await bitcoind.rpc("getrawmempool") == [waiting]
         await house.mine_until_status(house.alice, "COMPLETED", "COMPLETED")
-        assert await paid(bitcoind) == Decimal("0.5")
+        assert await bitcoind.paid_to(STRANGER) == Decimal("0.5")
         assert (await house.history(house.alice))[0]["txId"] == waiting
         assert (await house.reconciled()).differences == ()
         house.check_books()
@@ -278,7 +193,7 @@ async def test_a_slow_node_is_waited_for(tmp_path: Path, bitcoind: Bitcoind) -> 
         house.line.delay_s, house.line.slow_bytes, house.line.mode = 0.005, 1_024, Mode.SLOW
         await house.withdraw(house.alice, STRANGER, "0.5")
         await house.mine_until_status(house.alice, "COMPLETED", "COMPLETED")
-        assert await paid(bitcoind) == Decimal("0.5")
+        assert await bitcoind.paid_to(STRANGER) == Decimal("0.5")
         house.check_books()
 
 
@@ -295,7 +210,7 @@ async def test_errors_in_the_middle_of_anything_harm_nothing(tmp_path: Path, bit
             _ = await bitcoind.mine(1)
         house.line.mode = Mode.PASS
         await house.mine_until_status(house.alice, *["COMPLETED"] * 41)
-        assert await paid(bitcoind) == Decimal("0.4")
+        assert await bitcoind.paid_to(STRANGER) == Decimal("0.4")
         assert await house.balance(house.alice) == (Decimal("0.8"), Decimal("0.8"))
         assert (await house.reconciled()).differences == ()
         house.check_books()

@@ -23,18 +23,22 @@ from strongroom.records.withdrawals import Payment, Withdrawal, WithdrawalState
 from strongroom.wallet import addresses
 from support.coin_house import NETWORK, CoinHouse, coin_house, coin_settings
 from support.demos import Ran, run
-from support.nodes import Bitcoind
+from support.nodes import FIRST_COINS, Bitcoind, CoinNode, Litecoind
 from support.server import Member
 
-STRANGER = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
-FEE_ROOM = Decimal("0.001")
+STRANGER = Bitcoind.nobody
 
 
 @pytest.fixture
 def config(tmp_path: Path, bitcoind: Bitcoind) -> Config:
     """A house whose operator looks at larger withdrawals."""
+    return looked_at(tmp_path, bitcoind)
+
+
+def looked_at(folder: Path, node: CoinNode) -> Config:
+    """Return the settings of such a house on a node."""
     offers = {"BTC": {"BITCOIN": Offer(decimals=8, default=True, approve_above="0.05")}}
-    config = coin_settings(tmp_path, bitcoind, "bitcoin-regtest")
+    config = coin_settings(folder, node, node.chain)
     return msgspec.structs.replace(config, offers=offers)
 
 
@@ -54,14 +58,8 @@ async def approve(house: CoinHouse, reference: str) -> None:
     _ = await ask(house, protocol.ApproveWithdrawal(row.ref))
 
 
-async def paid_to_stranger(node: Bitcoind) -> Decimal:
-    """Return what the stranger has been paid in blocks, as the node tells it."""
-    told = await node.rpc("scantxoutset", "start", [f"addr({STRANGER})"])
-    return Decimal(str(told["total_amount"]))
-
-
 @asynccontextmanager
-async def reading_by_hand(config: Config, node: Bitcoind) -> AsyncIterator[CoinHouse]:
+async def reading_by_hand(config: Config, node: CoinNode) -> AsyncIterator[CoinHouse]:
     """Serve the house, and wait until it has read the chain to its tip."""
     async with coin_house(config, node) as house:
         await house.worked_through()
@@ -78,7 +76,7 @@ def lose(data: Path) -> None:
 class Lost:
     """A house that was backed up, went on, and was lost."""
 
-    def __init__(self, tmp_path: Path, config: Config, node: Bitcoind) -> None:
+    def __init__(self, tmp_path: Path, config: Config, node: CoinNode) -> None:
         self.data, self.backup = Path(config.data), tmp_path / "backup.sqlite"
         self.config, self.node = config, node
         self.old: set[str] = set()
@@ -93,7 +91,7 @@ class Lost:
             to_alice, to_bob = await house.address(self.alice), await house.address(self.bob)
             await self.deposit(house, self.alice, to_alice, "1")
             await self.deposit(house, self.bob, to_bob, "0.5")
-            first = await house.withdraw(self.alice, STRANGER, "0.2")
+            first = await house.withdraw(self.alice, self.node.nobody, "0.2")
             made = await command("backup", "--data", self.data, "--to", self.backup)
             assert (made.code, made.err) == (0, "")
             await self._go_on(house, first, to_alice)
@@ -104,19 +102,23 @@ class Lost:
         await approve(house, first)
         await house.mine_until_status(self.alice, "COMPLETED", "COMPLETED")
         await self.deposit(house, self.alice, to_alice, "0.3")
-        await approve(house, await house.withdraw(self.bob, STRANGER, "0.25"))
+        await approve(house, await house.withdraw(self.bob, self.node.nobody, "0.25"))
         await house.mine_until_status(self.bob, "COMPLETED", "COMPLETED")
         self.later = await house.address(self.bob)
         await self.deposit(house, self.bob, self.later, "2")
-        await approve(house, await house.withdraw(self.bob, STRANGER, "1.5"))
+        await approve(house, await house.withdraw(self.bob, self.node.nobody, "1.5"))
         await house.mine_until_status(self.bob, *["COMPLETED"] * 4)
-        assert await paid_to_stranger(self.node) == Decimal("1.95")
+        assert await self.paid() == Decimal("1.95")
 
     async def deposit(self, house: CoinHouse, member: Member, address: str, amount: str) -> None:
         """Let a stranger pay a customer, and wait for the credit."""
         rows = len(await house.statuses(member)) + 1
         await self.node.pay(address, amount)
         await house.mine_until_status(member, *["COMPLETED"] * rows)
+
+    async def paid(self) -> Decimal:
+        """Return what the stranger has been paid in blocks, as the node tells it."""
+        return await self.node.paid_to(self.node.nobody)
 
     async def restore(self) -> None:
         """Lose the books, and make new ones of the backup."""
@@ -143,10 +145,26 @@ async def lost(tmp_path: Path, config: Config, bitcoind: Bitcoind) -> Lost:
 
 async def test_a_restored_house_pays_nobody_twice_and_comes_to_what_the_chain_says(lost: Lost) -> None:
     """Payments and deposits of after the backup are found, and withdrawals go on once the operator has named whose."""
+    await find_the_way_back(lost)
+
+
+@pytest.mark.usefixtures("few")
+async def test_so_does_one_on_litecoin(tmp_path: Path) -> None:
+    """Its older node tells what the blocks since the backup spend of ours, and what waits, as well."""
+    async with Litecoind(tmp_path / "node") as node:
+        _ = await node.mine(FIRST_COINS)
+        lost = Lost(tmp_path, looked_at(tmp_path, node), node)
+        await lost.live()
+        await lost.restore()
+        await find_the_way_back(lost)
+
+
+async def find_the_way_back(lost: Lost) -> None:
+    """Come back beside the chain, be told who was paid, and pay again."""
     async with reading_by_hand(lost.config, lost.node) as house:
-        await house.withdraw(lost.alice, STRANGER, "0.04")
+        await house.withdraw(lost.alice, lost.node.nobody, "0.04")
         await house.mine_until_status(lost.alice, "PROCESSING", "COMPLETED", "COMPLETED", "COMPLETED")
-        assert await paid_to_stranger(lost.node) == Decimal("1.95")
+        assert await lost.paid() == Decimal("1.95")
         assert await lost.node.rpc("getrawmempool") == []
         assert await house.balance(lost.alice) == (Decimal("1.1"), Decimal("1.06"))
         assert await house.balance(lost.bob) == (Decimal("0.5"), Decimal("0.5"))
@@ -154,7 +172,7 @@ async def test_a_restored_house_pays_nobody_twice_and_comes_to_what_the_chain_sa
         assert network.waits == "2 payments were found that nobody is named for"
         await name_bob(house)
         await house.mine_until_status(lost.alice, *["COMPLETED"] * 4)
-        assert await paid_to_stranger(lost.node) == Decimal("1.99")
+        assert await lost.paid() == Decimal("1.99")
         assert await house.balance(lost.alice) == (Decimal("1.06"), Decimal("1.06"))
         assert await house.balance(lost.bob) == (Decimal("0.75"), Decimal("0.75"))
         assert (await house.reconciled()).differences == ()
@@ -166,6 +184,11 @@ async def name_bob(house: CoinHouse) -> None:
     [deposit] = await ask(house, protocol.ListDeposits("withheld"))
     assert (deposit.amount, deposit.user) == ("2", "")
     _ = await ask(house, protocol.AssignDeposit(int(deposit.ref), "bob"))
+
+    async def is_settled() -> bool:
+        return all(it.state == WithdrawalState.SETTLED for it in house.store.rows(Withdrawal, {"owner": 0}, 10))
+
+    await house.until(is_settled, "what nobody is named for is settled")
     for row in house.store.rows(Withdrawal, {"owner": 0}, 10):
         _ = await ask(house, protocol.AssignWithdrawal(row.ref, "bob"))
 
@@ -212,7 +235,7 @@ async def test_the_operator_may_let_payments_go_on_without_naming_anybody(lost: 
         with pytest.raises(AdminError, match="does not wait"):
             _ = await ask(house, protocol.ReleaseNetwork("BITCOIN"))
         await house.mine_until_status(lost.alice, *["COMPLETED"] * 4)
-        assert await paid_to_stranger(lost.node) == Decimal("1.99")
+        assert await lost.paid() == Decimal("1.99")
         assert (await house.reconciled()).differences == ()
         house.check_books()
 
@@ -264,6 +287,6 @@ async def test_a_payment_that_still_waits_to_be_mined_holds_everything_up(
         await house.mine_until_status(alice, "COMPLETED", "COMPLETED")
         [network] = await ask(house, protocol.ListNetworks())
         assert (network.waits, network.reconciled_in) == ("", 1)
-        assert await paid_to_stranger(bitcoind) == Decimal("0.2")
+        assert await lost.paid() == Decimal("0.2")
         assert (await house.reconciled()).differences == ()
         house.check_books()

@@ -409,7 +409,7 @@ class SimulatedChain:
         """Return the fate of a transaction that is not here, by those with its nonce."""
         for rival in rivals:
             if rival.state in _SPENT:
-                return TransactionStatus(Fate.CONFLICTED, self._block_of(rival))
+                return TransactionStatus(Fate.CONFLICTED, self._block_of(rival), rival=rival.txid)
         return TransactionStatus(Fate.UNKNOWN)
 
     def _rivals(self, known: KnownTransaction) -> list[KnownTransaction]:
