@@ -63,7 +63,12 @@ start_height = 0
 
 def store_of(folder: Path) -> str:
     """Return the setting `store` for the database of a test's folder."""
-    names = dict(part.split("=", 1) for part in database_of(folder).split())
+    return url_of(database_of(folder))
+
+
+def url_of(dsn: str) -> str:
+    """Return how libpq finds a database of the tests' server as a URL."""
+    names = dict(part.split("=", 1) for part in dsn.split())
     assert names["port"] == str(shared_server().port)
     return f"postgresql://{names['user']}@/{names['dbname']}?host={quote(names['host'], safe='')}&port={names['port']}"
 

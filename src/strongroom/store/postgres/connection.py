@@ -131,9 +131,34 @@ def connect_writer(conninfo: str, limits: Limits) -> Connection:
     with connection.within(limits.answer_s):
         if connection.info.server_version >= _BOUNDS_TRANSACTIONS:
             connection.run("SELECT set_config('transaction_timeout', %s, false)", (str(limits.lock_ms),))
-        mode = "current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')"
-        connection.run(f"SELECT set_config('synchronous_commit', 'on', false) WHERE {mode}")
+        _commit_durably(connection)
     return connection
+
+
+def connect_carrier(conninfo: str, limits: Limits) -> Connection:
+    """Return a connection for one long transaction, which is durable when it is answered. Raises `psycopg.Error`."""
+    connection = connect(
+        conninfo,
+        limits,
+        lock_timeout=str(limits.lock_ms),
+        statement_timeout="0",
+        idle_in_transaction_session_timeout="0",
+        # What is left of a carrier that was killed ends soon, and with it all that it did.
+        client_connection_check_interval="1000",
+        tcp_keepalives_idle="5",
+        tcp_keepalives_interval="2",
+        tcp_keepalives_count="3",
+    )
+    with connection.within(limits.answer_s):
+        if connection.info.server_version >= _BOUNDS_TRANSACTIONS:
+            connection.run("SELECT set_config('transaction_timeout', '0', false)")
+        _commit_durably(connection)
+    return connection
+
+
+def _commit_durably(connection: Connection) -> None:
+    mode = "current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')"
+    connection.run(f"SELECT set_config('synchronous_commit', 'on', false) WHERE {mode}")
 
 
 def connect_reader(conninfo: str, limits: Limits) -> Connection:
@@ -148,19 +173,32 @@ def prepare_database(conninfo: str, limits: Limits) -> None:
     Raises `DatabaseUnfit`, `DatabaseNewer`, `psycopg.Error`.
     """
     with closing(connect(conninfo, limits)) as connection, connection.within(limits.answer_s):
-        _check_server(connection)
+        check_server(connection)
         connection.run("BEGIN")
-        connection.run("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
-        connection.run("CREATE TABLE IF NOT EXISTS migration (number BIGINT PRIMARY KEY)")
-        [(version,)] = connection.run("SELECT coalesce(max(number), 0) FROM migration")
-        scripts = migrations()
-        if version > len(scripts):
-            raise DatabaseNewer(f"the database has schema {version}, this release knows {len(scripts)}")
-        for number, script in enumerate(scripts[version:], version + 1):
-            # Without values, so that a script may have many statements.
-            connection.execute(script.encode())
-            connection.run("INSERT INTO migration VALUES (%s)", (number,))
+        take_turn(connection)
+        bring_up_to_date(connection)
         connection.run("COMMIT")
+
+
+def take_turn(connection: Connection) -> None:
+    """Wait until nobody else changes the schema, and let nobody until the transaction ends. Raises `psycopg.Error`."""
+    connection.run("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
+
+
+def bring_up_to_date(connection: Connection) -> None:
+    """Apply the migrations that the database has not seen; whoever calls it has the turn.
+
+    Raises `DatabaseNewer`, `psycopg.Error`.
+    """
+    connection.run("CREATE TABLE IF NOT EXISTS migration (number BIGINT PRIMARY KEY)")
+    [(version,)] = connection.run("SELECT coalesce(max(number), 0) FROM migration")
+    scripts = migrations()
+    if version > len(scripts):
+        raise DatabaseNewer(f"the database has schema {version}, this release knows {len(scripts)}")
+    for number, script in enumerate(scripts[version:], version + 1):
+        # Without values, so that a script may have many statements.
+        connection.execute(script.encode())
+        connection.run("INSERT INTO migration VALUES (%s)", (number,))
 
 
 def migrations() -> list[str]:
@@ -170,7 +208,8 @@ def migrations() -> list[str]:
     return [(folder / name).read_text() for name in names]
 
 
-def _check_server(connection: Connection) -> None:
+def check_server(connection: Connection) -> None:
+    """Raise `DatabaseUnfit` unless the server is new enough, and keeps what it says is kept."""
     if connection.info.server_version < OLDEST_VERSION:
         raise DatabaseUnfit(f"PostgreSQL {OLDEST_VERSION // 10_000} or newer is needed")
     for name, wanted in (("server_encoding", "UTF8"), ("fsync", "on"), ("full_page_writes", "on")):
