@@ -21,6 +21,7 @@ from strongroom.engine.command import NOBODY
 from strongroom.engine.port import StoreError
 from strongroom.errors import INVALID_NONCE
 from strongroom.records.history import Thread
+from strongroom.records.users import Profile
 from strongroom.store.portions import FOLIO, PORTIONS
 from strongroom.store.postgres.store import PostgresStore
 from strongroom.store.sqlite.connection import DATABASE_FILE, open_reader
@@ -97,9 +98,9 @@ def test_everything_is_moved_and_the_source_is_left_as_it_was(house: Path, url: 
 def test_what_was_not_swept_yet_is_moved_as_well(house: Path) -> None:
     """The house has customers whose balances are in the journal's end only: each is among what leaves, once."""
     with closing(Departure(house / DATABASE_FILE)) as departure, closing(open_reader(house)) as reader:
-        [(written,)] = reader.execute("SELECT count(*) FROM folio").fetchall()
+        written = len(reader.execute("SELECT owner FROM folio").fetchall())
         leaving = [row[0] for row in departure.rows(FOLIO)]
-    assert len(leaving) > written
+    assert len(leaving) > written > 0
     assert leaving == sorted(set(leaving))
 
 
@@ -257,6 +258,33 @@ def test_a_commit_that_is_refused_leaves_the_folder_as_it_was(house: Path) -> No
             moved(house, url)
         assert is_new(url)
     sqlite_store(house).close()
+
+
+@pytest.mark.parametrize("stage", ["copying item", "comparing folio", "committing"])
+def test_a_connection_that_is_lost_leaves_an_empty_database(house: Path, url: str, stage: str) -> None:
+    """The move is simply done again; lost with the COMMIT, the books are closed until it has been."""
+    database = url.partition("?")[0].rpartition("/")[2]
+
+    def cut(what: str, rows: int) -> None:
+        if what == stage:
+            shared_server()._cut(database)
+
+    why = "say the same again, which finds out" if stage == "committing" else "the database cannot be used"
+    with pytest.raises((AdminError, StoreError), match=why):
+        move(f"sqlite:{house}", url, cut)
+    assert (house / MOVED_FILE).exists() == (stage == "committing")
+    assert is_new(url)
+    assert moved(house, url).moved
+
+
+async def test_what_the_database_cannot_keep_is_named(tmp_path: Path, url: str) -> None:
+    """A text with the one character that PostgreSQL has no place for stays in the file, with everything else."""
+    async with opened(sqlite_store(tmp_path / "house")) as world:
+        await world.context.submit(Do(NOBODY, kept=(Profile(5, "na\0me", "mail"),)))
+    with pytest.raises(StoreError, match=r"PostgreSQL cannot keep a row of profile: .*column username"):
+        moved(tmp_path / "house", url)
+    assert is_new(url)
+    sqlite_store(tmp_path / "house").close()
 
 
 def test_books_that_are_not_whole_are_not_moved(house: Path, url: str) -> None:

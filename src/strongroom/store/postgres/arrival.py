@@ -156,8 +156,8 @@ class Arrival(OneTransaction):
         except psycopg.Error as error:
             # The server is still there and has answered: with a ROLLBACK.
             if not connection.closed and connection.info.transaction_status == TransactionStatus.IDLE:
-                raise NotDone(f"the database refused to commit: {error}") from error
-            raise InDoubt(str(error)) from error
+                raise NotDone(f"the database refused to commit: {_line(error)}") from error
+            raise InDoubt(_line(error)) from error
         if connection.warned:
             raise InDoubt(connection.warned)
 
@@ -169,12 +169,16 @@ class Arrival(OneTransaction):
 
 @contextmanager
 def _told(what: str) -> Generator[None]:
-    """Tell what the database cannot keep from a database that cannot be used."""
+    """Tell what the database cannot keep from a database that cannot be used, in a line."""
     try:
         yield
     except psycopg.DataError as error:
-        raise NotDone(f"PostgreSQL cannot keep a row of {what}: {error}") from error
+        raise NotDone(f"PostgreSQL cannot keep a row of {what}: {_line(error)}") from error
     except psycopg.ProgrammingError as error:
-        raise DatabaseUnfit(f"the database cannot be used: {error}") from error
-    except psycopg.Error as error:
-        raise DiskFailed(f"the database cannot be used: {error}") from error
+        raise DatabaseUnfit(f"the database cannot be used: {_line(error)}") from error
+    except (psycopg.Error, DiskFailed) as error:
+        raise DiskFailed(f"the database cannot be used: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
