@@ -109,14 +109,16 @@ def open_books(config: Config, ids: Ids, thread: Executor | None = None) -> Open
 def open_snapshot(config: Config, *, living: bool = False) -> Snapshot:
     """Return the books as they are at this moment, read beside whoever writes; to be closed.
 
-    `living` refuses those that were moved elsewhere. Raises `ConfigError` where the database's driver is not installed,
-    `StoreError`.
+    `living` is for whoever only looks up what a server does: it refuses books that were moved elsewhere, and takes
+    those that a newer release has brought further without leaving this one behind.
+
+    Raises `ConfigError` where the database's driver is not installed, `StoreError`.
     """
     if not config.store:
         if living:
             refuse_moved(config.folder)
         return SqliteSnapshot(config.folder)
-    return _with_driver(lambda: _open_shared_snapshot(config.store))
+    return _with_driver(lambda: _open_shared_snapshot(config.store, compatible=living))
 
 
 def open_new_books(conninfo: str, ids: Ids) -> NewBooks:
@@ -149,10 +151,10 @@ def _open_shared(conninfo: str, ids: Ids, lock: IO[str]) -> OpenBooks:
     return OpenBooks(PostgresStore(conninfo, ids), PostgresLeadership(conninfo), lock)
 
 
-def _open_shared_snapshot(conninfo: str) -> Snapshot:
+def _open_shared_snapshot(conninfo: str, *, compatible: bool) -> Snapshot:
     from strongroom.store.postgres.snapshot import PostgresSnapshot
 
-    return PostgresSnapshot(conninfo)
+    return PostgresSnapshot(conninfo, compatible=compatible)
 
 
 def _open_arrival(conninfo: str, ids: Ids) -> NewBooks:

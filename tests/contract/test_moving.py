@@ -15,7 +15,6 @@ from strongroom.admin import restoring
 from strongroom.admin.moving import move
 from strongroom.admin.protocol import AdminError
 from strongroom.books import open_snapshot
-from strongroom.clock import Ids, SetClock
 from strongroom.config.settings import Config
 from strongroom.engine.command import NOBODY
 from strongroom.engine.port import StoreError
@@ -23,7 +22,6 @@ from strongroom.errors import INVALID_NONCE
 from strongroom.records.history import Thread
 from strongroom.records.users import Profile
 from strongroom.store.portions import FOLIO, PORTIONS
-from strongroom.store.postgres.store import PostgresStore
 from strongroom.store.sqlite.connection import DATABASE_FILE, open_reader
 from strongroom.store.sqlite.departure import Departure
 from strongroom.store.sqlite.moved import MOVED_FILE, DataFolderMoved
@@ -41,11 +39,12 @@ from support.moving import (
     live,
     moved,
     no_news,
+    opened_database,
     sample,
     sqlite_store,
 )
 from support.postgres import shared_server
-from support.world import BTC, NOW_MS, opened
+from support.world import BTC, opened
 
 COIN = 100_000_000
 
@@ -68,11 +67,6 @@ def house(lived: Path, tmp_path: Path) -> Path:
 def url(tmp_path: Path) -> str:
     """A database with an empty ledger."""
     return store_of(tmp_path)
-
-
-def opened_database(url: str) -> PostgresStore:
-    """Return the store of a database."""
-    return PostgresStore(url, Ids(SetClock(NOW_MS)))
 
 
 def test_everything_is_moved_and_the_source_is_left_as_it_was(house: Path, url: str) -> None:
@@ -340,7 +334,7 @@ def test_a_database_with_anything_else_in_it_is_refused(house: Path) -> None:
 def test_a_database_of_a_newer_release_is_refused(house: Path) -> None:
     """Nobody knows what its tables mean."""
     with (
-        another_database("INSERT INTO migration VALUES (99)") as url,
+        another_database("INSERT INTO migration VALUES (99, 99)") as url,
         pytest.raises(StoreError, match="has schema 99, this release knows"),
     ):
         moved(house, url)

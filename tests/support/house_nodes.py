@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -76,8 +76,8 @@ def url_of(dsn: str) -> str:
 class Node(Server):
     """One node: a server that is started, paused, killed and started again."""
 
-    def __init__(self, folder: Path, store: str, more: str = "") -> None:
-        super().__init__(folder / "data")
+    def __init__(self, folder: Path, store: str, more: str = "", program: Sequence[str] = STRONGROOM) -> None:
+        super().__init__(folder / "data", program)
         (folder / "data").mkdir(parents=True, mode=0o700)
         self.store = store
         self.config = folder / "strongroom.toml"
@@ -94,7 +94,7 @@ class Node(Server):
 
     def begin(self) -> None:
         """Start the process, and do not wait for it."""
-        command = [*STRONGROOM, "serve", "--config", str(self.config)]
+        command = [*self.program, "serve", "--config", str(self.config)]
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, text=True, env=self.environment

@@ -21,7 +21,8 @@ import msgspec
 from strongroom.admin.moving import MoveView, move
 from strongroom.clock import Ids, SetClock
 from strongroom.records.kept import Kept
-from strongroom.store.postgres.connection import Limits, prepare_database
+from strongroom.store.postgres.connection import Limits
+from strongroom.store.postgres.schema import prepare_database
 from strongroom.store.postgres.store import PostgresStore
 from strongroom.store.sqlite.store import SqliteStore
 from strongroom.store.tables import KINDS
@@ -65,6 +66,11 @@ def moved(folder: Path, url: str) -> MoveView:
 def sqlite_store(folder: Path) -> SqliteStore:
     """Open the embedded books of a folder."""
     return SqliteStore(folder, Ids(SetClock(NOW_MS)))
+
+
+def opened_database(url: str) -> PostgresStore:
+    """Open the books in a database."""
+    return PostgresStore(url, Ids(SetClock(NOW_MS)))
 
 
 async def live(folder: Path) -> None:
@@ -116,7 +122,7 @@ def _value(field: Any, number: int) -> Any:
 
 def is_new(url: str) -> bool:
     """Say whether a database's ledger was never written to."""
-    with closing(PostgresStore(url, Ids(SetClock(NOW_MS)))) as store:
+    with closing(opened_database(url)) as store:
         return store._commits() == 0 and all_rows(store) == []
 
 

@@ -17,12 +17,11 @@ from strongroom.store.portions import BATCH, PORTIONS, JournalEnd, Portion, Port
 from strongroom.store.postgres.connection import (
     DatabaseUnfit,
     Limits,
-    bring_up_to_date,
     check_server,
     connect_carrier,
-    take_turn,
 )
 from strongroom.store.postgres.numbers import COUNT
+from strongroom.store.postgres.schema import bring_up_to_date, take_turn
 from strongroom.store.postgres.snapshot import OneTransaction
 
 AT_ONCE: Final = 1_000

@@ -12,6 +12,7 @@ import psycopg
 
 from strongroom.store.postgres.announcements import AT_ONCE, NEWS, News, heard_up_to, read_changed
 from strongroom.store.postgres.connection import Connection, Limits, connect_reader
+from strongroom.store.postgres.schema import known_schema, standing_of
 
 EVERY_S: Final = 0.2
 CURRENT_S: Final = 0.5
@@ -24,10 +25,15 @@ _LIMITS: Final = Limits(connect_s=2, read_s=1.0)
 
 
 class Follower:
-    """What this node has heard of the commits of all nodes: all up to number `heard`, as of a moment."""
+    """What this node has heard of the commits of all nodes: all up to number `heard`, as of a moment.
+
+    `outdated` says why this node may not use the database any more, once a newer release has brought it further.
+    """
 
     def __init__(self, conninfo: str, heard: int) -> None:
         self.heard = heard
+        self.outdated = ""
+        self._known = known_schema()
         self._conninfo = conninfo
         self._heard_s = monotonic()
         self._thread = ThreadPoolExecutor(1, "strongroom-follower")
@@ -70,6 +76,9 @@ class Follower:
                 self._drop()
                 self._reader = connect_reader(self._conninfo, _LIMITS)
             with self._reader.within(_LIMITS.read_s):
+                self.outdated = standing_of(self._reader).refusal(self._known)
+                if self.outdated:
+                    return None
                 # The number first: whatever it counts is seen by the questions behind it.
                 [(commits,)] = self._reader.run("SELECT commits FROM journal").fetchall()
                 found = self._reader.run(NEWS, (self.heard, AT_ONCE)).fetchall() if commits > self.heard else []

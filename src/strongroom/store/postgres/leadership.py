@@ -17,6 +17,7 @@ import psycopg
 from strongroom.engine.leadership import Seats, rest
 from strongroom.engine.supervisor import Loop
 from strongroom.store.postgres.connection import Connection, Limits, connect
+from strongroom.store.postgres.schema import known_schema, standing_of
 
 EVERY_S: Final = 0.5
 AWAY_MS: Final = 2_500
@@ -35,6 +36,7 @@ class PostgresLeadership:
 
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
+        self._known = known_schema()
         self._seats = Seats()
         self._thread = ThreadPoolExecutor(1, "strongroom-leadership")
         self._session: Connection | None = None
@@ -75,7 +77,10 @@ class PostgresLeadership:
                 self._drop()
                 self._session = connect(self._conninfo, _LIMITS, **_SETTINGS)
             with self._session.within(_LIMITS.answer_s):
-                self._session.run("SELECT 1").fetchall()
+                if standing_of(self._session).refusal(self._known):
+                    # What a newer release has brought is for nodes that know it to lead.
+                    self._drop()
+                    return self._held
                 for seat in wanted:
                     if seat not in self._held:
                         [(taken,)] = self._session.run(_LOCK, (_SEATS, _number(seat))).fetchall()
