@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
+from decimal import Decimal
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -17,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import httpx
 import pytest
 
+from strongroom.cli import archivist
 from strongroom.store.sqlite.moved import MOVED_FILE
 from support.client import V1, V3, ApiClient, Credentials
 from support.demos import STRONGROOM, Demo, environment, invoke, invoke_json, run, running
@@ -233,6 +235,24 @@ def test_a_move_that_differs_exits_with_1(stopped: tuple[Path, dict[str, Credent
             "strongroom: not equal, and nothing was moved",
         ]
         assert is_new(url)
+
+
+def test_a_move_tells_how_far_it_is_and_what_it_came_to(
+    stopped: tuple[Path, dict[str, Credentials], Lived], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every few seconds on standard error; at the end, for tools, in one line of JSON."""
+    folder = Path(shutil.copytree(stopped[0], tmp_path / "house"))
+    (folder / MOVED_FILE).unlink(missing_ok=True)
+    monkeypatch.setattr(archivist, "_TELL_EVERY_S", 0.0)
+    with another_database(migrated=False) as url:
+        ran = invoke("store", "migrate", "--from", f"sqlite:{folder}", "--to", url, "--json")
+    view = json.loads(ran.out)
+    assert (ran.code, view["moved"], view["root"], view["to"]) == (0, True, stopped[2].root, url)
+    bitcoin = next(row for row in view["sums"] if row["asset"] == "BTC")
+    assert bitcoin["equal"]
+    assert Decimal(bitcoin["customers_in_target"]) == -Decimal(bitcoin["house_in_source"]) > 20
+    told = [line for line in ran.err.splitlines() if line.endswith(": 0 rows")]
+    assert [f"{stage} item: 0 rows" in told for stage in ("copying", "comparing")] == [True, True]
 
 
 def test_a_move_without_the_driver_says_what_to_install(
