@@ -5,7 +5,7 @@ Nothing else knows which store it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import IO, NamedTuple, Protocol, TypeVar
 
@@ -15,7 +15,9 @@ from strongroom.engine.blocks import Blocks, OwnBlocks
 from strongroom.engine.leadership import Leadership, SoleLeadership
 from strongroom.engine.port import Books, DiskFailed, Reads
 from strongroom.ledger.seals import Frontier
+from strongroom.store.portions import JournalEnd, Portion, PortionRow
 from strongroom.store.sqlite.connection import lock_folder
+from strongroom.store.sqlite.moved import refuse_moved
 from strongroom.store.sqlite.snapshot import SqliteSnapshot
 from strongroom.store.sqlite.store import SqliteStore
 
@@ -35,6 +37,42 @@ class Snapshot(Reads, Protocol):
 
     def close(self) -> None:
         """End the look at them."""
+        ...
+
+
+class NewBooks(Reads, Protocol):
+    """A database in which another store's books arrive, in one transaction; its `Reads` are of what has arrived."""
+
+    is_empty: bool
+    """Whether it had no ledger when it was opened."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, without a password."""
+        ...
+
+    def receive(self, portion: Portion, rows: Iterable[PortionRow]) -> None:
+        """Take the rows of a portion. Raises `StoreError`."""
+        ...
+
+    def end_journal(self, end: JournalEnd) -> None:
+        """Say how far the journal that has arrived went. Raises `StoreError`."""
+        ...
+
+    def journal_end(self) -> JournalEnd:
+        """Return how far its journal goes. Raises `StoreError`."""
+        ...
+
+    def arrived(self, portion: Portion) -> Iterator[PortionRow]:
+        """Yield every row of a portion, sorted by its key. Raises `StoreError`."""
+        ...
+
+    def commit(self) -> None:
+        """Keep all of it. Raises `NotDone`, `InDoubt`."""
+        ...
+
+    def close(self) -> None:
+        """End it; what was not committed is gone."""
         ...
 
 
@@ -71,27 +109,40 @@ def open_books(config: Config, ids: Ids, thread: Executor | None = None) -> Open
         raise
 
 
-def open_snapshot(config: Config) -> Snapshot:
+def open_snapshot(config: Config, *, living: bool = False) -> Snapshot:
     """Return the books as they are at this moment, read beside whoever writes; to be closed.
+
+    `living` is for whoever only looks up what a server does: it refuses books that were moved elsewhere, and takes
+    those that a newer release has brought further without leaving this one behind.
 
     Raises `ConfigError` where the database's driver is not installed, `StoreError`.
     """
     if not config.store:
+        if living:
+            refuse_moved(config.folder)
         return SqliteSnapshot(config.folder)
-    return _with_driver(lambda: _open_shared_snapshot(config.store))
+    return _with_driver(lambda: _open_shared_snapshot(config.store, compatible=living))
 
 
-def _with_driver(opening: Callable[[], Opened]) -> Opened:
+def open_new_books(conninfo: str, ids: Ids) -> NewBooks:
+    """Return a database for books to arrive in; to be closed.
+
+    Raises `ConfigError` where the database's driver is not installed, `StoreError` where it has something else in it.
+    """
+    return _with_driver(lambda: _open_arrival(conninfo, ids), "a move to PostgreSQL")
+
+
+def _with_driver(opening: Callable[[], Opened], who: str = "setting 'store'") -> Opened:
     """Open something of PostgreSQL's. Raises `ConfigError`, `StoreError`."""
     try:
         import psycopg
     except ImportError as error:
-        problem = f"setting 'store' needs PostgreSQL's driver, install strongroom[postgresql]: {error}"
+        problem = f"{who} needs PostgreSQL's driver, install strongroom[postgresql]: {error}"
         raise ConfigError([problem]) from None
     try:
         return opening()
     except psycopg.ProgrammingError as error:
-        raise ConfigError([f"setting 'store': {error}"]) from None
+        raise ConfigError([f"{who}: {error}"]) from None
     except psycopg.Error as error:
         raise DiskFailed(f"the database cannot be used: {error}") from None
 
@@ -104,7 +155,13 @@ def _open_shared(conninfo: str, ids: Ids, lock: IO[str]) -> OpenBooks:
     return OpenBooks(PostgresStore(conninfo, ids), PostgresLeadership(conninfo), PostgresBlocks(conninfo), lock)
 
 
-def _open_shared_snapshot(conninfo: str) -> Snapshot:
+def _open_shared_snapshot(conninfo: str, *, compatible: bool) -> Snapshot:
     from strongroom.store.postgres.snapshot import PostgresSnapshot
 
-    return PostgresSnapshot(conninfo)
+    return PostgresSnapshot(conninfo, compatible=compatible)
+
+
+def _open_arrival(conninfo: str, ids: Ids) -> NewBooks:
+    from strongroom.store.postgres.arrival import Arrival
+
+    return Arrival(conninfo, ids)

@@ -16,7 +16,7 @@ from strongroom.errors import INSUFFICIENT_BALANCE, INVALID_NONCE
 from strongroom.records.guards import Nonce, Reply
 from strongroom.records.history import Line, Thread
 from strongroom.records.users import Name
-from strongroom.store.postgres.connection import DatabaseNewer
+from strongroom.store.postgres.schema import DatabaseNewer
 from strongroom.store.postgres.store import PostgresStore
 from strongroom.store.sqlite.store import SqliteStore
 from strongroom.wallet.context import Remember
@@ -241,7 +241,7 @@ async def test_a_database_of_a_newer_release_is_left_alone(tmp_path: Path) -> No
     """There is no way back: nothing is opened, and nothing changed."""
     dsn = database_of(tmp_path)
     database = dsn.rsplit("=", 1)[1]
-    shared_server().run("INSERT INTO migration VALUES (99)", database)
+    shared_server().run("INSERT INTO migration VALUES (99, 99)", database)
     with pytest.raises(DatabaseNewer, match="schema 99"):
         PostgresStore(dsn, Ids(SetClock(NOW_MS)))
     shared_server().run("DELETE FROM migration WHERE number = 99", database)

@@ -17,7 +17,7 @@ from strongroom.records.history import LineType, Thread
 from strongroom.records.withdrawals import PaymentState, WithdrawalState
 from strongroom.wallet.verification import verify
 from support.deeds import COIN, Deed
-from support.ledger_machine import Ledger, LedgerOnDisk, at_once, leaves_all_as_it_was, run_ledger
+from support.ledger_machine import EACH_KIND, Ledger, LedgerOnDisk, at_once, leaves_all_as_it_was, run_ledger
 from support.postgres import leave_databases
 from support.whole_ledger import Auditor, WholeHouse, digest, states_of
 from support.world import BITCOIN, BTC, ERC20, EVERY_STORE, USDT, World, new_store, opened
@@ -72,41 +72,6 @@ def test_postgresql_keeps_the_same_books(steps: list[list[Deed]]) -> None:
     in_a_database = asyncio.run(live("postgres", Path("the same for every example"), steps))
     leave_databases()
     assert in_memory == in_a_database
-
-
-EACH_KIND: Final[tuple[Deed, ...]] = (
-    ("transfer", "alice", "BTC", "0.1", "bob"),
-    ("convert", "alice", "BTC", "usdt", "0.00000001"),
-    ("withdraw", "alice", "1", True),
-    ("decide", "cancel"),
-    ("book", "bob", USDT, LineType.DEPOSIT, 5),
-    ("owe", "bob", USDT, 7),
-    ("mark", "bob", False, True),
-    ("open_user", "carol", "alice"),
-    ("fund_inventory", BTC, 5),
-    ("pay_out", "alice", BITCOIN, "0.1", True, 3),
-    ("pay_out", "alice", BITCOIN, "1", False, 2),
-    ("decide", "reject"),
-    ("pay_out", "alice", ERC20, "1", True, 0),
-    ("pay", 0, 3),
-    ("pay", 0, 1),
-    ("pay_out", "alice", BITCOIN, "1", True, 0),
-    ("pay", 0, 3),
-    ("carry", 1, "void"),
-    ("pay_out", "alice", BITCOIN, "0.1", True, 0),
-    ("reserve", 0),
-    ("pay_out", "alice", BITCOIN, "0.1", True, 0),
-    ("arrive", BITCOIN, 1, 5, False),
-    ("arrive", BITCOIN, 2, 5, False),
-    ("confirm", 6),
-    ("follow", 7, "drop"),
-    ("arrive", BITCOIN, 2, COIN, True),
-    ("arrive", ERC20, 0, COIN, False),
-    ("follow", 1, "reverse"),
-    ("keyed", "one", ("transfer", "alice", "BTC", "0.1", "alice-sub1")),
-    ("retry",),
-)
-"""Deeds that each succeed, one after the other."""
 
 
 async def test_the_deeds_are_of_every_kind() -> None:

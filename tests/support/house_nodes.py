@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -63,7 +63,12 @@ start_height = 0
 
 def store_of(folder: Path) -> str:
     """Return the setting `store` for the database of a test's folder."""
-    names = dict(part.split("=", 1) for part in database_of(folder).split())
+    return url_of(database_of(folder))
+
+
+def url_of(dsn: str) -> str:
+    """Return how libpq finds a database of the tests' server as a URL."""
+    names = dict(part.split("=", 1) for part in dsn.split())
     assert names["port"] == str(shared_server().port)
     return f"postgresql://{names['user']}@/{names['dbname']}?host={quote(names['host'], safe='')}&port={names['port']}"
 
@@ -71,8 +76,15 @@ def store_of(folder: Path) -> str:
 class Node(Server):
     """One node: a server that is started, paused, killed and started again."""
 
-    def __init__(self, folder: Path, store: str, more: str = "", limits: str = "unlimited = true") -> None:
-        super().__init__(folder / "data")
+    def __init__(
+        self,
+        folder: Path,
+        store: str,
+        more: str = "",
+        limits: str = "unlimited = true",
+        program: Sequence[str] = STRONGROOM,
+    ) -> None:
+        super().__init__(folder / "data", program)
         (folder / "data").mkdir(parents=True, mode=0o700)
         self.store = store
         self.config = folder / "strongroom.toml"
@@ -89,7 +101,7 @@ class Node(Server):
 
     def begin(self) -> None:
         """Start the process, and do not wait for it."""
-        command = [*STRONGROOM, "serve", "--config", str(self.config)]
+        command = [*self.program, "serve", "--config", str(self.config)]
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, text=True, env=self.environment

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from strongroom.engine.settle import Outcome
+from strongroom.records.history import LineType
 from strongroom.wallet.bookings import BOOKABLE
 from strongroom.wallet.verification import verify
 from support.deeds import COIN, NAMES, Deed
 from support.whole_ledger import CHAINS, Auditor, WholeHouse, digest
-from support.world import BTC, ETH, USDT, new_store, opened
+from support.world import BITCOIN, BTC, ERC20, ETH, USDT, new_store, opened
 
 names = st.sampled_from(NAMES[:3])
 codes = st.sampled_from(["BTC", "usdt", "ETH", "BTC", "ETH", "USD", "XYZ"])
@@ -187,3 +188,38 @@ def find_bug(machine: type[Ledger], examples: int = 200, steps: int = 20) -> Non
         report_multiple_bugs=False,
     )
     run_state_machine_as_test(machine, settings=looking)
+
+
+EACH_KIND: Final[tuple[Deed, ...]] = (
+    ("transfer", "alice", "BTC", "0.1", "bob"),
+    ("convert", "alice", "BTC", "usdt", "0.00000001"),
+    ("withdraw", "alice", "1", True),
+    ("decide", "cancel"),
+    ("book", "bob", USDT, LineType.DEPOSIT, 5),
+    ("owe", "bob", USDT, 7),
+    ("mark", "bob", False, True),
+    ("open_user", "carol", "alice"),
+    ("fund_inventory", BTC, 5),
+    ("pay_out", "alice", BITCOIN, "0.1", True, 3),
+    ("pay_out", "alice", BITCOIN, "1", False, 2),
+    ("decide", "reject"),
+    ("pay_out", "alice", ERC20, "1", True, 0),
+    ("pay", 0, 3),
+    ("pay", 0, 1),
+    ("pay_out", "alice", BITCOIN, "1", True, 0),
+    ("pay", 0, 3),
+    ("carry", 1, "void"),
+    ("pay_out", "alice", BITCOIN, "0.1", True, 0),
+    ("reserve", 0),
+    ("pay_out", "alice", BITCOIN, "0.1", True, 0),
+    ("arrive", BITCOIN, 1, 5, False),
+    ("arrive", BITCOIN, 2, 5, False),
+    ("confirm", 6),
+    ("follow", 7, "drop"),
+    ("arrive", BITCOIN, 2, COIN, True),
+    ("arrive", ERC20, 0, COIN, False),
+    ("follow", 1, "reverse"),
+    ("keyed", "one", ("transfer", "alice", "BTC", "0.1", "alice-sub1")),
+    ("retry",),
+)
+"""Deeds that each succeed, one after the other."""

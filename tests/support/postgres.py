@@ -22,7 +22,8 @@ from typing import ClassVar, Final
 import psycopg
 import pytest
 
-from strongroom.store.postgres.connection import Limits, prepare_database
+from strongroom.store.postgres.connection import Limits
+from strongroom.store.postgres.schema import prepare_database
 from strongroom.store.postgres.tables import TABLES
 from support.nodes import free_port
 

@@ -23,7 +23,7 @@ import msgspec
 from strongroom.admin.protocol import AdminError
 from strongroom.books import Snapshot, open_snapshot
 from strongroom.config.settings import Config
-from strongroom.engine.port import DiskFailed
+from strongroom.engine.port import DiskFailed, Reads
 from strongroom.errors import InvariantBroken
 from strongroom.ledger.seals import Frontier
 from strongroom.store.sqlite.connection import DATABASE_FILE
@@ -75,7 +75,7 @@ def audit_books(config: Config, processes: int | None = None) -> Report:
     """
     if not config.store and not (config.folder / DATABASE_FILE).is_file():
         raise AuditFailed(f"{config.folder} has no ledger")
-    with _uncollected(), _readable(config), closing(open_snapshot(config)) as books:
+    with _uncollected(), _readable(_place(config)), closing(open_snapshot(config)) as books:
         items, _ = books.last()
         count = processes or min(len(os.sched_getaffinity(0)), MAX_PROCESSES, items // ITEMS_WORTH_A_PROCESS)
         spans = spans_of(books, count)
@@ -88,6 +88,12 @@ def audit_books(config: Config, processes: int | None = None) -> Report:
             if report.is_whole:
                 return msgspec.structs.replace(report, findings=[Finding(0, wrong)])
         return report
+
+
+def audit_reads(reads: Reads, place: str) -> Report:
+    """Verify books that stand still, in this process alone. Raises `AuditFailed`."""
+    with _uncollected(), _readable(place):
+        return verify(reads)
 
 
 def spans_of(books: Snapshot, count: int) -> list[Span]:
@@ -166,7 +172,7 @@ def _work(config: Config, span: Span, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        with _uncollected(), _readable(config), closing(open_snapshot(config)) as books:
+        with _uncollected(), _readable(_place(config)), closing(open_snapshot(config)) as books:
             stretch = Stretch(NoFindings(), books.seals(span.start.count), span.start)
             stretch.read(books, span.last)
             for parcel in stretch.parcels():
@@ -198,11 +204,14 @@ def _uncollected() -> Generator[None]:
 
 
 @contextmanager
-def _readable(config: Config) -> Generator[None]:
-    """Raise `AuditFailed` for whatever shows that the books cannot be read."""
+def _readable(place: str) -> Generator[None]:
+    """Raise `AuditFailed` for whatever shows that the books of a place cannot be read."""
     try:
         yield
     except _UNREADABLE as error:
         what = f"{type(error).__name__}: {error}"
-        where = "the database" if config.store else str(config.folder)
-        raise AuditFailed(f"the ledger of {where} cannot be read: {what}") from error
+        raise AuditFailed(f"the ledger of {place} cannot be read: {what}") from error
+
+
+def _place(config: Config) -> str:
+    return "the database" if config.store else str(config.folder)

@@ -301,7 +301,7 @@ def _serve(books: Config, state: Path, socket_path: Path, group: str, schemes: d
 
     caps = read_caps(state / "caps.toml")
     with closing(SignedLog(state)) as log:
-        judge = Judge(lambda: open_snapshot(books), schemes, caps, log, Clock())
+        judge = Judge(lambda: open_snapshot(books, living=True), schemes, caps, log, Clock())
         asyncio.run(_listen(socket_path, SigningService(judge), group))
 
 

@@ -1,10 +1,9 @@
-"""Connections to the database, each with a limit on everything it waits for, and the numbered migrations."""
+"""Connections to the database, each with a limit on everything it waits for."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import closing, contextmanager
-from importlib import resources
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -17,9 +16,6 @@ from strongroom.engine.port import StoreError
 OLDEST_VERSION: Final = 150_000
 _BOUNDS_TRANSACTIONS: Final = 170_000
 """From this version on the server ends a transaction that takes too long in whatever state it is."""
-
-_MIGRATING: Final = 0x5374726F6E67
-"""The number of the advisory lock under which one node at a time brings the schema up to date."""
 
 _BY_KEY: Final = {"jit": "off", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
 """All statements look rows up by their keys. Without statistics, as in a new database, the planner would rather read
@@ -39,10 +35,6 @@ class Limits(NamedTuple):
     read_s: float = 5.0
     idle_ms: int = 5_000
     lock_ms: int = 20_000
-
-
-class DatabaseNewer(StoreError):
-    """The database was written by a newer release; there is no way back."""
 
 
 class DatabaseUnfit(StoreError):
@@ -131,9 +123,34 @@ def connect_writer(conninfo: str, limits: Limits) -> Connection:
     with connection.within(limits.answer_s):
         if connection.info.server_version >= _BOUNDS_TRANSACTIONS:
             connection.run("SELECT set_config('transaction_timeout', %s, false)", (str(limits.lock_ms),))
-        mode = "current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')"
-        connection.run(f"SELECT set_config('synchronous_commit', 'on', false) WHERE {mode}")
+        _commit_durably(connection)
     return connection
+
+
+def connect_carrier(conninfo: str, limits: Limits) -> Connection:
+    """Return a connection for one long transaction, which is durable when it is answered. Raises `psycopg.Error`."""
+    connection = connect(
+        conninfo,
+        limits,
+        lock_timeout=str(limits.lock_ms),
+        statement_timeout="0",
+        idle_in_transaction_session_timeout="0",
+        # What is left of a carrier that was killed ends soon, and with it all that it did.
+        client_connection_check_interval="1000",
+        tcp_keepalives_idle="5",
+        tcp_keepalives_interval="2",
+        tcp_keepalives_count="3",
+    )
+    with connection.within(limits.answer_s):
+        if connection.info.server_version >= _BOUNDS_TRANSACTIONS:
+            connection.run("SELECT set_config('transaction_timeout', '0', false)")
+        _commit_durably(connection)
+    return connection
+
+
+def _commit_durably(connection: Connection) -> None:
+    mode = "current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')"
+    connection.run(f"SELECT set_config('synchronous_commit', 'on', false) WHERE {mode}")
 
 
 def connect_reader(conninfo: str, limits: Limits) -> Connection:
@@ -142,35 +159,8 @@ def connect_reader(conninfo: str, limits: Limits) -> Connection:
     return connect(conninfo, limits, statement_timeout=milliseconds, default_transaction_read_only="on")
 
 
-def prepare_database(conninfo: str, limits: Limits) -> None:
-    """Check the server and apply the migrations that the database has not seen, all of them or none.
-
-    Raises `DatabaseUnfit`, `DatabaseNewer`, `psycopg.Error`.
-    """
-    with closing(connect(conninfo, limits)) as connection, connection.within(limits.answer_s):
-        _check_server(connection)
-        connection.run("BEGIN")
-        connection.run("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
-        connection.run("CREATE TABLE IF NOT EXISTS migration (number BIGINT PRIMARY KEY)")
-        [(version,)] = connection.run("SELECT coalesce(max(number), 0) FROM migration")
-        scripts = migrations()
-        if version > len(scripts):
-            raise DatabaseNewer(f"the database has schema {version}, this release knows {len(scripts)}")
-        for number, script in enumerate(scripts[version:], version + 1):
-            # Without values, so that a script may have many statements.
-            connection.execute(script.encode())
-            connection.run("INSERT INTO migration VALUES (%s)", (number,))
-        connection.run("COMMIT")
-
-
-def migrations() -> list[str]:
-    """Return the SQL of every migration, in the order of their numbers, which start at 1 and have no gap."""
-    folder = resources.files("strongroom.store.postgres") / "migrations"
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
-    return [(folder / name).read_text() for name in names]
-
-
-def _check_server(connection: Connection) -> None:
+def check_server(connection: Connection) -> None:
+    """Raise `DatabaseUnfit` unless the server is new enough, and keeps what it says is kept."""
     if connection.info.server_version < OLDEST_VERSION:
         raise DatabaseUnfit(f"PostgreSQL {OLDEST_VERSION // 10_000} or newer is needed")
     for name, wanted in (("server_encoding", "UTF8"), ("fsync", "on"), ("full_page_writes", "on")):

@@ -7,6 +7,7 @@ from typing import Final
 
 from strongroom.store.postgres.announcements import AT_ONCE, NEWS, News, heard_up_to, read_changed
 from strongroom.store.postgres.connection import Connection, connect_reader
+from strongroom.store.postgres.schema import known_schema, standing_of
 from strongroom.store.postgres.session import Session, limits_of
 
 EVERY_S: Final = 0.2
@@ -20,10 +21,15 @@ _LIMITS: Final = limits_of(1.0)
 
 
 class Follower:
-    """What this node has heard of the commits of all nodes: all up to number `heard`, as of a moment."""
+    """What this node has heard of the commits of all nodes: all up to number `heard`, as of a moment.
+
+    `outdated` says why this node may not use the database any more, once a newer release has brought it further.
+    """
 
     def __init__(self, conninfo: str, heard: int) -> None:
         self.heard = heard
+        self.outdated = ""
+        self._known = known_schema()
         self._heard_s = monotonic()
         self._session = Session("follower", lambda: connect_reader(conninfo, _LIMITS), _LIMITS.read_s)
 
@@ -57,7 +63,10 @@ class Follower:
         """Close the connection."""
         self._session.close()
 
-    def _ask(self, reader: Connection) -> tuple[int, News]:
+    def _ask(self, reader: Connection) -> tuple[int, News] | None:
+        self.outdated = standing_of(reader).refusal(self._known)
+        if self.outdated:
+            return None
         # The number first: whatever it counts is seen by the questions behind it.
         [(commits,)] = reader.run("SELECT commits FROM journal").fetchall()
         found = reader.run(NEWS, (self.heard, AT_ONCE)).fetchall() if commits > self.heard else []

@@ -13,6 +13,7 @@ from zlib import crc32
 from strongroom.engine.leadership import Seats, rest
 from strongroom.engine.supervisor import Loop
 from strongroom.store.postgres.connection import Connection, connect
+from strongroom.store.postgres.schema import known_schema, standing_of
 from strongroom.store.postgres.session import Session, limits_of
 
 EVERY_S: Final = 0.5
@@ -31,6 +32,7 @@ class PostgresLeadership:
     """The seats of one node over a database (`engine.leadership.Leadership`)."""
 
     def __init__(self, conninfo: str) -> None:
+        self._known = known_schema()
         self._seats = Seats()
         self._session = Session("leadership", lambda: connect(conninfo, _LIMITS, **_SETTINGS), _LIMITS.answer_s)
         self._held: frozenset[str] = frozenset()
@@ -67,7 +69,10 @@ class PostgresLeadership:
         """Return which of the seats are this node's now; what an earlier session had went with it."""
         if session is not self._held_by:
             self._held, self._held_by = frozenset(), session
-        session.run("SELECT 1").fetchall()
+        if standing_of(session).refusal(self._known):
+            # What a newer release has brought is for nodes that know it to lead: the seats go with the session.
+            session.close()
+            return frozenset()
         for seat in wanted:
             if seat not in self._held:
                 [(taken,)] = session.run(_LOCK, (_SEATS, _number(seat))).fetchall()

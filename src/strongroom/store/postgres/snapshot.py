@@ -11,27 +11,18 @@ import psycopg
 
 from strongroom.engine.port import DiskFailed
 from strongroom.engine.state import State
-from strongroom.store.postgres.connection import Limits, connect_reader, migrations
+from strongroom.store.postgres.connection import Limits, connect_reader
 from strongroom.store.postgres.reads import PostgresReads, walk_on
+from strongroom.store.postgres.schema import STANDING, Standing, known_schema
 
 
-class PostgresSnapshot(PostgresReads):
-    """`Reads` in one read-only transaction, for one thread: it locks nothing, and nothing newer is seen."""
+class OneTransaction(PostgresReads):
+    """`Reads` in the one transaction of a connection: what nobody else changes meanwhile stands still."""
 
-    def __init__(self, conninfo: str, limits: Limits | None = None) -> None:
-        """Look at the database as it is now. Raises `DiskFailed`, also where it is not of this release's schema."""
-        super().__init__(conninfo, limits or Limits())
+    def __init__(self, conninfo: str, limits: Limits) -> None:
+        """`_reader` is the connection, and whoever inherits opens it."""
+        super().__init__(conninfo, limits)
         self._walks = itertools.count()
-        try:
-            self._reader = connect_reader(conninfo, self._limits)
-            _ = self._ask("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            [(version,)] = self._ask("SELECT max(number) FROM migration")
-        except psycopg.Error as error:
-            self.close_reader()
-            raise DiskFailed(str(error)) from error
-        if version != len(migrations()):
-            self.close_reader()
-            raise DiskFailed(f"the database has schema {version}, this release knows {len(migrations())}")
 
     @property
     def is_shared(self) -> bool:
@@ -68,3 +59,25 @@ class PostgresSnapshot(PostgresReads):
                 yield from walk_on(self._reader, cursor, self._limits.read_s, sql, values)
         except psycopg.OperationalError as error:
             raise DiskFailed(str(error)) from error
+
+
+class PostgresSnapshot(OneTransaction):
+    """`Reads` in one read-only transaction, for one thread: it locks nothing, and nothing newer is seen."""
+
+    def __init__(self, conninfo: str, limits: Limits | None = None, *, compatible: bool = False) -> None:
+        """Look at the database as it is now. Raises `DiskFailed`, also where it is not of this release's schema.
+
+        `compatible` takes a newer one too that this release may use: for whoever looks up single rows. An audit must
+        know everything that it reads.
+        """
+        super().__init__(conninfo, limits or Limits())
+        try:
+            self._reader = connect_reader(conninfo, self._limits)
+            _ = self._ask("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            standing, known = Standing(*self._ask(STANDING)[0]), known_schema()
+        except psycopg.Error as error:
+            self.close_reader()
+            raise DiskFailed(str(error)) from error
+        if known != standing.version and not (compatible and known < standing.version and not standing.refusal(known)):
+            self.close_reader()
+            raise DiskFailed(f"the database has schema {standing.version}, this release knows {known}")

@@ -28,13 +28,14 @@ from strongroom.records.kept import Key
 from strongroom.store.journal import frontier_of
 from strongroom.store.postgres.announcements import AT_ONCE, NEWS, News, heard_up_to, read_changed
 from strongroom.store.postgres.batches import Ahead, forgetting_statements, journal_statements, row_statements
-from strongroom.store.postgres.connection import Connection, Limits, connect_writer, prepare_database
+from strongroom.store.postgres.connection import Connection, Limits, connect_writer
 from strongroom.store.postgres.fetched import Fetched, Taker
 from strongroom.store.postgres.following import EVERY_S, SILENT_S, Follower
 from strongroom.store.postgres.numbers import COUNT, claim_number
 from strongroom.store.postgres.pipeline import run_together
 from strongroom.store.postgres.reads import PostgresReads
 from strongroom.store.postgres.remembered import Remembered
+from strongroom.store.postgres.schema import STANDING, Standing, known_schema, prepare_database, standing_of
 from strongroom.store.postgres.tables import Statement
 
 _FORGET_EVERY_MS: Final = 1_000
@@ -75,6 +76,7 @@ class PostgresStore(PostgresReads):
         """
         super().__init__(conninfo, limits or Limits())
         prepare_database(conninfo, self._limits)
+        self._known = known_schema()
         self._ids = ids
         self._holder = ids.uuid()
         self._number: int | None = None
@@ -113,6 +115,8 @@ class PostgresStore(PostgresReads):
     @property
     def trouble(self) -> str:
         """Why nothing can be read at the moment, as far as is known; empty when all is well."""
+        if self._follower.outdated:
+            return self._follower.outdated
         silent_s = self._follower.silent_s
         return f"Ledger not heard of for {silent_s:.0f} s" if silent_s >= SILENT_S else ""
 
@@ -217,7 +221,21 @@ class PostgresStore(PostgresReads):
             return self._locked_state(keys)
         except Exception as error:
             self._roll_back()
+            if isinstance(error, psycopg.ProgrammingError):
+                # The tables may be others by now: that is no mistake of any command.
+                self._check_schema()
             raise _not_done(error) from error
+
+    def _check_schema(self) -> None:
+        """Raise `DiskFailed` where a newer release has brought the schema further than this one can go along."""
+        with suppress(psycopg.Error):
+            writer = self._connected()
+            with writer.within(self._limits.answer_s):
+                self._refuse(standing_of(writer))
+
+    def _refuse(self, standing: Standing) -> None:
+        if refusal := standing.refusal(self._known):
+            raise DiskFailed(refusal)
 
     def _locked_state(self, keys: Sequence[Key]) -> tuple[State, News]:
         fetched = Fetched()
@@ -228,9 +246,11 @@ class PostgresStore(PostgresReads):
     def _lock(self, writer: Connection, statements: Sequence[tuple[Statement, Taker]]) -> tuple[Ahead, News]:
         """Begin a transaction with the journal locked, and fetch the rows, and what was committed, as of then."""
         news: Statement = (NEWS, (self._follower.heard, AT_ONCE))
-        asked = [(_BEGIN, ()), (_LOCK, ()), news, *(statement for statement, _ in statements)]
+        # In a statement of its own, so that it sees what was committed before the lock was had.
+        asked = [(_BEGIN, ()), (_LOCK, ()), (STANDING, ()), news, *(statement for statement, _ in statements)]
         with writer.within(self._limits.answer_s):
-            _, locked, told, *answers = run_together(writer, asked)
+            _, locked, [standing], told, *answers = run_together(writer, asked)
+            self._refuse(Standing(*standing))
             changed = read_changed(writer, (text for _, text in told))
         for (_, take), rows in zip(statements, answers, strict=True):
             take(rows)
@@ -301,6 +321,7 @@ class PostgresStore(PostgresReads):
                 writer.warned = ""
                 writer.run(_BEGIN)
                 writer.run(_LOCK)
+                self._refuse(standing_of(writer))
                 kept = self._doubt is not None and self._is_there(writer, self._doubt.batch_id)
                 writer.run("UPDATE journal SET forced = forced + 1")
                 writer.run("COMMIT")

@@ -6,7 +6,7 @@ A row holds all signatures of a commit; without an index the table costs the sam
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 import apsw
@@ -37,6 +37,12 @@ class NonceMemory:
         """Return what is remembered at an address, or the absent row."""
         window = self._windows.get(_packed(key))
         return Nonce(*key) if window is None else Nonce(*key, window >> 1, bool(window & 1))
+
+    def all(self) -> Iterator[Nonce]:
+        """Yield every signature that is remembered."""
+        for key, window in self._windows.items():
+            number = int.from_bytes(key[:_NUMBER_BYTES], "big")
+            yield Nonce(number, key[_NUMBER_BYTES:], window >> 1, bool(window & 1))
 
     def row(self, nonces: Mapping[NonceKey, Nonce]) -> tuple[int, int, bytes]:
         """Return the table's row for the signatures that a commit uses."""

@@ -42,6 +42,7 @@ from strongroom.store.sqlite.connection import (
     run,
 )
 from strongroom.store.sqlite.folios import Folios, Sweep
+from strongroom.store.sqlite.moved import refuse_moved
 from strongroom.store.sqlite.nonces import NonceMemory
 from strongroom.store.sqlite.reads import DiskReads, load, load_commits, load_frontier
 from strongroom.store.sqlite.recovery import unswept
@@ -76,12 +77,13 @@ class SqliteStore(DiskReads):
     """
 
     def __init__(self, folder: Path, ids: Ids, vfs: str | None = None, thread: Executor | None = None) -> None:
-        """Open the folder, migrated and recovered. Raises `DataFolderBusy`, `DataFolderNewer`.
+        """Open the folder, migrated and recovered. Raises `DataFolderBusy`, `DataFolderNewer`, `DataFolderMoved`.
 
         `thread` is where the store waits for the disk: a thread of its own, unless a simulator gives another.
         """
         with ExitStack() as undo:
             self._lock = undo.enter_context(lock_folder(folder))
+            refuse_moved(folder)
             self._writer = open_writer(folder, vfs)
             undo.callback(self._writer.close)
             reader = open_reader(folder)
