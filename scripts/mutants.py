@@ -60,6 +60,7 @@ TESTS = (
     "tests/contract/test_withdrawals_contract.py",
     "tests/contract/test_sender_contract.py",
     "tests/contract/test_moves_contract.py",
+    "tests/contract/test_coin_moves_contract.py",
     "tests/contract/test_reopenings_contract.py",
     "tests/contract/test_adoptions_contract.py",
     "tests/contract/test_replacements_contract.py",
