@@ -63,6 +63,7 @@ TESTS = (
     "tests/contract/test_coin_moves_contract.py",
     "tests/contract/test_reopenings_contract.py",
     "tests/contract/test_adoptions_contract.py",
+    "tests/contract/test_assignments_contract.py",
     "tests/contract/test_replacements_contract.py",
     "tests/contract/test_restoration_contract.py",
     "tests/contract/test_watcher_contract.py",
