@@ -30,9 +30,9 @@ from strongroom.wallet.payments import (
 from strongroom.wallet.pots import due_pots, filled_pots
 from strongroom.wallet.reopenings import prepare_reopening
 from strongroom.wallet.settlements import Change
-from support.paying import COIN, THEIRS, Payouts, paying
+from support.paying import COIN, RIPPLE, THEIRS, XRP, Payouts, paying
 from support.payment_rows import keep
-from support.world import ERC20, ETH, STORES, USDT, new_store
+from support.world import BITCOIN, BTC, ERC20, ETH, NOW_MS, STORES, USDT, new_store
 
 AT = 7
 """The position of the deposit address that was swept."""
@@ -131,6 +131,15 @@ async def test_what_an_adopted_sweep_leaves_waits_if_it_is_worth_another(
     payouts.agree()
 
 
+async def test_a_single_unit_of_a_token_is_worth_a_sweep_and_the_ether_beside_it_is_left(payouts: Payouts) -> None:
+    """What a sweep of tokens leaves is told apart from what its fee leaves of the ether."""
+    await keep(payouts, Pot(ERC20, AT, ETH, str(500_000 * GWEI), filled=True, due=True))
+    payment = await mined(payouts, swept(token(payouts), 39_999_999))
+    await payouts.do(lambda: prepare_move_finish(payouts.world.context, payment, 11))
+    assert pots(payouts) == {(AT, USDT): 1, (AT, ETH): 420_000 * GWEI}
+    assert sorted(due(payouts)) == [USDT, ETH]
+
+
 async def test_its_deposits_may_be_credited_later(payouts: Payouts) -> None:
     """A sweep is told to wait while its pot has less than it has moved."""
     payment = await mined(payouts, swept(token(payouts), 40_000_001))
@@ -157,7 +166,7 @@ async def test_what_went_to_the_cold_address_is_the_houses(payouts: Payouts) -> 
     payment = await mined(payouts, found)
     before = [payouts.balances(), owned(payouts, ETH)]
     await payouts.do(lambda: prepare_move_finish(payouts.world.context, payment, 11))
-    assert payment.purpose == COLD_MOVE
+    assert (payment.purpose, payment.source, payment.target) == (COLD_MOVE, 0, 0)
     assert payouts.balance(house(Purpose.COLD, ETH)) == -COIN
     assert payouts.withdrawals() == []
     final = payouts.reads.row(Payment, payment.ref)
@@ -176,6 +185,62 @@ async def test_without_a_cold_address_it_is_somebodys(payouts: Payouts) -> None:
     assert (command.purpose, len(command.unknown)) == (PaymentPurpose.WITHDRAWALS, 1)
     await carry(payouts, command)
     assert payouts.reads.row(Reconciled, ERC20).unknown == 1
+    [row] = payouts.withdrawals()
+    assert (row.address, row.tag, row.asked, row.to_address, row.fee) == (THEIRS[ERC20].address, "", COIN, COIN, 0)
+    assert (row.requested_ms, bool(row.uuid)) == (NOW_MS, True)
+    assert payouts.payment(row).created_ms == NOW_MS
+
+
+@pytest.mark.parametrize(
+    ("network", "asset", "tag", "units", "amount"),
+    [
+        (ERC20, USDT, "", 1_234_567, 123_456_700),
+        (BITCOIN, BTC, "", 1, 1),
+        (BITCOIN, BTC, "", 123_456_789, 123_456_789),
+        (RIPPLE, XRP, "12345", 7_000_001, 700_000_100),
+    ],
+)
+async def test_a_payment_of_any_amount_is_told_to_the_last_unit(
+    payouts: Payouts, network: int, asset: int, tag: str, units: int, amount: int
+) -> None:
+    """With its tag, where it has one: by them the operator finds out whose it was."""
+    offer = payouts.world.context.catalogue.offer_at(asset, network)
+    assert offer is not None
+    place = THEIRS[network]
+    paid = Paid(place.address, tag, offer.token, units)
+    await carry(payouts, adoption(payouts, Found(network, "tx", (nonce_text(0),), (paid,))))
+    [row] = payouts.withdrawals()
+    assert (row.asset, row.address, row.tag, row.to_address) == (asset, place.address, tag, amount)
+
+
+async def test_what_went_to_the_cold_address_and_to_somebody_else_is_somebodys(payouts: Payouts) -> None:
+    """The house sends nothing there together with a customer's payment: both are for the operator to tell."""
+    both = (Paid(COLD, "", "", 10**18), Paid(THEIRS[ERC20].address, "", "", 10**18))
+    command = adoption(payouts, Found(ERC20, "tx", (nonce_text(0),), both))
+    assert (command.purpose, len(command.unknown)) == (PaymentPurpose.WITHDRAWALS, 2)
+
+
+async def test_only_what_is_signed_elsewhere_has_a_filler(payouts: Payouts) -> None:
+    """Each that is found is kept beside those that are known; of any other payment there is none."""
+    context, spends = payouts.world.context, (nonce_text(3),)
+    places: dict[str, Any] = {"spends": spends, "state": PaymentState.SIGNED, "address": COLD, "units": "70"}
+    await keep(
+        payouts,
+        Payment(5, ERC20, ETH, purpose=COLD_MOVE, fillers=("first",), candidates=("first",), **places),
+        Payment(6, ERC20, ETH, purpose=GAS, **places),
+        Payment(7, BITCOIN, BTC, purpose=COLD_MOVE, **places),
+        Reserved(ERC20, spends[0], 5),
+        Reserved(BITCOIN, spends[0], 7),
+    )
+    back = (Change("second:0", 1),)
+    await carry(payouts, adoption(payouts, Found(ERC20, "second", spends, (), back)))
+    assert payouts.reads.row(Payment, 5).fillers == ("first", "second")
+    paid = adoption(payouts, Found(ERC20, "paid", spends, (Paid(COLD, "", "", 70),), back))
+    assert not paid.filler
+    with pytest.raises(InvariantBroken, match="only what is signed elsewhere is given up"):
+        await carry(payouts, AdoptCandidate(NOBODY, 6, ERC20, "third", filler=True))
+    with pytest.raises(NotAdopted, match="pays others"):
+        _ = prepare_adoption(context, Found(BITCOIN, "fourth", spends, (), back), coins=True)
 
 
 async def test_a_sweep_that_its_block_undid_costs_its_fee(payouts: Payouts) -> None:
@@ -186,7 +251,8 @@ async def test_a_sweep_that_its_block_undid_costs_its_fee(payouts: Payouts) -> N
     await payouts.do(lambda: prepare_move_revert(payouts.world.context, payment, 9, FEE, 11))
     assert pots(payouts) == {(AT, USDT): 40_000_000, (AT, ETH): 1_000_000 * GWEI - FEE}
     assert due(payouts) == [ETH, USDT] or due(payouts) == [USDT, ETH]
-    assert payouts.reads.row(Payment, payment.ref).state == PaymentState.VOIDED
+    void = payouts.reads.row(Payment, payment.ref)
+    assert (void.state, void.block) == (PaymentState.VOIDED, "")
     payouts.agree()
 
 
@@ -225,8 +291,10 @@ async def test_it_is_a_candidate_of_the_move_that_has_reserved_its_nonce(
         assert isinstance(adoption(payouts, msgspec.structs.replace(found(units), undone=True)), AdoptCandidate)
     await carry(payouts, adoption(payouts, found(70)))
     now = payouts.reads.row(Payment, 5)
-    assert (now.state, now.candidates) == (PaymentState.SIGNED, ("tx",))
+    assert (now.state, now.candidates, now.signed_ms) == (PaymentState.SIGNED, ("tx",), NOW_MS)
+    late = adoption(payouts, msgspec.structs.replace(found(70), txid="late"))
     await payouts.do(lambda: prepare_void(payouts.world.context, now))
+    assert (await payouts.world.context.submit(late)).stale
     with pytest.raises(NotAdopted):
         _ = adoption(payouts, msgspec.structs.replace(found(70), txid="late"))
 

@@ -15,6 +15,7 @@ from strongroom.ledger.entries import Posting
 from strongroom.records.chains import Holding
 from strongroom.records.coins import Pot, Sent
 from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState
+from strongroom.wallet.epochs import prepare_epoch
 from strongroom.wallet.moves import (
     Move,
     ReserveMove,
@@ -23,12 +24,19 @@ from strongroom.wallet.moves import (
     prepare_move_finish,
     prepare_move_revert,
 )
-from strongroom.wallet.payments import Draft, MinePayment, nonce_text, prepare_signing, prepare_void
+from strongroom.wallet.payments import (
+    Draft,
+    MinePayment,
+    nonce_text,
+    prepare_reservation,
+    prepare_signing,
+    prepare_void,
+)
 from strongroom.wallet.pots import due_pots, filled_pots
 from strongroom.wallet.reopenings import prepare_reopening
-from support.paying import COIN, Payouts, book, paying
+from support.paying import COIN, THEIRS, Payouts, book, paying
 from support.payment_rows import keep
-from support.world import BTC, ERC20, ETH, STORES, USDT, new_store
+from support.world import BTC, ERC20, ETH, NOW_MS, STORES, USDT, new_store
 
 AT = 7
 """The position of the deposit address that is swept."""
@@ -145,6 +153,7 @@ async def test_one_that_comes_signed_holds_no_nonce_without_its_transaction(payo
     await payouts.do(lambda: signed)
     payment = payouts.reads.row(Payment, signed.payment)
     assert (payment.state, payment.candidates, payment.blob) == (PaymentState.SIGNED, ("tx",), b"signed")
+    assert (payment.created_ms, payment.signed_ms) == (NOW_MS, NOW_MS)
     assert payouts.reads.row(Sent, ERC20, "tx").payment == signed.payment
     late = msgspec.structs.replace(moving(payouts, PaymentPurpose.COLD, ETH, 10**18), txid="late", blob=b"signed")
     assert (await payouts.world.context.submit(late)).stale
@@ -209,17 +218,108 @@ async def test_what_is_taken_or_not_there_is_not_reserved(payouts: Payouts) -> N
     assert (await payouts.world.context.submit(again)).stale
     with pytest.raises(Refused, match="less than is to be swept"):
         await payouts.do(lambda: moving(payouts, PaymentPurpose.SWEEP, USDT, 40_000_001, source=AT, nonce=1))
-    for purpose, units, source in (
-        (PaymentPurpose.WITHDRAWALS, 1, 0),
-        (PaymentPurpose.GAS, 0, 0),
-        (PaymentPurpose.COLD, 1, AT),
+    for purpose, units, source, reason in (
+        (PaymentPurpose.WITHDRAWALS, 1, 0, "a move moves something of ours"),
+        (PaymentPurpose.GAS, 0, 0, "a move moves something of ours"),
+        (PaymentPurpose.COLD, 1, AT, "only a sweep is paid by a deposit address"),
     ):
-        with pytest.raises(InvariantBroken):
+        with pytest.raises(InvariantBroken, match=reason):
             await payouts.do(
                 lambda purpose=purpose, units=units, source=source: moving(
                     payouts, purpose, ETH, units, source=source, nonce=5
                 )
             )
+    nothing = moving(payouts, PaymentPurpose.GAS, ETH, 1)
+    with pytest.raises(InvariantBroken, match="a payment spends something"):
+        await payouts.do(lambda: msgspec.structs.replace(nothing, draft=Draft((), b"body", 1)))
+    payouts.agree()
+
+
+async def test_no_move_is_reserved_while_its_network_waits(payouts: Payouts) -> None:
+    """After a restore what is in the pots may have been swept already."""
+    await payouts.do(lambda: prepare_epoch(payouts.world.context))
+    with pytest.raises(Refused, match="waits to be reconciled"):
+        await payouts.do(lambda: moving(payouts, PaymentPurpose.SWEEP, USDT, 1, source=AT))
+    assert due(payouts) == [(AT, USDT)]
+    payouts.agree()
+
+
+async def test_an_end_is_that_of_the_move_as_it_is(payouts: Payouts) -> None:
+    """What was decided by another block, for other addresses or for a payment of customers is not booked."""
+    context = payouts.world.context
+    payment = await mined(payouts, moving(payouts, PaymentPurpose.SWEEP, USDT, 40_000_000, source=AT))
+    finish = prepare_move_finish(context, payment, 11)
+    with pytest.raises(InvariantBroken, match="a move is between its own addresses"):
+        await payouts.do(lambda: msgspec.structs.replace(finish, source=8))
+    await payouts.do(lambda: MinePayment(NOBODY, payment.ref, (), "tx", 7, "1", "seven"))
+    with pytest.raises(Refused, match="in another block meanwhile"):
+        await payouts.do(lambda: finish)
+    assert pots(payouts)[AT, USDT] == 40_000_000
+    withdrawal = await payouts.withdraw("0.5", THEIRS[ERC20].address, asset="ETH")
+    draft = Draft((nonce_text(0),), b"body", 1)
+    await payouts.do(lambda: prepare_reservation(context, [withdrawal], draft))
+    await payouts.do(lambda: prepare_signing(payouts.payment(withdrawal), "paid", b"blob"))
+    ref = payouts.payment(withdrawal).ref
+    await payouts.do(lambda: MinePayment(NOBODY, ref, (withdrawal.ref,), "paid", 9, "1", "nine"))
+    with pytest.raises(InvariantBroken, match="a move has no withdrawals"):
+        await payouts.do(lambda: prepare_move_finish(context, payouts.payment(withdrawal), 11))
+    payouts.agree()
+
+
+async def test_what_was_to_go_to_the_cold_address_and_was_undone_is_here_still(payouts: Payouts) -> None:
+    """Nothing of it is on the account of cold money: the chain has its fee."""
+    payment = await mined(payouts, moving(payouts, PaymentPurpose.COLD, ETH, 10**18))
+    await payouts.do(lambda: prepare_move_revert(payouts.world.context, payment, 9, 50_000 * GWEI, 11))
+    void = payouts.reads.row(Payment, payment.ref)
+    assert (void.state, void.height, void.block) == (PaymentState.VOIDED, 9, "")
+    assert payouts.balance(house(Purpose.COLD, ETH)) == 0
+    assert owned(payouts, ETH) == 2 * 10**18 - 50_000 * GWEI
+    payouts.agree()
+
+
+async def test_gas_that_was_undone_is_on_no_address(payouts: Payouts) -> None:
+    """The books know of no pot where nothing ever lay."""
+    payment = await mined(payouts, moving(payouts, PaymentPurpose.GAS, ETH, 300_000 * GWEI, target=8))
+    await payouts.do(lambda: prepare_move_revert(payouts.world.context, payment, 9, 50_000 * GWEI, 11))
+    assert {pot.position for pot in payouts.reads.each(Pot)} == {AT}
+    assert due(payouts) == [(AT, USDT)]
+    payouts.agree()
+
+
+async def test_a_sweep_that_is_on_its_way_again_is_not_swept_twice(payouts: Payouts) -> None:
+    """Given up for a rival whose block is gone, it has its pot again, as full as it was."""
+    command = moving(payouts, PaymentPurpose.SWEEP, USDT, 40_000_000, source=AT)
+    await payouts.do(lambda: command)
+    await payouts.do(lambda: prepare_signing(Payment(command.payment, ERC20), "tx", b"blob"))
+    before, context = pots(payouts), payouts.world.context
+    await payouts.do(lambda: prepare_void(context, payouts.reads.row(Payment, command.payment), 7, "rival"))
+    assert due(payouts) == [(AT, USDT)]
+    await payouts.do(lambda: prepare_reopening(context, payouts.reads.row(Payment, command.payment)))
+    assert (pots(payouts), due(payouts)) == (before, [])
+    assert payouts.reads.row(Payment, command.payment).state == PaymentState.SIGNED
+
+
+async def test_what_arrives_while_a_sweep_is_under_way_waits_for_the_next_one(payouts: Payouts) -> None:
+    """However little it is: what is worth a sweep may be another matter by then."""
+    payment = await mined(payouts, moving(payouts, PaymentPurpose.SWEEP, ETH, 10_000 * GWEI, source=AT))
+    await keep(payouts, Pot(ERC20, AT, ETH, str(100_000 * GWEI), filled=True, due=True))
+    await payouts.do(lambda: prepare_move_finish(payouts.world.context, payment, 11))
+    assert pots(payouts)[AT, ETH] == 10_000 * GWEI
+    assert (AT, ETH) in due(payouts)
+
+
+async def test_all_that_is_on_the_cold_address_can_come_back_and_a_single_unit_too(payouts: Payouts) -> None:
+    """Up to what is there, with the fee of the way, and never more."""
+    payment = await mined(payouts, moving(payouts, PaymentPurpose.COLD, ETH, 10**18))
+    await payouts.do(lambda: prepare_move_finish(payouts.world.context, payment, 11))
+    await payouts.do(
+        lambda: book(Posting(house(Purpose.INVENTORY, ETH), COIN), Posting(house(Purpose.EQUITY, ETH), -COIN))
+    )
+    await payouts.do(lambda: ReturnFromCold(NOBODY, ETH, 1, 0))
+    with pytest.raises(Refused, match="has less"):
+        await payouts.do(lambda: ReturnFromCold(NOBODY, ETH, COIN - 1, 1))
+    await payouts.do(lambda: ReturnFromCold(NOBODY, ETH, COIN - 101, 100))
+    assert payouts.balance(house(Purpose.COLD, ETH)) == 0
     payouts.agree()
 
 

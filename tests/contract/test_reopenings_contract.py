@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from strongroom.engine.command import NOBODY
@@ -25,7 +26,7 @@ from strongroom.wallet.payments import (
     reserved_coins,
 )
 from strongroom.wallet.reopenings import prepare_reopening
-from strongroom.wallet.settlements import Change, prepare_finish
+from strongroom.wallet.settlements import Change, prepare_finish, prepare_revert
 from support.paying import COIN, THEIRS, Payouts, book, paying
 from support.payment_rows import keep
 from support.restored import House
@@ -122,6 +123,35 @@ async def test_a_payment_is_taken_back_once(payouts: Payouts) -> None:
     command = prepare_reopening(payouts.world.context, payouts.payment(withdrawal))
     await reopened(payouts, withdrawal)
     assert (await payouts.world.context.submit(command)).stale
+    payouts.agree()
+
+
+async def test_an_end_without_a_block_is_not_taken_back(payouts: Payouts) -> None:
+    """One that was adopted or booked before blocks were noted goes by none, and none can be gone."""
+    withdrawal = await payouts.withdraw("1.5")
+    await payouts.pay(payouts.sender(), withdrawal)
+    await keep(payouts, msgspec.structs.replace(payouts.payment(withdrawal), block=""))
+    command = prepare_reopening(payouts.world.context, payouts.payment(withdrawal))
+    assert (await payouts.world.context.submit(command)).stale
+    assert payouts.row(withdrawal.ref).state == WithdrawalState.SETTLED
+
+
+async def test_one_that_was_in_two_blocks_is_in_none_when_it_is_on_its_way_again(payouts: Payouts) -> None:
+    """Mined well, undone by the next branch, and taken back from that too: nothing of either block is left on it."""
+    withdrawal, context = await payouts.withdraw("1.5"), payouts.world.context
+    await payouts.sender().step()
+    payment = payouts.payment(withdrawal)
+    txid = payment.candidates[0]
+    await payouts.do(lambda: MinePayment(NOBODY, payment.ref, (withdrawal.ref,), txid, 2, "500", "two"))
+    mined = payouts.payment(withdrawal)
+    await payouts.do(lambda: prepare_revert(context, mined, 3, 700, 9, "three"))
+    assert payouts.row(withdrawal.ref).state == WithdrawalState.FAILED
+    await payouts.do(lambda: prepare_reopening(context, payouts.reads.row(Payment, payment.ref)))
+    row, now = payouts.row(withdrawal.ref), payouts.payment(withdrawal)
+    assert (row.state, row.txid, row.height) == (WithdrawalState.PAYING, "", 0)
+    assert (now.state, now.txid, now.block, now.height) == (PaymentState.SIGNED, "", "", 0)
+    assert list(payouts.reads.each(Coin)) == []
+    assert payouts.balance(house(Purpose.CHAIN_FEE, BTC)) == 0
     payouts.agree()
 
 

@@ -27,6 +27,7 @@ GWEI = 10**9
 NONCE = (nonce_text(4),)
 FIRST = Draft(NONCE, b"first", 100_000 * GWEI)
 DEARER = Draft(NONCE, b"dearer", 120_000 * GWEI)
+OURS = Draft((nonce_text(9),), b"ours", 100)
 FILLER = Draft(NONCE, b"filler", 50_000 * GWEI)
 RESERVED, SIGNED, MINED, FINAL = PaymentState.RESERVED, PaymentState.SIGNED, PaymentState.MINED, PaymentState.FINAL
 
@@ -167,11 +168,11 @@ async def brought_back_anew(payouts: Payouts, payment: Payment) -> Payment:
 async def test_what_is_not_waiting_is_neither_replaced_nor_given_up(payouts: Payouts) -> None:
     """Twice, too late, for less, for another nonce, or what the house signs itself: nothing changes."""
     payment = await brought_back(payouts)
-    for draft in (
-        msgspec.structs.replace(DEARER, fee_units=FIRST.fee_units),
-        msgspec.structs.replace(DEARER, spends=("x",)),
+    for draft, reason in (
+        (msgspec.structs.replace(DEARER, fee_units=FIRST.fee_units), "a candidate that replaces another pays more"),
+        (msgspec.structs.replace(DEARER, spends=("x",)), "all candidates of a payment spend the same"),
     ):
-        with pytest.raises(InvariantBroken):
+        with pytest.raises(InvariantBroken, match=reason):
             await carry(payouts, prepare_replacement(payment, draft, "two", b"two"))
     with pytest.raises(InvariantBroken, match="spend the same"):
         await carry(payouts, prepare_filling(payment, msgspec.structs.replace(FILLER, spends=("x",))))
@@ -183,7 +184,17 @@ async def test_what_is_not_waiting_is_neither_replaced_nor_given_up(payouts: Pay
         with pytest.raises(Refused, match="payment is not signed"):
             await payouts.do(lambda late=late: late)
     await carry(payouts, prepare_signing(payment, "filler", b"filler"))
+    filled = payouts.reads.row(Payment, payment.ref)
+    dearer = msgspec.structs.replace(DEARER, fee_units=FILLER.fee_units + 1)
+    for late in (prepare_filling(filled, dearer), prepare_replacement(filled, dearer, "two", b"two")):
+        assert (await payouts.world.context.submit(late)).stale
     for late in (prepare_filling(payment, FILLER), prepare_replacement(payment, DEARER, "two", b"two")):
         assert (await payouts.world.context.submit(late)).stale
     assert payouts.reads.row(Payment, payment.ref).candidates == ("one", "filler")
+    ours = msgspec.structs.replace(to_cold(payouts), purpose=PaymentPurpose.GAS, draft=OURS, txid="own", blob=b"own")
+    await carry(payouts, ours)
+    row = payouts.reads.row(Payment, ours.payment)
+    for late in (prepare_filling(row, OURS), prepare_replacement(row, OURS, "two", b"two")):
+        with pytest.raises(InvariantBroken, match="only what is signed elsewhere is replaced there"):
+            await carry(payouts, late)
     payouts.agree()

@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Final
 
+import msgspec
+
 from strongroom.custody.derivation import Branch
 from strongroom.custody.families import NETWORKS
 from strongroom.engine.command import NOBODY
 from strongroom.ledger.accounts import Purpose, house
+from strongroom.records.addresses import Address, branch_of
 from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.withdrawals import Payment, PaymentState
 from strongroom.store.memory import MemoryStore
+from strongroom.wallet.addresses import AddressRule, GivenAddress, give_address
 from strongroom.wallet.assignments import prepare_withdrawal_assignment
 from strongroom.wallet.epochs import prepare_epoch, waits
 from support.course_moves import ARRIVED, AT, ETHER, Cold
@@ -69,9 +73,14 @@ class Restored(Course):
         return [theirs(units - 500) for units in (150_000_000, 25_000_000, 12_500_000)]
 
     async def check_balances(self, payouts: Payouts) -> None:
-        """See that alice has paid for all three but one of our fees, and bob has what arrived."""
+        """See that alice has paid for all but one of our fees, bob has what arrived, and addresses are new."""
         assert payouts.available(payouts.alice) == 10 * COIN - 187_500_000 + 500
         assert payouts.available(payouts.bob) == 300
+        home, rule = self.house(payouts), AddressRule.TEN_UNUSED
+        await home.stock()
+        outcome = await give_address(home.context, payouts.world.guard(payouts.bob), home.pools, "BTC", None, rule)
+        given = msgspec.json.decode(outcome.result, type=GivenAddress)
+        assert branch_of(payouts.reads.row(Address, BITCOIN, given.address, given.tag).position) == 1
 
 
 class RestoredMoves(Cold):

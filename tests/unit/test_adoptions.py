@@ -14,10 +14,9 @@ from strongroom.ledger.accounts import Purpose, available, held, house
 from strongroom.ledger.entries import move
 from strongroom.records.coins import Coin, Sent
 from strongroom.records.epochs import Epoch, Reconciled
-from strongroom.records.withdrawals import Payment, Reserved
+from strongroom.records.withdrawals import Payment, PaymentPurpose, Reserved
 from strongroom.store.memory import MemoryStore
 from strongroom.wallet.adoptions import (
-    MAX_PAID,
     AdoptCandidate,
     AdoptPayment,
     Found,
@@ -173,7 +172,7 @@ def found(paid: Paid, network: int = BITCOIN) -> Found:
         (found(Paid(HOME, "", "", 10**10 + 1), ERC20), "cannot tell"),
         (found(Paid(HOME, "", "", 2**62)), "cannot tell"),
         (found(Paid(HOME, "", "", 0)), "cannot tell"),
-        (msgspec.structs.replace(FOUND, paid=(WANTED,) * (MAX_PAID + 1)), "too many"),
+        (msgspec.structs.replace(FOUND, paid=(WANTED,) * 1_001), "too many"),
     ],
 )
 async def test_what_the_books_cannot_tell_is_not_adopted(payouts: Payouts, wrong: Found, why: str) -> None:
@@ -182,19 +181,25 @@ async def test_what_the_books_cannot_tell_is_not_adopted(payouts: Payouts, wrong
         _ = adopted(payouts, wrong)
 
 
+async def test_a_thousand_are_not_too_many(payouts: Payouts) -> None:
+    """So many outputs are each somebody's."""
+    command = adopted(payouts, msgspec.structs.replace(FOUND, paid=(WANTED,) * 1_000))
+    assert len(command.unknown) == 1_000
+
+
 @pytest.mark.parametrize("state", [SIGNED, FINAL, VOIDED])
 async def test_what_contradicts_the_payment_with_its_coins_is_not_adopted(payouts: Payouts, state: Any) -> None:
     """Other payees, only a part of the coins, or a payment that is at its end."""
     payment = msgspec.structs.replace(payment_of(state), spends=COINS)
     await keep(payouts, withdrawal_of(payouts, PAYING), payment, *(Reserved(BITCOIN, it, PAYMENT) for it in COINS))
     wrong = [
-        msgspec.structs.replace(FOUND, paid=(msgspec.structs.replace(WANTED, units=1),)),
-        msgspec.structs.replace(FOUND, spends=COINS[:1]),
-        msgspec.structs.replace(FOUND, spends=(*COINS, "c:2")),
-        *([FOUND] if state != SIGNED else []),
+        (msgspec.structs.replace(FOUND, paid=(msgspec.structs.replace(WANTED, units=1),)), "it pays others"),
+        (msgspec.structs.replace(FOUND, spends=COINS[:1]), "what other payments have reserved"),
+        (msgspec.structs.replace(FOUND, spends=(*COINS, "c:2")), "it spends what other payments have reserved"),
+        *([(FOUND, "it pays others")] if state != SIGNED else []),
     ]
-    for each in wrong:
-        with pytest.raises(NotAdopted):
+    for each, why in wrong:
+        with pytest.raises(NotAdopted, match=why):
             _ = adopted(payouts, each)
 
 
@@ -210,6 +215,7 @@ async def test_a_transaction_that_pays_nobody_costs_its_fee(payouts: Payouts) ->
     await keep(payouts, withdrawal_of(payouts, APPROVED), Coin(BITCOIN, "a:0", 3, 10 * COIN, 5))
     await carry(payouts, adopted(payouts, Found(BITCOIN, "tx", ("a:0",), (), (Change("tx:0", 10 * COIN - 300),))))
     [payment] = payouts.reads.rows(Payment, {}, 10)
+    assert payment.purpose == PaymentPurpose.CONSOLIDATION
     await carry(payouts, MinePayment(NOBODY, payment.ref, (), "tx", 6, "300"))
     payment = payouts.reads.row(Payment, payment.ref)
     await carry(payouts, prepare_finish(payouts.world.context, payment, 9, [Change("tx:0", 10 * COIN - 300)]))
