@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from time import monotonic
@@ -24,14 +25,24 @@ _LIMITS: Final = Limits(connect_s=2, read_s=1.0)
 
 
 class Follower:
-    """What this node has heard of the commits of all nodes: all up to number `heard`, as of a moment."""
+    """What this node has heard of the commits of all nodes: all up to number `heard`, as of a moment.
 
-    def __init__(self, conninfo: str, heard: int) -> None:
+    `arrived` is called, in the follower's thread, with the server that a new connection leads to, once that answers.
+    """
+
+    def __init__(self, conninfo: str, heard: int, arrived: Callable[[str], None]) -> None:
         self.heard = heard
+        self._arrived = arrived
         self._conninfo = conninfo
         self._heard_s = monotonic()
         self._thread = ThreadPoolExecutor(1, "strongroom-follower")
         self._reader: Connection | None = None
+        self._is_away = False
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the database does not answer at the moment, as far as is known: whoever asked would wait in vain."""
+        return self._is_away
 
     @property
     def is_current(self) -> bool:
@@ -65,17 +76,34 @@ class Follower:
         self._drop()
 
     def _ask(self) -> tuple[int, News] | None:
-        try:
-            if self._reader is None or self._reader.is_lost:
-                self._drop()
-                self._reader = connect_reader(self._conninfo, _LIMITS)
-            with self._reader.within(_LIMITS.read_s):
-                # The number first: whatever it counts is seen by the questions behind it.
-                [(commits,)] = self._reader.run("SELECT commits FROM journal").fetchall()
-                found = self._reader.run(NEWS, (self.heard, AT_ONCE)).fetchall() if commits > self.heard else []
-                rows = read_changed(self._reader, (changed for _, changed in found))
-        except psycopg.Error:
+        """Ask over the connection that there is; where that is lost, once more over a new one."""
+        told = None if self._reader is None else self._told_by(self._reader)
+        if told is None:
             self._drop()
+            try:
+                self._reader = connect_reader(self._conninfo, _LIMITS)
+                with self._reader.within(_LIMITS.read_s):
+                    self._reader.ask_server()
+            except psycopg.Error:
+                self._is_away = True
+                return None
+            told = self._told_by(self._reader)
+            if told is not None:
+                self._arrived(self._reader.server)
+        self._is_away = told is None
+        return told
+
+    def _told_by(self, reader: Connection) -> tuple[int, News] | None:
+        began_s = monotonic()
+        try:
+            with reader.within(_LIMITS.read_s):
+                # The number first: whatever it counts is seen by the questions behind it.
+                [(commits,)] = reader.run("SELECT commits FROM journal").fetchall()
+                found = reader.run(NEWS, (self.heard, AT_ONCE)).fetchall() if commits > self.heard else []
+                rows = read_changed(reader, (changed for _, changed in found))
+        except psycopg.Error:
+            # A connection that is lost is replaced at once; where nothing comes, others need not wait to find out.
+            self._is_away = self._is_away or monotonic() - began_s >= _LIMITS.read_s
             return None
         return commits, News(heard_up_to(commits, found), rows)
 
