@@ -26,6 +26,7 @@ from strongroom.config.catalogue import snapshot_of
 from strongroom.config.settings import Config, ConfigError
 from strongroom.custody.outside import Outside
 from strongroom.engine.command import NOBODY
+from strongroom.engine.port import DiskFailed
 from strongroom.engine.supervisor import Supervisor
 from strongroom.engine.writer import Writer
 from strongroom.errors import check
@@ -144,8 +145,12 @@ class Application:
         self.api.draining = True
 
     def readiness(self) -> Readiness:
-        """Return whether requests are taken, and why not."""
+        """Return whether requests are taken, and why not; also where the books cannot be read."""
         trouble = self.writer.trouble or self.store.trouble
+        try:
+            networks = self.treasury.status()
+        except DiskFailed as error:
+            networks, trouble = {}, trouble or f"Ledger cannot be read: {error}"
         running = self.supervisor is not None
         if self.api.draining:
             status = "draining"
@@ -158,7 +163,7 @@ class Application:
             "queue": self.writer.depth,
             "loops": self.supervisor.down if self.supervisor else {},
             "leads": sorted(self._books.leadership.led),
-            "networks": self.treasury.status(),
+            "networks": networks,
         }
         return Readiness(status == "ready", status, details)
 

@@ -165,6 +165,19 @@ async def test_a_node_that_gets_its_number_back_goes_on(tmp_path: Path) -> None:
         assert outcome.refusal is None
 
 
+async def test_a_third_node_goes_on_after_a_batch_that_changed_nothing(tmp_path: Path) -> None:
+    """It has tried three numbers; what the driver then drops at a ROLLBACK is nothing that commits rely on."""
+    async with node(tmp_path), node(tmp_path), node(tmp_path) as third:
+        alice, _ = await third.user("alice"), await third.user("bob")
+        await third.fund(alice, BTC, COIN)
+        guard = third.guard(alice)
+        assert (await third.transfer(guard, "BTC", "0.1", "bob")).refusal is None
+        replayed = await third.transfer(guard, "BTC", "0.1", "bob")
+        assert replayed.refusal is not None
+        for _ in range(2):
+            assert (await third.transfer(third.guard(alice), "BTC", "0.1", "bob")).refusal is None
+
+
 async def test_a_snapshot_is_of_one_moment_and_can_be_audited(tmp_path: Path) -> None:
     """What is committed behind it is not in it, in no question and in no walk."""
     config = Config(data=str(tmp_path), store=store_of(tmp_path))

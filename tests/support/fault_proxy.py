@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, Self
 
@@ -18,6 +19,8 @@ MAX_STALL_S: Final = 60.0
 """A stalled connection ends after this time, so that no test waits for ever."""
 
 CONNECT_S: Final = 5.0
+OPENING_BYTES: Final = 1_024
+"""What of a connection's first questions is kept, to know by it who talks."""
 
 
 class Mode(Enum):
@@ -28,7 +31,7 @@ class Mode(Enum):
     """Every connection is closed at once, those that are open too."""
 
     STALL = "stall"
-    """Connections are accepted, and nothing passes in either direction until the mode changes."""
+    """Connections are accepted, and nothing passes in either direction, no end either, until the mode changes."""
 
     SLOW = "slow"
     """Every piece of at most `slow_bytes` takes `delay_s`."""
@@ -43,6 +46,14 @@ class Mode(Enum):
     """Every question passes; the answer to one that holds `about` never comes, and the connection stays open."""
 
 
+@dataclass(eq=False)
+class Talk:
+    """One connection: what it began with, and whether the question was asked whose answer is swallowed."""
+
+    opening: bytes = b""
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class FaultProxy:
     """A proxy on `port` to another port of loopback; `mode` says how it fails."""
 
@@ -53,6 +64,9 @@ class FaultProxy:
         self.slow_bytes = 64
         self.answer_bytes = 0
         self.about = b""
+        self.chosen = b""
+        """Only connections that began with these bytes somewhere meet the fault; all, if it is empty."""
+
         self.swallowed = asyncio.Event()
         """Set once an answer was swallowed."""
 
@@ -63,7 +77,7 @@ class FaultProxy:
         self._changed = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._writers: dict[asyncio.StreamWriter, Talk] = {}
 
     @property
     def mode(self) -> Mode:
@@ -103,11 +117,18 @@ class FaultProxy:
         _ = await asyncio.gather(*tasks, return_exceptions=True)
 
     def _cut_all(self) -> None:
-        for writer in self._writers:
-            writer.transport.abort()
+        for writer, talk in self._writers.items():
+            if self._is_chosen(talk):
+                writer.transport.abort()
+
+    def _is_chosen(self, talk: Talk) -> bool:
+        return self.chosen in talk.opening
+
+    def _mode_of(self, talk: Talk) -> Mode:
+        return self._mode if self._is_chosen(talk) else Mode.PASS
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._mode is Mode.REFUSE or len(self._tasks) >= MAX_CONNECTIONS:
+        if self._mode_of(Talk()) is Mode.REFUSE or len(self._tasks) >= MAX_CONNECTIONS:
             writer.transport.abort()
             return
         task = asyncio.create_task(self._serve(reader, writer))
@@ -115,16 +136,16 @@ class FaultProxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
+        talk = Talk()
+        self._writers[writer] = talk
         target: asyncio.StreamWriter | None = None
         try:
             async with asyncio.timeout(CONNECT_S):
                 answers, target = await asyncio.open_connection(HOST, self.target_port, limit=PIECE_BYTES)
-            self._writers.add(target)
-            asked = asyncio.Event()
+            self._writers[target] = talk
             await _first_of(
-                self._pump(reader, target, asked, is_answer=False),
-                self._pump(answers, writer, asked, is_answer=True),
+                self._pump(reader, target, talk, is_answer=False),
+                self._pump(answers, writer, talk, is_answer=True),
             )
         except OSError:
             # TimeoutError too: a target that is away looks to the client like a line that is cut.
@@ -133,39 +154,46 @@ class FaultProxy:
             for end in (writer, target):
                 if end is not None:
                     end.transport.abort()
-                    self._writers.discard(end)
+                    _ = self._writers.pop(end, None)
 
     async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: asyncio.Event, *, is_answer: bool
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, talk: Talk, *, is_answer: bool
     ) -> None:
         """Pass pieces on until either end closes or the mode says to cut."""
         while piece := await reader.read(PIECE_BYTES):
-            await self._wait_while_stalled()
+            if not is_answer and len(talk.opening) < OPENING_BYTES:
+                talk.opening += piece[:OPENING_BYTES]
+            await self._wait_while_stalled(talk)
+            mode = self._mode_of(talk)
+            if mode is Mode.REFUSE:
+                return
             if not is_answer and self.about in piece:
-                if self._mode is Mode.CUT_QUESTION:
+                if mode is Mode.CUT_QUESTION:
                     return
-                if self._mode is Mode.SWALLOW:
-                    asked.set()
-            if is_answer and asked.is_set():
+                if mode is Mode.SWALLOW:
+                    talk.asked.set()
+            if is_answer and talk.asked.is_set():
                 self.swallowed.set()
                 continue
-            if is_answer and self._mode is Mode.CUT_ANSWER and self.about in piece:
+            if is_answer and mode is Mode.CUT_ANSWER and self.about in piece:
                 writer.write(piece[: self.answer_bytes])
                 # Closed in order, so that what passed does arrive.
                 writer.close()
                 await writer.wait_closed()
                 return
-            if self._mode is Mode.SLOW:
+            if mode is Mode.SLOW:
                 await self._pass_slowly(piece, writer)
             else:
                 writer.write(piece)
             if not is_answer:
                 self.questions_bytes += len(piece)
             await writer.drain()
+        # An end is not heard of either while nothing passes.
+        await self._wait_while_stalled(talk)
 
-    async def _wait_while_stalled(self) -> None:
+    async def _wait_while_stalled(self, talk: Talk) -> None:
         async with asyncio.timeout(MAX_STALL_S):
-            while self._mode is Mode.STALL:
+            while self._mode_of(talk) is Mode.STALL:
                 _ = await self._changed.wait()
 
     async def _pass_slowly(self, piece: bytes, writer: asyncio.StreamWriter) -> None:

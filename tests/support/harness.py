@@ -156,7 +156,13 @@ class Server:
         method: str = "POST",
     ) -> Signed:
         """Return a request of a user with a signature of now."""
-        user, nonce = self.users[username], str(time.time_ns() // 1_000_000)
+        return self.sign_at(time.time_ns() // 1_000_000, username, path, body, more, method)
+
+    def sign_at(
+        self, at_ms: int, username: str, path: str, body: bytes, more: Mapping[str, str] | None, method: str
+    ) -> Signed:
+        """Return a request of a user with a nonce of some moment (Unix ms)."""
+        user, nonce = self.users[username], str(at_ms)
         signature = hmac.new(user["api_secret"].encode(), path.encode() + nonce.encode() + body, hashlib.sha384)
         signed = {"request-api": user["api_key"], "request-nonce": nonce, "request-sign": signature.hexdigest()}
         return Signed(path, signed | dict(more or {}), body, method)

@@ -127,6 +127,11 @@ class Node(Server):
         """Return the details of `/readyz`."""
         return (await self.readiness()).json()["details"]
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process has ended of itself."""
+        return self._process is not None and self._process.poll() is not None
+
     def pause(self) -> None:
         """Stop the process as it stands."""
         os.kill(self.pid, signal.SIGSTOP)

@@ -32,6 +32,14 @@ POLL_S: Final = 0.02
 TEMPLATE: Final = "strongroom_template"
 _TABLES: Final = tuple(table.quoted for table in TABLES.values())
 _EMPTY_JOURNAL: Final = "UPDATE journal SET commits = 0, last_item = 0, last_ms = 0, peaks = '', forced = 0"
+_INITDB: Final = (
+    "initdb",
+    "--auth=trust",
+    "--username=postgres",
+    "--encoding=UTF8",
+    "--no-locale",
+    "--no-instructions",
+)
 SETTINGS: Final = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "60",
@@ -52,7 +60,8 @@ def programs() -> Path:
 class PostgresServer:
     """A cluster in a new folder; `port` is that of loopback and of its socket."""
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, of: PostgresServer | None = None, **settings: str) -> None:
+        """Make it new, or `of` another one: its standby, which follows it."""
         self.folder = Path(tempfile.mkdtemp(prefix="strongroom-postgres-"))
         self.port = free_port()
         self._settings = SETTINGS | settings
@@ -61,8 +70,8 @@ class PostgresServer:
         if os.getuid() == 0:
             user = pwd.getpwnam("postgres")
             os.chown(self.folder, user.pw_uid, user.pw_gid)
-        initialise = ["--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-locale", "--no-instructions"]
-        command = [*_ordinary(), str(programs() / "initdb"), *initialise, "--pgdata", str(self.folder / "data")]
+        initialise = [*_INITDB] if of is None else ["pg_basebackup", "--write-recovery-conf", "-d", of.dsn("postgres")]
+        command = [*ordinary(), str(programs() / initialise[0]), *initialise[1:], "--pgdata", str(self.folder / "data")]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/")
         self.start()
 
@@ -77,7 +86,7 @@ class PostgresServer:
         command = [str(programs() / "postgres"), "-D", str(self.folder / "data"), "-k", str(self.folder)]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*_ordinary(), *command, f"--port={self.port}", *options], stdout=log, stderr=log, cwd="/"
+                [*ordinary(), *command, f"--port={self.port}", *options], stdout=log, stderr=log, cwd="/"
             )
         deadline_s = time.monotonic() + WAIT_S
         while not self._answers():
@@ -101,6 +110,10 @@ class PostgresServer:
         for child in (*map(int, children), pid):
             os.kill(child, signal.SIGKILL)
         self._process.wait(WAIT_S)
+        # Nobody can start on these data while one of them still holds the memory that they share.
+        deadline_s = time.monotonic() + WAIT_S
+        while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline_s:
+            time.sleep(POLL_S)
 
     def stop(self) -> None:
         """Stop the server, whoever is connected, and remove its folder."""
@@ -193,7 +206,7 @@ def stop_shared_server() -> None:
         _Shared.server = None
 
 
-def _ordinary() -> list[str]:
-    """Return what makes a program run as an ordinary user, when we are root, and end with us in any case."""
+def ordinary(at_our_end: signal.Signals = signal.SIGQUIT) -> list[str]:
+    """Return what makes a program run as an ordinary user, when we are root, and be told of our end in any case."""
     user = ["--reuid", "postgres", "--regid", "postgres", "--init-groups"] if os.getuid() == 0 else []
-    return ["setpriv", *user, "--pdeathsig", "QUIT"]
+    return ["setpriv", *user, "--pdeathsig", at_our_end.name.removeprefix("SIG")]

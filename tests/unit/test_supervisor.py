@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from strongroom.clock import Clock
-from strongroom.engine.supervisor import Supervisor
+from strongroom.engine.port import DiskFailed
+from strongroom.engine.supervisor import BOOKS_AWAY, Supervisor
 
 
 async def test_a_loop_that_crashes_is_started_again() -> None:
@@ -38,6 +39,28 @@ async def test_a_loop_that_waits_for_its_restart_is_told() -> None:
     await crashed.wait()
     await asyncio.sleep(0)
     assert supervisor.down == {"loop": "ValueError"}
+    await supervisor.stop()
+
+
+async def test_a_loop_that_cannot_read_the_books_goes_on_soon() -> None:
+    """However often that happens: it is no crash, no pause grows, and the operator can see why it waits."""
+    supervisor, away, back, runs = Supervisor(Clock(), first_pause_s=60), asyncio.Event(), asyncio.Event(), 0
+
+    async def loop() -> None:
+        nonlocal runs
+        runs += 1
+        if runs < 3:
+            away.set()
+            raise DiskFailed("the database does not answer")
+        back.set()
+        await asyncio.Event().wait()
+
+    supervisor.start("loop", loop)
+    await away.wait()
+    await asyncio.sleep(0)
+    assert supervisor.down == {"loop": BOOKS_AWAY}
+    await asyncio.wait_for(back.wait(), 30)
+    assert (supervisor.restarts, supervisor.down) == ({}, {})
     await supervisor.stop()
 
 

@@ -129,6 +129,7 @@ class Sender:
         self._proved: set[int] = set()
         self._asked = asyncio.Event()
         self._behind = False
+        self._waited = True
         self.status = SenderStatus(chain.network)
         context.reads.subscribe(self._notice)
 
@@ -154,6 +155,7 @@ class Sender:
         """Take every payment as far as it goes now; return False if the node or the books did not answer."""
         self._behind = False
         try:
+            self._waited = self._waits
             tip = await self._chain.tip()
             payments = self._open_payments()
             # What is on its way is followed first: a signer that is away holds up nothing but what is to be signed.
@@ -162,10 +164,11 @@ class Sender:
             approved = [] if self._waits else self._approved(MAX_OPEN - len(payments))
             for batch in self._batches(approved):
                 await self._guarded(batch[0].ref, self._start(batch, tip))
+            self._waited = self._waits
         except (Unreachable, Refused, StoreError) as trouble:
             self._tell(str(trouble))
             return False
-        self._tell(WAITS if self._waits else "")
+        self._tell(WAITS if self._waited else "")
         self._count([withdrawal.ref for withdrawal in approved])
         return True
 
@@ -182,7 +185,8 @@ class Sender:
         """Wake the loop when a commit changed a withdrawal, reserved a move, or brought what a restore or a settlement
         waits for."""
         kinds: tuple[type[Kept], ...] = (Withdrawal, Reconciled)
-        kinds += (Coin, Holding) if self._waits else ()
+        # As the last look found it: in the middle of a commit nothing can be read.
+        kinds += (Coin, Holding) if self._waited else ()
         kinds += (Tip,) if self._behind else ()
         if any(key[0] in kinds or _is_new_move(row) for key, row in state.rows.items()):
             self._asked.set()

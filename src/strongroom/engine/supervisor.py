@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 import structlog
 
 from strongroom.clock import Clock
+from strongroom.engine.port import DiskFailed
 
 Loop: TypeAlias = Callable[[], Awaitable[None]]
 
@@ -17,6 +18,10 @@ LONGEST_PAUSE_S: Final = 30.0
 STOP_S: Final = 10.0
 """A loop that was cancelled is waited for so long."""
 
+BOOKS_PAUSE_S: Final = 1.0
+"""A loop that could not read the books tries again after this."""
+
+BOOKS_AWAY: Final = "the books cannot be read"
 CALM_S: Final = 60.0
 """A loop that ran this long without a crash starts again with the first pause."""
 
@@ -30,7 +35,8 @@ class LoopCrashed(Exception):
 class Supervisor:
     """Runs the background loops of one server.
 
-    A vital loop is not restarted: its crash ends `failed`. `restarts` counts the others' crashes by name.
+    A vital loop is not restarted: its crash ends `failed`. `restarts` counts the others' crashes by name; a loop that
+    could not read the books has not crashed.
     """
 
     def __init__(self, clock: Clock, first_pause_s: float = FIRST_PAUSE_S) -> None:
@@ -90,6 +96,10 @@ class Supervisor:
                 await loop()
                 self._down[name] = "it ended"
                 log.error("loop ended", loop=name)
+            except DiskFailed as error:
+                # No mistake of the loop's: it goes on soon after the books can be read again.
+                await self._wait_for_books(name, error)
+                continue
             except Exception as error:
                 self._down[name] = type(error).__name__
                 log.error("loop crashed", loop=name, pause_s=pause_s, exc_info=error)
@@ -99,3 +109,9 @@ class Supervisor:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
             _ = self._down.pop(name, None)
+
+    async def _wait_for_books(self, name: str, error: DiskFailed) -> None:
+        log.warning("loop waits for the books", loop=name, reason=str(error))
+        self._down[name] = BOOKS_AWAY
+        await asyncio.sleep(BOOKS_PAUSE_S)
+        _ = self._down.pop(name, None)

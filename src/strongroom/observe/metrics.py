@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -10,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from strongroom.clock import Clock
+from strongroom.engine.port import DiskFailed
 from strongroom.observe.requests import AnsweredRequests
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -56,11 +58,11 @@ class Metrics:
         self._doubtful.inc()
 
     def watch(self, name: str, description: str, read: Callable[[], float]) -> None:
-        """Show a number that is read at each scrape."""
-        Gauge(name, description, registry=self.registry).set_function(read)
+        """Show a number that is read at each scrape: no number while the books cannot be read."""
+        Gauge(name, description, registry=self.registry).set_function(lambda: _read_or_nan(read))
 
     def collect_with(self, collect: Callable[[], Iterable[Metric]]) -> None:
-        """Show what a function of the books returns at each scrape."""
+        """Show what a function of the books returns at each scrape; nothing while they cannot be read."""
         self.registry.register(_Collected(collect))
 
     def page(self) -> bytes:
@@ -78,7 +80,17 @@ class _Collected(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics as they are now."""
-        return self._collect()
+        try:
+            return list(self._collect())
+        except DiskFailed:
+            return ()
+
+
+def _read_or_nan(read: Callable[[], float]) -> float:
+    try:
+        return read()
+    except DiskFailed:
+        return math.nan
 
 
 def gauge(name: str, description: str, labels: tuple[str, ...]) -> GaugeMetricFamily:

@@ -7,7 +7,7 @@ from typing import ClassVar, Final, Protocol, TypeAlias
 
 from strongroom.clock import Clock, Ids
 from strongroom.engine.command import Command, Decision, Guard, View
-from strongroom.engine.port import Reads
+from strongroom.engine.port import DiskFailed, Reads
 from strongroom.engine.settle import Outcome
 from strongroom.errors import ERRORS, INVALID_NONCE, UNAVAILABLE, Refused
 from strongroom.rates.book import RateBook
@@ -168,12 +168,17 @@ class _Started:
 
 
 def _tries(guard: Guard, prepare: Callable[[], Command]) -> Iterator[Command]:
-    """Yield what to put to the writer until an outcome is not stale: the command, or what its preparation refused."""
+    """Yield what to put to the writer until an outcome is not stale: the command, or what its preparation refused.
+
+    Raises `Refused` UNAVAILABLE where the books cannot be read.
+    """
     for _ in range(_MAX_TRIES):
         try:
             command = prepare()
         except Refused as refusal:
             command = _declined(guard, refusal)
+        except DiskFailed:
+            raise UNAVAILABLE("Ledger cannot be read") from None
         yield command
 
 

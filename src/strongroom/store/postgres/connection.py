@@ -21,6 +21,8 @@ _BY_KEY: Final = {"jit": "off", "enable_seqscan": "off", "enable_hashjoin": "off
 """All statements look rows up by their keys. Without statistics, as in a new database, the planner would rather read
 whole tables, which are small at that moment, and keep to it while they grow."""
 
+_SERVER: Final = "SELECT pg_postmaster_start_time()::text"
+
 Answer = TypeVar("Answer")
 
 
@@ -56,6 +58,9 @@ class Connection(psycopg.Connection[TupleRow]):
     prepared: set[str]
     """The statements that the server has a plan of."""
 
+    server: str = ""
+    """Which server is at the other end, by the moment of its start; only where that was asked."""
+
     @contextmanager
     def within(self, limit_s: float) -> Generator[None]:
         """Bound all that is waited for in the block, together."""
@@ -78,6 +83,10 @@ class Connection(psycopg.Connection[TupleRow]):
         What has no values has no plan that would be worth keeping at the server.
         """
         return self.execute(sql.encode(), values or None, prepare=None if values else False, binary=True)
+
+    def ask_server(self) -> None:
+        """Find out which server is at the other end. Raises `psycopg.Error`."""
+        [(self.server,)] = self.run(_SERVER)
 
     @property
     def is_lost(self) -> bool:
@@ -120,6 +129,8 @@ def connect_writer(conninfo: str, limits: Limits) -> Connection:
         tcp_keepalives_interval="2",
         tcp_keepalives_count="3",
     )
+    # At a ROLLBACK the driver drops what it has prepared, and with it what `pipeline` has.
+    connection.prepare_threshold = None
     with connection.within(limits.answer_s):
         if connection.info.server_version >= _BOUNDS_TRANSACTIONS:
             connection.run("SELECT set_config('transaction_timeout', %s, false)", (str(limits.lock_ms),))
@@ -155,8 +166,15 @@ def _commit_durably(connection: Connection) -> None:
 
 def connect_reader(conninfo: str, limits: Limits) -> Connection:
     """Return a connection that changes nothing. Raises `psycopg.Error`."""
-    milliseconds = str(int(limits.read_s * 1000))
-    return connect(conninfo, limits, statement_timeout=milliseconds, default_transaction_read_only="on")
+    connection = connect(conninfo, limits, statement_timeout=str(int(limits.read_s * 1000)))
+    try:
+        with connection.within(limits.read_s):
+            # Not before: `target_session_attrs=read-write` finds the server that writes by this very setting.
+            connection.run("SET default_transaction_read_only = on")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def check_server(connection: Connection) -> None:

@@ -27,6 +27,9 @@ from strongroom.store.postgres.connection import Connection, Limits, connect_rea
 from strongroom.store.postgres.tables import TABLES, KindTable, has_nul
 
 _WALK_ROWS: Final = 1_000
+_CONNECT_S: Final = 2
+"""A server of those in `conninfo` that does not answer holds whoever reads up for so long; libpq knows no less."""
+
 _NO_FOLIO: Final = Folio({}, {})
 
 
@@ -140,8 +143,16 @@ class PostgresReads:
         found = self._ask("SELECT heads, spines FROM folio WHERE owner = %s", (owner,))
         return decode_folio(*found[0]) if found else _NO_FOLIO
 
+    def check_reachable(self) -> None:
+        """Raise `DiskFailed` where it is known that nobody answers; here nobody looks."""
+
+    def _connect(self) -> Connection:
+        self.check_reachable()
+        return connect_reader(self._conninfo, self._limits._replace(connect_s=_CONNECT_S))
+
     def _ask(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a short answer."""
+        self.check_reachable()
         try:
             if (reader := self._reader) is not None and not reader.is_lost:
                 try:
@@ -150,7 +161,7 @@ class PostgresReads:
                     if not reader.is_lost:
                         raise
             self.close_reader()
-            self._reader = connect_reader(self._conninfo, self._limits)
+            self._reader = self._connect()
             return self._ask_on(self._reader, sql, values)
         except psycopg.OperationalError as error:
             raise DiskFailed(str(error)) from error
@@ -162,7 +173,7 @@ class PostgresReads:
     def _walk(self, sql: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a long answer, of which only a part is in memory at any time."""
         try:
-            walker = connect_reader(self._conninfo, self._limits)
+            walker = self._connect()
             cursor = walker.cursor("walk", binary=True)
             # The connection first, so that the cursor has nobody to tell that it is closed.
             with closing(cursor), closing(walker):

@@ -22,12 +22,14 @@ from strongroom.crashpoints import reach
 from strongroom.engine.command import Command, Row
 from strongroom.engine.port import DiskFailed, InDoubt, NotDone, StoreError
 from strongroom.engine.state import State, needs_of
+from strongroom.engine.telling import tell
 from strongroom.errors import check
 from strongroom.records.guards import Reply
 from strongroom.records.kept import Key
 from strongroom.store.journal import frontier_of
 from strongroom.store.postgres.announcements import AT_ONCE, NEWS, News, heard_up_to, read_changed
 from strongroom.store.postgres.batches import Ahead, forgetting_statements, journal_statements, row_statements
+from strongroom.store.postgres.cable import Cable
 from strongroom.store.postgres.connection import Connection, Limits, connect_writer
 from strongroom.store.postgres.fetched import Fetched, Taker
 from strongroom.store.postgres.following import EVERY_S, SILENT_S, Follower
@@ -90,7 +92,9 @@ class PostgresStore(PostgresReads):
         self._forgotten_ms = 0
         self._fresh = 0
         self._doubt: Doubt | None = None
-        self._follower = Follower(conninfo, self._commits())
+        self._cable = Cable()
+        self._follower = Follower(conninfo, 0, self._cable.cut_unless)
+        self._follower.heard = self._commits()
         try:
             _ = self._connected()
         except BaseException:
@@ -118,13 +122,19 @@ class PostgresStore(PostgresReads):
         if self._follower.outdated:
             return self._follower.outdated
         silent_s = self._follower.silent_s
-        return f"Ledger not heard of for {silent_s:.0f} s" if silent_s >= SILENT_S else ""
+        silent = self._follower.is_away or silent_s >= SILENT_S
+        return f"Ledger not heard of for {silent_s:.0f} s" if silent else ""
 
     @property
     def nodes(self) -> int:
         """How many nodes have the database open, this one included. Raises `DiskFailed`."""
         [(count,)] = self._ask(COUNT)
         return count
+
+    def check_reachable(self) -> None:
+        """Raise `DiskFailed` at once while the database is away: the event loop cannot wait for it at every request."""
+        if self._follower.is_away:
+            raise DiskFailed("the database does not answer")
 
     def close(self) -> None:
         """Close the connections."""
@@ -197,8 +207,7 @@ class PostgresStore(PostgresReads):
 
     def _tell_listeners(self, state: State) -> None:
         self._remembered.forget(state.rows)
-        for listener in self._listeners:
-            listener(state)
+        tell(self._listeners, state)
 
     def _tell(self, state: State) -> None:
         self._tell_listeners(state)
@@ -346,6 +355,7 @@ class PostgresStore(PostgresReads):
             self._writer = writer = connect_writer(self._conninfo, self._limits)
             try:
                 self._take_over(writer)
+                self._cable.lay(writer)
             except BaseException:
                 self._close_writer()
                 raise
@@ -355,6 +365,7 @@ class PostgresStore(PostgresReads):
         with writer.within(self._limits.answer_s):
             if self._backend is not None:
                 writer.run(_END_IDLE, self._backend)
+            writer.ask_server()
             [(pid, since)] = writer.run(_WHO)
             self._backend = (pid, since)
             self._claim(writer)
@@ -382,6 +393,7 @@ class PostgresStore(PostgresReads):
             self._close_writer()
 
     def _close_writer(self) -> None:
+        self._cable.take_up()
         if self._writer is not None:
             with suppress(psycopg.Error):
                 self._writer.close()

@@ -16,6 +16,7 @@ from strongroom.crashpoints import reach
 from strongroom.engine.command import Command, Row
 from strongroom.engine.port import DiskFailed, InDoubt, NotDone
 from strongroom.engine.state import NonceKey, State, ThreadKey
+from strongroom.engine.telling import tell
 from strongroom.errors import check
 from strongroom.ledger.seals import Frontier
 from strongroom.records.addresses import Address
@@ -230,8 +231,7 @@ class SqliteStore(DiskReads):
         self._folios.fold(written.sweep, state.heads.values(), state.threads.values())
         self._nonces.fold(written.nonces, written.at_ms)
         self._cache.update(state.rows.items())
-        for listener in self._listeners:
-            listener(state)
+        tell(self._listeners, state)
         reach("batch folded")
 
     @property
