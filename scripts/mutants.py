@@ -68,6 +68,7 @@ TESTS = (
     "tests/contract/test_restoration_contract.py",
     "tests/contract/test_watcher_contract.py",
     "tests/contract/test_cold_contract.py",
+    "tests/contract/test_tips_contract.py",
     "tests/property/test_ledger.py",
     "tests/property/test_holdings.py",
     "tests/property/test_withdrawals.py",

@@ -299,6 +299,12 @@ async def test_a_sweep_that_is_on_its_way_again_is_not_swept_twice(payouts: Payo
     assert payouts.reads.row(Payment, command.payment).state == PaymentState.SIGNED
 
 
+async def test_the_newest_addresses_are_swept_first(payouts: Payouts) -> None:
+    """Those that wait long have less than is worth it: they are looked at last."""
+    await keep(payouts, *(Pot(ERC20, at, USDT, "5", filled=True, due=True) for at in (3, 9)))
+    assert due(payouts) == [(9, USDT), (AT, USDT), (3, USDT)]
+
+
 async def test_what_arrives_while_a_sweep_is_under_way_waits_for_the_next_one(payouts: Payouts) -> None:
     """However little it is: what is worth a sweep may be another matter by then."""
     payment = await mined(payouts, moving(payouts, PaymentPurpose.SWEEP, ETH, 10_000 * GWEI, source=AT))
