@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env dev demo test check format bench nodes soak simulate mutants docs lock clean
+.PHONY: help env dev demo test check format bench ha nodes soak simulate mutants docs lock clean
 
 # What was compiled is kept: the tests are many processes, and each would compile the same modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -35,6 +35,10 @@ bench: dev ## Measure our speed beside nginx, pgbench and a FastAPI peer, and pr
 	@scripts/setup-bench.sh
 	@$(PYTHON) bench/run.py $(BENCH)
 
+ha: dev ## Fail over: kill and cut a replicated database and its servers under load (HA="--rounds 3", HA=--async)
+	@scripts/setup-ha.sh
+	@PYTHONPATH=src:tests $(PYTHON) -m support.ha_run $(HA)
+
 nodes: ## Install the chain nodes that the tests and "demo --chains" run into .nodes
 	@scripts/get-nodes.sh
 
@@ -54,4 +58,4 @@ lock: dev ## Write the locks anew from pyproject.toml (LOCK=--upgrade moves to t
 	@scripts/lock.sh $(LOCK)
 
 clean: ## Remove .venv, .nodes and every cache
-	@rm -rf .venv .venv-bench .nodes .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .venv-bench .venv-ha .nodes .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -9,7 +9,8 @@ lock() {
     output=$1
     shift
     if [ -f "$output" ]; then grep -v '^#' "$output" >"$output.new"; fi
-    .venv/bin/uv pip compile --universal --python-version 3.11 --no-build \
+    # Unquoted on purpose: no word or one.
+    .venv/bin/uv pip compile --universal --python-version 3.11 $no_build \
         --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet \
         --output-file "$output.new" "$@" >/dev/null
     {
@@ -19,9 +20,13 @@ lock() {
     rm "$output.new"
 }
 
+no_build=--no-build
 # The larger set first: what development adds may hold a shared package back, and both must install the same one.
 lock requirements-dev.lock pyproject.toml --group build --extra dev "$@"
 lock requirements.lock pyproject.toml --group build --constraint requirements-dev.lock "$@"
 # The peer of the bench shares nothing with the product but the server it runs on: the same version of that.
 lock requirements-bench.lock --group bench --constraint requirements-dev.lock "$@"
-echo "Wrote requirements.lock, requirements-dev.lock and requirements-bench.lock."
+# Patroni shares nothing but the driver; what it needs of etcd has no wheel to be read.
+no_build=
+lock requirements-ha.lock --group ha --constraint requirements-dev.lock "$@"
+echo "Wrote requirements.lock, requirements-dev.lock, requirements-bench.lock and requirements-ha.lock."

@@ -27,7 +27,7 @@ PURE: Final = ("ledger", "records")
 INTEGERS_ONLY: Final = ("ledger", "records", "wallet", "rates", "money.py")
 IMPURE_MODULES: Final = {"asyncio", "os", "random", "secrets", "socket", "subprocess", "threading", "time", "uuid"}
 IMPURE_METHODS: Final = {"now", "now_ms", "utcnow", "today", "monotonic_s", "random_bytes"}
-LOCKS: Final = ("requirements.lock", "requirements-dev.lock", "requirements-bench.lock")
+LOCKS: Final = ("requirements.lock", "requirements-dev.lock", "requirements-bench.lock", "requirements-ha.lock")
 
 FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef)
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -16,10 +16,10 @@ from strongroom import crashpoints
 from strongroom.clock import Ids, SetClock
 from strongroom.engine.port import DiskFailed
 from strongroom.engine.state import State
-from strongroom.errors import InvariantBroken
+from strongroom.errors import UNAVAILABLE, InvariantBroken, Refused
 from strongroom.records.users import Name, User
 from strongroom.store.postgres.connection import Limits, connect_reader
-from strongroom.store.postgres.store import PostgresStore
+from strongroom.store.postgres.store import BEHIND, PostgresStore
 from support.fault_proxy import Mode
 from support.nodes import free_port, wait_until
 from support.paying import Payouts, paying
@@ -151,6 +151,36 @@ async def knows(world: World, *, away: bool = True) -> bool:
     """Say whether a node says that the database is away, or that it is not."""
     assert isinstance(world.store, PostgresStore)
     return bool(world.store.trouble) is away
+
+
+async def test_books_that_have_lost_commits_are_not_gone_on_with(tmp_path: Path, line: Line) -> None:
+    """After a failover that lost what this node has seen it is not ready, decides nothing, and says what to do."""
+    async with followed(tmp_path, line) as world:
+        uid = await world.user("alice")
+        database = database_of(tmp_path).rpartition("dbname=")[2]
+        shared_server().run("UPDATE journal SET commits = commits - 1", database)
+        await wait_until(lambda: knows(world), "the node knows that commits are gone")
+        assert isinstance(world.store, PostgresStore)
+        assert world.store.trouble == BEHIND
+        assert not world.store.is_current
+        before = world.store.last()
+        with pytest.raises(Refused) as refused:
+            await world.fund(uid, BTC, 1)
+        assert refused.value.error is UNAVAILABLE
+        assert world.store.last() == before
+        shared_server().run("UPDATE journal SET commits = commits + 1", database)
+        await wait_until(lambda: knows(world, away=False), "the node knows that nothing is missing")
+        await until_taken(world)
+        await world.fund(uid, BTC, 1)
+
+
+async def until_taken(world: World) -> None:
+    """Wait until commands are taken again."""
+
+    async def is_calm() -> bool:
+        return not world.writer.trouble
+
+    await wait_until(is_calm, "commands are taken again")
 
 
 async def test_a_restart_of_the_server_is_not_taken_for_its_absence(tmp_path: Path, line: Line) -> None:

@@ -23,6 +23,8 @@ SILENT_S: Final = 3.0
 """A database that was not heard of for so long is in trouble."""
 
 _LIMITS: Final = Limits(connect_s=2, read_s=1.0)
+_TRIES: Final = 3
+"""The connection that there is, a new one, and one more should that be lost in the same moment."""
 
 
 class Follower:
@@ -42,6 +44,8 @@ class Follower:
         self._thread = ThreadPoolExecutor(1, "strongroom-follower")
         self._reader: Connection | None = None
         self._is_away = False
+        self._is_behind = False
+        self._is_new = False
 
     @property
     def is_away(self) -> bool:
@@ -49,9 +53,14 @@ class Follower:
         return self._is_away
 
     @property
+    def is_behind(self) -> bool:
+        """Whether the database lacks commits that this node has heard of: a failover, or a restore, has lost them."""
+        return self._is_behind
+
+    @property
     def is_current(self) -> bool:
         """Whether everything that was committed up to half a second ago was heard."""
-        return self.silent_s < CURRENT_S
+        return self.silent_s < CURRENT_S and not self._is_behind
 
     @property
     def silent_s(self) -> float:
@@ -65,10 +74,10 @@ class Follower:
             self._heard_s = max(self._heard_s, asked_s)
 
     async def news(self) -> News | None:
-        """Ask what was committed since; None while the database does not answer."""
+        """Ask what was committed since; None while the database does not answer, or lacks what was heard before."""
         asked_s = monotonic()
         told = await asyncio.get_running_loop().run_in_executor(self._thread, self._ask)
-        if told is None:
+        if told is None or self._is_behind:
             return None
         commits, news = told
         self.note(news.heard, commits, asked_s)
@@ -80,39 +89,45 @@ class Follower:
         self._drop()
 
     def _ask(self) -> tuple[int, News] | None:
-        """Ask over the connection that there is; where that is lost, once more over a new one."""
-        told = None if self._reader is None else self._told_by(self._reader)
-        if told is None:
-            self._drop()
+        """Ask over the connection that there is, and where that is lost at once over new ones."""
+        for _ in range(_TRIES):
+            began_s = monotonic()
             try:
-                self._reader = connect_reader(self._conninfo, _LIMITS)
-                with self._reader.within(_LIMITS.read_s):
-                    self._reader.ask_server()
+                told = self._told()
             except psycopg.Error:
+                self._drop()
+                if monotonic() - began_s < _LIMITS.read_s:
+                    continue
+                # Nothing comes. Others need not wait to find out, while a new connection is tried.
                 self._is_away = True
-                return None
-            told = self._told_by(self._reader)
-            if told is not None:
-                self._arrived(self._reader.server)
-        self._is_away = told is None
-        return told
+                if self._is_new:
+                    break
+            else:
+                self._is_away = False
+                return told
+        self._is_away = True
+        return None
 
-    def _told_by(self, reader: Connection) -> tuple[int, News] | None:
-        began_s = monotonic()
-        try:
-            with reader.within(_LIMITS.read_s):
-                self.outdated = standing_of(reader).refusal(self._known)
-                if self.outdated:
-                    # There is more than is heard, and nothing of it is for this node.
-                    return self.heard + 1, News(self.heard, {})
-                # The number first: whatever it counts is seen by the questions behind it.
-                [(commits,)] = reader.run("SELECT commits FROM journal").fetchall()
-                found = reader.run(NEWS, (self.heard, AT_ONCE)).fetchall() if commits > self.heard else []
-                rows = read_changed(reader, (changed for _, changed in found))
-        except psycopg.Error:
-            # A connection that is lost is replaced at once; where nothing comes, others need not wait to find out.
-            self._is_away = self._is_away or monotonic() - began_s >= _LIMITS.read_s
-            return None
+    def _told(self) -> tuple[int, News]:
+        """Return how many commits there are, and what those were that were not heard of. Raises `psycopg.Error`."""
+        self._is_new = self._reader is None
+        if self._reader is None:
+            self._reader = connect_reader(self._conninfo, _LIMITS)
+        reader, heard = self._reader, self.heard
+        with reader.within(_LIMITS.read_s):
+            if self._is_new:
+                reader.ask_server()
+            self.outdated = standing_of(reader).refusal(self._known)
+            if self.outdated:
+                # There is more than is heard, and nothing of it is for this node.
+                return self.heard + 1, News(self.heard, {})
+            # The number first: whatever it counts is seen by the questions behind it.
+            [(commits,)] = reader.run("SELECT commits FROM journal").fetchall()
+            found = reader.run(NEWS, (self.heard, AT_ONCE)).fetchall() if commits > self.heard else []
+            rows = read_changed(reader, (changed for _, changed in found))
+        if self._is_new:
+            self._arrived(reader.server)
+        self._is_behind = commits < heard
         return commits, News(heard_up_to(commits, found), rows)
 
     def _drop(self) -> None:

@@ -53,6 +53,9 @@ _END_IDLE: Final = (
     " WHERE pid = %s AND backend_start = %s AND state LIKE 'idle%%'"
 )
 
+BEHIND: Final = "Ledger has lost commits: stop all nodes and run 'strongroom restore --here'"
+"""Whatever was decided on such books might be done a second time, a payment for one."""
+
 Answer = TypeVar("Answer")
 
 
@@ -121,6 +124,8 @@ class PostgresStore(PostgresReads):
         """Why nothing can be read at the moment, as far as is known; empty when all is well."""
         if self._follower.outdated:
             return self._follower.outdated
+        if self._follower.is_behind:
+            return BEHIND
         silent_s = self._follower.silent_s
         silent = self._follower.is_away or silent_s >= SILENT_S
         return f"Ledger not heard of for {silent_s:.0f} s" if silent else ""
@@ -254,7 +259,8 @@ class PostgresStore(PostgresReads):
 
     def _lock(self, writer: Connection, statements: Sequence[tuple[Statement, Taker]]) -> tuple[Ahead, News]:
         """Begin a transaction with the journal locked, and fetch the rows, and what was committed, as of then."""
-        news: Statement = (NEWS, (self._follower.heard, AT_ONCE))
+        heard = self._follower.heard
+        news: Statement = (NEWS, (heard, AT_ONCE))
         # In a statement of its own, so that it sees what was committed before the lock was had.
         asked = [(_BEGIN, ()), (_LOCK, ()), (STANDING, ()), news, *(statement for statement, _ in statements)]
         with writer.within(self._limits.answer_s):
@@ -264,6 +270,8 @@ class PostgresStore(PostgresReads):
         for (_, take), rows in zip(statements, answers, strict=True):
             take(rows)
         [(commits, last_item, last_ms, peaks)] = locked
+        if commits < heard:
+            raise DiskFailed(BEHIND)
         return Ahead(commits, frontier_of(last_item, peaks), last_ms), News(heard_up_to(commits, told), changed)
 
     def _commit(self, state: State) -> None:
