@@ -188,7 +188,9 @@ async def test_without_a_cold_address_it_is_somebodys(payouts: Payouts) -> None:
     [row] = payouts.withdrawals()
     assert (row.address, row.tag, row.asked, row.to_address, row.fee) == (THEIRS[ERC20].address, "", COIN, COIN, 0)
     assert (row.requested_ms, bool(row.uuid)) == (NOW_MS, True)
-    assert payouts.payment(row).created_ms == NOW_MS
+    payment = payouts.payment(row)
+    assert (payment.created_ms, payment.signed_ms) == (NOW_MS, NOW_MS)
+    assert (payment.source, payment.target, payment.address, payment.units) == (0, 0, "", "0")
 
 
 @pytest.mark.parametrize(

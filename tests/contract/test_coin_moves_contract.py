@@ -147,3 +147,31 @@ async def test_the_chain_says_which_of_two_moves_has_spent_a_freed_coin(payouts:
     await payouts.do(lambda: prepare_void(payouts.world.context, second, 9, "nine"))
     assert free(payouts) == ["ours:0"]
     payouts.agree()
+
+
+LOST = (PaymentState.RESERVED, PaymentState.SIGNED, PaymentState.VOIDED)
+
+
+@pytest.mark.parametrize("state", PaymentState)
+async def test_a_coin_is_taken_from_a_payment_only_that_no_block_has(payouts: Payouts, state: PaymentState) -> None:
+    """Whatever such a one has come to; of one that is mined or final it would be spent twice."""
+    first = await signed(payouts, "ours", "a:0", "b:1")
+    await keep(payouts, Payment(5, BITCOIN, BTC, state=state), Coin(BITCOIN, "b:1", 0, 6 * COIN, 3, 5))
+    payment = await mined(payouts, first, "ours")
+    finish = prepare_move_finish(payouts.world.context, payment, 11, [BACK])
+    if state in LOST:
+        await payouts.do(lambda: finish)
+        assert coins(payouts)["b:1"][2] == first.ref
+    else:
+        with pytest.raises(InvariantBroken, match="coins are spent once"):
+            await payouts.do(lambda: finish)
+        assert coins(payouts)["b:1"][2] == 5
+    payouts.agree()
+
+
+async def test_a_coin_that_nobody_has_reserved_is_no_payments_own(payouts: Payouts) -> None:
+    """What a payment has spent is reserved by it, or by one that lost: anything else is a mistake."""
+    payment = await mined(payouts, await signed(payouts, "ours", "a:0", "b:1"), "ours")
+    await keep(payouts, Coin(BITCOIN, "b:1", 0, 6 * COIN, 3))
+    with pytest.raises(InvariantBroken, match="a payment's coins are its own"):
+        await payouts.do(lambda: prepare_move_finish(payouts.world.context, payment, 11, [BACK]))

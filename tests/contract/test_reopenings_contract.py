@@ -136,6 +136,17 @@ async def test_an_end_without_a_block_is_not_taken_back(payouts: Payouts) -> Non
     assert payouts.row(withdrawal.ref).state == WithdrawalState.SETTLED
 
 
+async def test_an_undoing_that_names_no_block_is_kept_without_one(payouts: Payouts) -> None:
+    """No block can be gone then, and nothing takes it back."""
+    withdrawal, context = await payouts.withdraw("1.5"), payouts.world.context
+    await payouts.sender().step()
+    ref = payouts.payment(withdrawal).ref
+    await payouts.do(lambda: prepare_revert(context, payouts.payment(withdrawal), 3, 700, 9))
+    undone = payouts.reads.row(Payment, ref)
+    assert (undone.state, undone.height, undone.block) == (PaymentState.VOIDED, 3, "")
+    payouts.agree()
+
+
 async def test_one_that_was_in_two_blocks_is_in_none_when_it_is_on_its_way_again(payouts: Payouts) -> None:
     """Mined well, undone by the next branch, and taken back from that too: nothing of either block is left on it."""
     withdrawal, context = await payouts.withdraw("1.5"), payouts.world.context
@@ -245,8 +256,10 @@ async def test_nothing_ends_by_a_block_that_the_watcher_has_left(payouts: Payout
     finish = prepare_finish(payouts.world.context, payouts.payment(withdrawal), mined.height + 1)
     await payouts.node.reorg("BITCOIN", 2, drop=[txid])
     await house.follow()
-    with pytest.raises(Refused, match="the chain has left it"):
-        await payouts.do(lambda: finish)
+    revert = prepare_revert(payouts.world.context, payouts.payment(withdrawal), mined.height, 9, 9, mined.hash)
+    for end in (finish, revert):
+        with pytest.raises(Refused, match="the chain has left it"):
+            await payouts.do(lambda end=end: end)
     await ended(payouts, house, withdrawal)
     assert payouts.row(withdrawal.ref).state == WithdrawalState.FAILED
     payouts.agree()

@@ -129,6 +129,7 @@ async def test_a_payment_that_nobody_asked_for_in_the_backup_is_the_houses_until
         assert payouts.balance(owed(payouts.alice, BTC)) == -(850_000_000 - FEE)
         await home.follow()
         assert not waits(payouts.reads, BITCOIN)
+        assert not payouts.reads.row(Reconciled, BITCOIN).by_hand
         is_whole(payouts)
 
 
