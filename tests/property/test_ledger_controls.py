@@ -77,8 +77,10 @@ def judge_by_what_was_committed(patch: pytest.MonkeyPatch) -> None:
 def close_without_release(patch: pytest.MonkeyPatch) -> None:
     """A withdrawal that comes to nothing is closed, and its money stays held."""
 
-    def release(view: View, withdrawal: Withdrawal, state: WithdrawalState) -> tuple[list[Posting], list[Kept]]:
-        return [], [msgspec.structs.replace(withdrawal, state=state)]
+    def release(
+        view: View, withdrawals: Sequence[Withdrawal], state: WithdrawalState
+    ) -> tuple[list[Posting], list[Kept]]:
+        return [], [msgspec.structs.replace(it, state=state) for it in withdrawals]
 
     patch.setattr(approvals, "release", release)
 
