@@ -37,6 +37,8 @@ def measure(house: World, cluster: Cluster, count: int, options: argparse.Namesp
     """Return what so many nodes measured together, each with its share of the connections and its own load."""
     with ExitStack() as stack:
         servers = [stack.enter_context(ours.serving(_node(house, number), anywhere=True)) for number in range(count)]
+        for server in servers:
+            server.see_everyone(options.connections)
         servers[0].beside = (cluster.pid,)
         threads = stack.enter_context(ThreadPoolExecutor(count))
 

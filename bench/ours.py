@@ -20,7 +20,7 @@ STRONGROOM = str(Path(sys.executable).with_name("strongroom"))
 _WARM_UP_S = 2.0
 _WARM_UP_REQUESTS = 100_000
 _LONGEST_S = 20.0
-_SPARE = 1.5
+_SPARE = 2.5
 """How many more requests are signed than the warm-up says will be sent."""
 
 Requests = Callable[[Signer], Iterator[bytes]]
