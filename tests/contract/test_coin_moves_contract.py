@@ -149,6 +149,19 @@ async def test_the_chain_says_which_of_two_moves_has_spent_a_freed_coin(payouts:
     payouts.agree()
 
 
+async def test_a_rival_frees_what_the_payment_has_reserved_and_nothing_else(payouts: Payouts) -> None:
+    """All of it, where the rival has spent other coins; a coin of somebody else is none that it could free."""
+    first = await signed(payouts, "ours", "a:0")
+    second = await signed(payouts, "other", "b:1")
+    context = payouts.world.context
+    with pytest.raises(InvariantBroken, match="a payment frees what it has reserved"):
+        await payouts.do(lambda: prepare_void(context, first, 7, "rival", ["b:1"]))
+    await payouts.do(lambda: prepare_void(context, first, 7, "rival", ["a:0"]))
+    void = payouts.reads.row(Payment, first.ref)
+    assert (void.state, void.block, free(payouts)) == (PaymentState.VOIDED, "rival", ["a:0"])
+    assert payouts.reads.row(Payment, second.ref).state == PaymentState.SIGNED
+
+
 LOST = (PaymentState.RESERVED, PaymentState.SIGNED, PaymentState.VOIDED)
 
 
