@@ -18,9 +18,11 @@ from strongroom.wallet.payments import (
     Draft,
     MinePayment,
     free_coins,
+    has_its_coins,
     prepare_reservation,
     prepare_signing,
     prepare_void,
+    reserved_coins,
 )
 from strongroom.wallet.reopenings import prepare_reopening
 from strongroom.wallet.settlements import Change, prepare_finish
@@ -160,6 +162,27 @@ async def test_a_rival_frees_what_the_payment_has_reserved_and_nothing_else(payo
     void = payouts.reads.row(Payment, first.ref)
     assert (void.state, void.block, free(payouts)) == (PaymentState.VOIDED, "rival", ["a:0"])
     assert payouts.reads.row(Payment, second.ref).state == PaymentState.SIGNED
+
+
+async def test_what_another_payment_has_taken_is_not_freed_once_more(payouts: Payouts) -> None:
+    """It was free after the first rival, and is somebody else's when the payment is given up again."""
+    first, context = await signed(payouts, "ours", "a:0", "b:1"), payouts.world.context
+    await payouts.do(lambda: prepare_void(context, first, 7, "rival", ["b:1"]))
+    second = await signed(payouts, "other", "b:1")
+    await payouts.do(lambda: prepare_reopening(context, payouts.reads.row(Payment, first.ref)))
+    await payouts.do(lambda: prepare_void(context, first, 9, "again", ["a:0", "b:1"]))
+    assert (coins(payouts)["b:1"][2], free(payouts)) == (second.ref, ["a:0"])
+
+
+async def test_a_payment_has_its_coins_when_all_of_them_are_there(payouts: Payouts) -> None:
+    """Of one that was found on the chain some may be credited later; what is another's is not reserved by it."""
+    context = payouts.world.context
+    payment = await signed(payouts, "ours", "a:0", "b:1")
+    assert (has_its_coins(context, payment), reserved_coins(payouts.reads, payment)) == (True, 2)
+    await keep(payouts, Coin(BITCOIN, "b:1", 0, 6 * COIN, 0, payment.ref))
+    assert (has_its_coins(context, payment), reserved_coins(payouts.reads, payment)) == (False, 1)
+    await keep(payouts, Coin(BITCOIN, "b:1", 0, 6 * COIN, 3, 5))
+    assert (has_its_coins(context, payment), reserved_coins(payouts.reads, payment)) == (True, 1)
 
 
 LOST = (PaymentState.RESERVED, PaymentState.SIGNED, PaymentState.VOIDED)
