@@ -18,9 +18,11 @@ from strongroom.wallet.payments import (
     Draft,
     MinePayment,
     free_coins,
+    has_its_coins,
     prepare_reservation,
     prepare_signing,
     prepare_void,
+    reserved_coins,
 )
 from strongroom.wallet.reopenings import prepare_reopening
 from strongroom.wallet.settlements import Change, prepare_finish
@@ -147,6 +149,40 @@ async def test_the_chain_says_which_of_two_moves_has_spent_a_freed_coin(payouts:
     await payouts.do(lambda: prepare_void(payouts.world.context, second, 9, "nine"))
     assert free(payouts) == ["ours:0"]
     payouts.agree()
+
+
+async def test_a_rival_frees_what_the_payment_has_reserved_and_nothing_else(payouts: Payouts) -> None:
+    """All of it, where the rival has spent other coins; a coin of somebody else is none that it could free."""
+    first = await signed(payouts, "ours", "a:0")
+    second = await signed(payouts, "other", "b:1")
+    context = payouts.world.context
+    with pytest.raises(InvariantBroken, match="a payment frees what it has reserved"):
+        await payouts.do(lambda: prepare_void(context, first, 7, "rival", ["b:1"]))
+    await payouts.do(lambda: prepare_void(context, first, 7, "rival", ["a:0"]))
+    void = payouts.reads.row(Payment, first.ref)
+    assert (void.state, void.block, free(payouts)) == (PaymentState.VOIDED, "rival", ["a:0"])
+    assert payouts.reads.row(Payment, second.ref).state == PaymentState.SIGNED
+
+
+async def test_what_another_payment_has_taken_is_not_freed_once_more(payouts: Payouts) -> None:
+    """It was free after the first rival, and is somebody else's when the payment is given up again."""
+    first, context = await signed(payouts, "ours", "a:0", "b:1"), payouts.world.context
+    await payouts.do(lambda: prepare_void(context, first, 7, "rival", ["b:1"]))
+    second = await signed(payouts, "other", "b:1")
+    await payouts.do(lambda: prepare_reopening(context, payouts.reads.row(Payment, first.ref)))
+    await payouts.do(lambda: prepare_void(context, first, 9, "again", ["a:0", "b:1"]))
+    assert (coins(payouts)["b:1"][2], free(payouts)) == (second.ref, ["a:0"])
+
+
+async def test_a_payment_has_its_coins_when_all_of_them_are_there(payouts: Payouts) -> None:
+    """Of one that was found on the chain some may be credited later; what is another's is not reserved by it."""
+    context = payouts.world.context
+    payment = await signed(payouts, "ours", "a:0", "b:1")
+    assert (has_its_coins(context, payment), reserved_coins(payouts.reads, payment)) == (True, 2)
+    await keep(payouts, Coin(BITCOIN, "b:1", 0, 6 * COIN, 0, payment.ref))
+    assert (has_its_coins(context, payment), reserved_coins(payouts.reads, payment)) == (False, 1)
+    await keep(payouts, Coin(BITCOIN, "b:1", 0, 6 * COIN, 3, 5))
+    assert (has_its_coins(context, payment), reserved_coins(payouts.reads, payment)) == (True, 1)
 
 
 LOST = (PaymentState.RESERVED, PaymentState.SIGNED, PaymentState.VOIDED)

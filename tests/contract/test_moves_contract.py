@@ -27,6 +27,7 @@ from strongroom.wallet.moves import (
 from strongroom.wallet.payments import (
     Draft,
     MinePayment,
+    next_nonce,
     nonce_text,
     prepare_reservation,
     prepare_signing,
@@ -297,6 +298,14 @@ async def test_a_sweep_that_is_on_its_way_again_is_not_swept_twice(payouts: Payo
     await payouts.do(lambda: prepare_reopening(context, payouts.reads.row(Payment, command.payment)))
     assert (pots(payouts), due(payouts)) == (before, [])
     assert payouts.reads.row(Payment, command.payment).state == PaymentState.SIGNED
+
+
+async def test_a_sweep_uses_no_nonce_of_the_hot_wallet(payouts: Payouts) -> None:
+    """Each address counts its own: the hot wallet's next one is behind what it has itself reserved."""
+    await payouts.do(lambda: moving(payouts, PaymentPurpose.SWEEP, USDT, 1, source=AT, nonce=7))
+    assert next_nonce(payouts.world.context, ERC20) == 0
+    await payouts.do(lambda: moving(payouts, PaymentPurpose.GAS, ETH, 1, target=AT, nonce=3))
+    assert next_nonce(payouts.world.context, ERC20) == 4
 
 
 async def test_the_newest_addresses_are_swept_first(payouts: Payouts) -> None:

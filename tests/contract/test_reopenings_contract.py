@@ -19,6 +19,7 @@ from strongroom.wallet.balances import balance_of
 from strongroom.wallet.payments import (
     Draft,
     MinePayment,
+    UnminePayment,
     free_coins,
     prepare_reservation,
     prepare_signing,
@@ -257,9 +258,14 @@ async def test_nothing_ends_by_a_block_that_the_watcher_has_left(payouts: Payout
     await payouts.node.reorg("BITCOIN", 2, drop=[txid])
     await house.follow()
     revert = prepare_revert(payouts.world.context, payouts.payment(withdrawal), mined.height, 9, 9, mined.hash)
+    void = prepare_void(payouts.world.context, payouts.payment(withdrawal), mined.height, mined.hash)
     for end in (finish, revert):
         with pytest.raises(Refused, match="the chain has left it"):
             await payouts.do(lambda end=end: end)
+    await payouts.do(lambda: UnminePayment(NOBODY, ref, (withdrawal.ref,)))
+    assert (payouts.payment(withdrawal).block, payouts.payment(withdrawal).height) == ("", 0)
+    with pytest.raises(Refused, match="the chain has left it"):
+        await payouts.do(lambda: void)
     await ended(payouts, house, withdrawal)
     assert payouts.row(withdrawal.ref).state == WithdrawalState.FAILED
     payouts.agree()

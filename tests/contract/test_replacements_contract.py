@@ -16,7 +16,7 @@ from strongroom.records.coins import Sent
 from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState
 from strongroom.wallet.adoptions import AdoptCandidate, Found, Paid, prepare_adoption
 from strongroom.wallet.moves import Move, ReserveMove, prepare_move, prepare_move_finish
-from strongroom.wallet.payments import Draft, MinePayment, nonce_text, prepare_signing
+from strongroom.wallet.payments import Draft, MinePayment, RedraftPayment, nonce_text, prepare_signing
 from strongroom.wallet.reopenings import prepare_reopening
 from strongroom.wallet.replacements import prepare_filling, prepare_replacement
 from strongroom.wallet.settlements import Change
@@ -123,6 +123,20 @@ async def test_the_chain_decides_between_the_two_also_when_it_changes_its_mind(p
     await payouts.do(lambda: prepare_reopening(payouts.world.context, paid))
     assert (cold(payouts), owned(payouts)) == (0, before[1])
     payouts.agree()
+
+
+async def test_each_filler_is_known_as_one_whichever_is_mined(payouts: Payouts) -> None:
+    """One that is signed anew after a crash is the same, and a dearer one stands beside it."""
+    payment = await given_up(payouts)
+    await carry(payouts, prepare_signing(payment, "filler", b"filler"))
+    assert payouts.reads.row(Payment, payment.ref).fillers == ("filler",)
+    dearer = msgspec.structs.replace(FILLER, body=b"dearer filler", fee_units=FILLER.fee_units + 1)
+    await carry(payouts, RedraftPayment(NOBODY, payment.ref, FILLER.body, dearer))
+    await carry(payouts, prepare_signing(payment, "second", b"second"))
+    now = payouts.reads.row(Payment, payment.ref)
+    assert (now.fillers, now.candidates) == (("filler", "second"), ("one", "filler", "second"))
+    done = await final(payouts, now, "filler")
+    assert (done.is_filled, cold(payouts)) == (True, 0)
 
 
 async def test_one_that_never_came_back_is_given_up_with_its_nonce(payouts: Payouts) -> None:

@@ -17,7 +17,17 @@ from strongroom.ledger.accounts import Purpose, house, omnibus
 from strongroom.records.chains import Holding, Tip
 from strongroom.records.withdrawals import Payment, PaymentState, Reserved, Spent, Withdrawal, WithdrawalState
 from strongroom.wallet.balances import balance_of
-from strongroom.wallet.payments import Draft, UnminePayment, next_nonce, outgoing, prepare_reservation, prepare_void
+from strongroom.wallet.payments import (
+    Draft,
+    MinePayment,
+    OfferPayment,
+    UnminePayment,
+    next_nonce,
+    outgoing,
+    prepare_reservation,
+    prepare_signing,
+    prepare_void,
+)
 from strongroom.wallet.settlements import prepare_finish
 from strongroom.wallet.withdrawals import withdrawal_confirmations
 from support.paying import COIN, RIPPLE, THEIRS, TODAY, XRP, Payouts, note_tip, paying, until
@@ -380,3 +390,21 @@ async def test_the_loop_pays_what_is_asked_for_and_waits_out_an_outage(payouts: 
         await asyncio.gather(running, return_exceptions=True)
     assert sender.status.stuck == {}
     payouts.agree()
+
+
+async def test_what_another_process_has_signed_is_offered_as_it_is_now(payouts: Payouts) -> None:
+    """The newest candidate of a payment that no block has: anything else has moved on, and is not sent by it."""
+    withdrawal = await payouts.withdraw("1.5")
+    await payouts.sender().step()
+    payment = payouts.payment(withdrawal)
+    newer = prepare_signing(payment, "newer", b"newer")
+    await payouts.do(lambda: newer)
+    before = payouts.payment(withdrawal)
+    await payouts.do(lambda: OfferPayment(NOBODY, payment.ref, "newer"))
+    late = await payouts.world.context.submit(OfferPayment(NOBODY, payment.ref, payment.candidates[0]))
+    assert late.stale
+    assert payouts.payment(withdrawal) == before
+    command = MinePayment(NOBODY, payment.ref, (withdrawal.ref,), "newer", 5, "500", "five")
+    await payouts.do(lambda: command)
+    with pytest.raises(Refused, match="payment is not signed"):
+        await payouts.do(lambda: OfferPayment(NOBODY, payment.ref, "newer"))
