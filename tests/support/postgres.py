@@ -141,7 +141,7 @@ class PostgresServer:
     def empty(self, database: str) -> None:
         """Make a database as it was when it was new, whoever may still be connected to it."""
         self._cut(database)
-        emptied = "".join(f"DELETE FROM {table};" for table in ("item", "batch", "folio", *_TABLES))
+        emptied = "".join(f"DELETE FROM {table};" for table in ("item", "batch", "folio", "block", *_TABLES))
         # A replica's role fires no triggers, so that even what is append-only can go.
         self.run(f"BEGIN; SET LOCAL session_replication_role = replica; {emptied} {_EMPTY_JOURNAL}; COMMIT", database)
 

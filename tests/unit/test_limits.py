@@ -247,6 +247,16 @@ def test_an_address_that_failed_elsewhere_is_blocked_before_anything_is_verified
     other.limits.check_client(read_address("198.51.100.1").bucket)
 
 
+@pytest.mark.parametrize(
+    "name", ["", "both", "7", '["owner"]', '["tenant", 7]', '["owner", {}]', '["owner", [[7], 1]]', "[1, 2]"]
+)
+def test_a_block_with_a_name_of_another_release_changes_nothing(server: Server, name: str) -> None:
+    """Nodes of two releases may run at the same time."""
+    now_ms = server.clock.now_ms()
+    server.limits.hear(Block(name, now_ms + 1_000, 1, now_ms + 10_000))
+    assert (server.limits.tracked, server.wait_of()) == (0, 0)
+
+
 def test_newcomers_that_share_a_counter_are_blocked_here_alone() -> None:
     """A name that was only unlucky with its counter is not given away to other nodes."""
     server = Server(most_tracked=1)

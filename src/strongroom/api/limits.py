@@ -320,10 +320,15 @@ class RateLimits:
                 self._refusals.popitem(last=False)
 
     def hear(self, block: Block) -> None:
-        """Take over another node's block; one that is over, or for which there is no room, changes nothing."""
+        """Take over another node's block; one that is over, or for which there is no room, changes nothing.
+
+        Neither does one whose name this release does not know: nodes of another one may name theirs in other ways.
+        """
         now_us, now_ms = self._now_us(), self._clock.now_ms()
         table, name = _read_name(block.name)
-        buckets = self._clients if table == self._clients.table else self._owners
+        buckets = {it.table: it for it in (self._clients, self._owners)}.get(table)
+        if buckets is None:
+            return
         fresh_at_us = now_us + (block.fresh_ms - now_ms) * _MS_US
         if fresh_at_us > now_us and (bucket := buckets.own(name, now_us)) is not None:
             bucket.take(now_us + (block.until_ms - now_ms) * _MS_US, block.rung, fresh_at_us)
@@ -371,6 +376,12 @@ def _take(now_us: int, buckets: tuple[_Bucket, ...]) -> Standing | None:
 
 
 def _read_name(text: str) -> tuple[str, Hashable]:
-    """Return the table and the name that a block's name was made of."""
-    table, name = cast(tuple[str, Any], json.loads(text))
-    return table, tuple(cast(list[Hashable], name)) if isinstance(name, list) else name
+    """Return the table and the name that a block's name was made of; of any other text no table."""
+    try:
+        table, name = json.loads(text)
+    except (TypeError, ValueError):
+        return "", ""
+    parts = cast(list[Any], name) if isinstance(name, list) else [name]
+    if not isinstance(table, str) or not all(isinstance(part, str | int) for part in parts):
+        return "", ""
+    return table, tuple(parts) if isinstance(name, list) else name

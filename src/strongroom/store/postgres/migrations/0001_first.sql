@@ -55,7 +55,7 @@ CREATE TABLE block (
     fresh_ms BIGINT NOT NULL,
     told_ms  BIGINT NOT NULL
 );
-CREATE INDEX block_by_telling ON block (told_ms);
+CREATE INDEX block_by_telling ON block (told_ms, name);
 CREATE INDEX block_by_end ON block (fresh_ms);
 
 -- What every owner's accounts and histories have come to, written with the commit. `heads` is JSON: by account its balance
