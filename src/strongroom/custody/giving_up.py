@@ -1,17 +1,18 @@
-"""Giving up: the operator's word on a payment whose coin has gone from the chain together with its deposit.
+"""Giving up: the operator's word on a payment whose coin has gone from the chain together with where it came from.
 
 A reorganisation may leave a deposit out for good, because what it spent was spent elsewhere. A payment that spends its
 coin can then not be mined, and has no rival in any block that would prove it: the chain never says a last word. So a
-person does, once the node has long known neither the deposit nor the payment.
+person does, once the node has long known neither the deposit nor the payment; and then of the payments that spend the
+change of that one, which have gone with it.
 """
 
 from __future__ import annotations
 
 from strongroom.custody.chain import Chain, Fate
 from strongroom.errors import PARAMETER_INVALID
-from strongroom.records.coins import Coin
+from strongroom.records.coins import Coin, Sent
 from strongroom.records.deposits import Deposit, DepositState, Outpoint
-from strongroom.records.withdrawals import Payment
+from strongroom.records.withdrawals import Payment, PaymentState
 from strongroom.wallet.context import Context, perform_own
 from strongroom.wallet.payments import prepare_void
 
@@ -19,24 +20,28 @@ from strongroom.wallet.payments import prepare_void
 async def give_up(context: Context, chain: Chain, payment: Payment) -> None:
     """Fail a payment that waits for a coin that is gone, and all its withdrawals: their customers have the money again.
 
-    Raises `Refused` PARAMETER_INVALID for one that may be mined still, `Unreachable`.
+    Should the chain have it after all, it is reopened (`wallet.reopenings`). Raises `Refused` PARAMETER_INVALID for one
+    that may be mined still, `Unreachable`.
     """
-    lost = _lost_deposit(context, payment)
-    if lost is None:
+    lost = _lost_source(context, payment)
+    if not lost:
         raise PARAMETER_INVALID("every coin that the payment spends is there, or may come back: it is not given up")
-    for txid in (lost.txid, *payment.candidates):
+    for txid in (lost, *payment.candidates):
         if (await chain.transaction(txid)).fate not in (Fate.UNKNOWN, Fate.CONFLICTED):
             raise PARAMETER_INVALID(f"the node knows {txid}: the payment is not given up")
     _ = await perform_own(context, lambda: prepare_void(context, payment))
 
 
-def _lost_deposit(context: Context, payment: Payment) -> Deposit | None:
-    """Return a dropped deposit whose coin the payment spends."""
+def _lost_source(context: Context, payment: Payment) -> str:
+    """Return the transaction that made a coin which the payment spends, if it is none any more: of a deposit that was
+    dropped, or of a payment that has ended without it; empty if there is none."""
+    reads, network = context.reads, payment.network
     for spends in payment.spends:
         txid, _, index = spends.partition(":")
-        if index.isdecimal() and not context.reads.row(Coin, payment.network, spends).height:
-            ref = context.reads.row(Outpoint, payment.network, txid, int(index)).ref
-            deposit = context.reads.row(Deposit, ref)
-            if deposit.state == DepositState.DROPPED:
-                return deposit
-    return None
+        if not index.isdecimal() or reads.row(Coin, network, spends).height:
+            continue
+        deposit = reads.row(Deposit, reads.row(Outpoint, network, txid, int(index)).ref)
+        source = reads.row(Payment, reads.row(Sent, network, txid).payment)
+        if deposit.state == DepositState.DROPPED or source.state == PaymentState.VOIDED:
+            return txid
+    return ""

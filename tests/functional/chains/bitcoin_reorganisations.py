@@ -235,3 +235,28 @@ async def test_a_payment_whose_coin_is_gone_waits_for_the_operators_word(
     assert await carry_out(application, protocol.ListDebts()) == []
     assert (await house.reconciled()).differences == ()
     house.check_books()
+
+
+async def test_what_was_paid_from_the_change_of_a_payment_that_is_gone_can_be_given_up_after_it(
+    house: CoinHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reorganisation past two payments, one of them paid from the other's change, leaves no money held for ever."""
+    alice, application = await house.customer("alice"), house.house.application
+    deposit = await credited(house, alice, "1")
+    first = await house.withdraw(alice, STRANGER, "0.25")
+    await house.mine_until_status(alice, "COMPLETED", "COMPLETED")
+    second = await house.withdraw(alice, STRANGER, "0.5")
+    await house.mine_until_status(alice, "COMPLETED", "COMPLETED", "COMPLETED")
+    await undo(house, deposit)
+    await house.until_status(alice, "PROCESSING", "PROCESSING", "PROCESSING")
+    monkeypatch.setattr(watcher, "UNKNOWN_GRACE_MS", 0)
+    _ = await mine(house, 1)
+    await house.until_status(alice, "PROCESSING", "PROCESSING", "CANCELLED")
+    with pytest.raises(AdminError, match="may come back"):
+        _ = await carry_out(application, protocol.GiveUpWithdrawal(int(second)))
+    for ref in (first, second):
+        assert (await carry_out(application, protocol.GiveUpWithdrawal(int(ref)))).state == "failed"
+    assert await house.statuses(alice) == ["FAILURE", "FAILURE", "CANCELLED"]
+    assert (await house.balance(alice), await carry_out(application, protocol.ListDebts())) == ((0, 0), [])
+    assert (await house.reconciled()).differences == ()
+    house.check_books()
