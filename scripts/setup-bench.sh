@@ -9,30 +9,12 @@ die() {
     exit 1
 }
 
+. scripts/system-packages.sh
+
 missing_packages() {
     command -v wrk >/dev/null || echo wrk
     [ -x /usr/sbin/nginx ] || command -v nginx >/dev/null || echo nginx-light
     ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null || echo postgresql
-}
-
-# Debian starts a service as soon as it is installed, unless this program says no.
-without_services() {
-    policy=/usr/sbin/policy-rc.d
-    if [ ! -e "$policy" ]; then
-        printf '#!/bin/sh\nexit 101\n' >"$policy"
-        chmod 755 "$policy"
-        trap 'rm -f "$policy"' EXIT
-    fi
-    "$@"
-}
-
-install_system_packages() {
-    command="apt-get update && apt-get install --yes --no-install-recommends $*"
-    command -v apt-get >/dev/null || die "missing from the system: $*. Install them with its package manager."
-    [ "$(id -u)" = 0 ] || die "missing from the system: $*. Run this, then try again (it starts nginx and PostgreSQL):
-    sudo sh -c '$command'"
-    echo "Installing from the system's packages: $*" >&2
-    without_services env DEBIAN_FRONTEND=noninteractive sh -c "$command" >&2 </dev/null || die "this failed: $command"
 }
 
 install_peer() {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -87,17 +87,9 @@ class Door(Server):
         self._nonce = max(self._nonce + 1, time.time_ns() // 1_000_000)
         return self.sign_at(self._nonce, username, path, body, more, method)
 
-    @asynccontextmanager
-    async def connected(self) -> AsyncGenerator[Wire]:
-        """Give a connection to the house for a while. Raises `Unanswered`."""
-        try:
-            reader, writer = await asyncio.open_connection(*self._address)
-        except OSError as error:
-            raise Unanswered from error
-        try:
-            yield BalancedWire(reader, writer)
-        finally:
-            writer.close()
+    def wire(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Wire:
+        """Return a connection to the house behind it."""
+        return BalancedWire(reader, writer)
 
 
 class House:

@@ -55,6 +55,10 @@ class Signed(NamedTuple):
 class Server:
     """A demo on a folder that is started, killed and started again; `program` is what runs it."""
 
+    def wire(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Wire:
+        """Return a connection to it."""
+        return Wire(reader, writer)
+
     def __init__(self, folder: Path, program: Sequence[str] = STRONGROOM, seconds_per_block: float = 0.3) -> None:
         self.folder = folder
         self.program = program
@@ -143,7 +147,7 @@ class Server:
         except OSError as error:
             raise Unanswered from error
         try:
-            yield Wire(reader, writer)
+            yield self.wire(reader, writer)
         finally:
             writer.close()
 
