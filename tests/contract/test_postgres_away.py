@@ -19,7 +19,8 @@ from strongroom.engine.state import State
 from strongroom.errors import UNAVAILABLE, InvariantBroken, Refused
 from strongroom.records.users import Name, User
 from strongroom.store.postgres.connection import Limits, connect_reader
-from strongroom.store.postgres.store import BEHIND, PostgresStore
+from strongroom.store.postgres.following import BEHIND
+from strongroom.store.postgres.store import PostgresStore
 from support.fault_proxy import Mode
 from support.nodes import free_port, wait_until
 from support.paying import Payouts, paying

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from strongroom.store.postgres.store import BEHIND
+from strongroom.store.postgres.following import BEHIND
 from support.ha_cluster import WAIT_S, Cluster, Missing
 from support.ha_faults import CONTROL, Fault, Field, deal
 from support.ha_house import House

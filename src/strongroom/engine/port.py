@@ -57,13 +57,14 @@ class InDoubt(StoreError):
     """The batch may have been kept; only `Store.resolve` can tell."""
 
 
-class Store(Protocol):
-    """Keeps committed rows and the journal. One writer at a time; everything it answers is durable."""
+class Lane(Protocol):
+    """Begins and commits one batch after the other; everything it answers is durable."""
 
     async def begin(self, commands: Sequence[Command]) -> State:
         """Return committed state that these commands can be decided over, in their order. Raises `NotDone`.
 
-        A store that has to fetch or lock rows takes those that the commands need (`state.needs_of`).
+        A store that has to fetch or lock rows takes those that the commands need (`state.needs_of`). Where another
+        lane is committing, that is waited for: the state has what it leaves.
         """
         ...
 
@@ -78,6 +79,18 @@ class Store(Protocol):
         """After `InDoubt` or `DiskFailed`: force the store to a known state and return whether the batch is in it.
 
         Raises `NotDone` while the store still cannot commit; to be tried again.
+        """
+        ...
+
+
+class Store(Protocol):
+    """Keeps committed rows and the journal, and has one writer."""
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """The ways in which a batch can be committed, at least one.
+
+        With a second one a batch can begin, and wait for its turn where the store is, while the one before it commits.
         """
         ...
 

@@ -1,6 +1,8 @@
-"""The writer: one batch in flight; commands that arrive meanwhile wait and make up the next one.
+"""The writer: one batch is committed at a time; commands that arrive meanwhile wait and make up the next one.
 
-Nobody is answered, not even with a refusal, before what the answer depends on is durable.
+A store with several lanes has the next batch begun by then, which waits for its turn at the store; nothing in it is
+decided before the batch before it is told. Nobody is answered, not even with a refusal, before what the answer depends
+on is durable.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 from strongroom.clock import Clock
 from strongroom.crashpoints import reach
 from strongroom.engine.command import Command
-from strongroom.engine.port import DiskFailed, InDoubt, NotDone, Store, StoreError
+from strongroom.engine.port import DiskFailed, InDoubt, Lane, NotDone, Store, StoreError
 from strongroom.engine.settle import Outcome, settle
 from strongroom.engine.state import State
 from strongroom.errors import UNAVAILABLE, InvariantBroken, check
@@ -41,6 +43,16 @@ class Waiting(NamedTuple):
 
     command: Command
     answer: Answer
+    alone: bool = False
+    """Whether it makes up a batch of its own, since something in its first one could not be kept."""
+
+
+class Decided(NamedTuple):
+    """A batch that only has to be made durable."""
+
+    batch: Sequence[Waiting]
+    state: State
+    outcomes: Sequence[Outcome | InvariantBroken]
 
 
 class WriterEvents(Protocol):
@@ -76,6 +88,10 @@ class Writer:
         self._queue: deque[Waiting] = deque()
         self._arrived = asyncio.Event()
         self._closing = False
+        self._turn = asyncio.Lock()
+        self._is_free = asyncio.Event()
+        self._is_free.set()
+        self._troubles = dict.fromkeys(store.lanes, "")
         self.trouble = ""
 
     @property
@@ -110,19 +126,39 @@ class Writer:
 
         Raises `InvariantBroken` when it was called while the store could not commit: waiting on might never end.
         """
-        while batch := await self._take():
-            try:
-                await self._write(batch)
-            except BaseException as error:
-                self._set_trouble(STOPPED)
-                for waiting in batch:
-                    waiting.answer(InvariantBroken(f"the writer stopped: {error!r}"))
-                raise
+        lanes = [asyncio.ensure_future(self._serve(lane)) for lane in self._store.lanes]
+        try:
+            await asyncio.gather(*lanes)
+        finally:
+            for lane in lanes:
+                lane.cancel()
+            await asyncio.wait(lanes)
 
     def close(self) -> None:
         """Accept no more commands; `run` ends once all that were accepted are answered."""
         self._closing = True
         self._arrived.set()
+
+    async def _serve(self, lane: Lane) -> None:
+        """Take what is waiting through a lane, again and again.
+
+        Whoever has the turn takes a batch, begins and decides it; the turn is over when it goes to be committed.
+        """
+        batch: list[Waiting] = []
+        try:
+            while True:
+                async with self._turn:
+                    batch = await self._take()
+                    if not batch:
+                        return
+                    decided = await self._decide(lane, batch)
+                if decided is not None:
+                    await self._commit(lane, decided)
+        except BaseException as error:
+            self._set_trouble(lane, STOPPED)
+            for waiting in batch:
+                waiting.answer(InvariantBroken(f"the writer stopped: {error!r}"))
+            raise
 
     async def _take(self) -> list[Waiting]:
         while not self._queue and not self._closing:
@@ -130,45 +166,74 @@ class Writer:
             await self._arrived.wait()
         # What has reached the sockets meanwhile shares this commit instead of waiting for it.
         await asyncio.sleep(0)
-        return [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+        batch: list[Waiting] = []
+        while self._queue and len(batch) < MAX_BATCH and not (batch and self._queue[0].alone):
+            batch.append(self._queue.popleft())
+            if batch[-1].alone:
+                break
+        return batch
 
-    async def _write(self, batch: Sequence[Waiting]) -> None:
-        """Write a batch; if something in it cannot be kept, write one by one: the culprit fails alone."""
-        try:
-            await self._commit(batch)
-        except DiskFailed as error:
-            _refuse_busy(batch)
-            _ = await self._until_known(UNWRITABLE, error)
-        except NotDone as error:
-            if len(batch) == 1:
-                self._events.failed(batch[0].command, error)
-                batch[0].answer(InvariantBroken(f"{type(batch[0].command).__name__}: {error}"))
-            else:
-                for waiting in batch:
-                    await self._write([waiting])
-
-    async def _commit(self, batch: Sequence[Waiting]) -> None:
+    async def _decide(self, lane: Lane, batch: Sequence[Waiting]) -> Decided | None:
+        """Begin a batch, and decide it once the one before is told; None where that came to nothing."""
         reach("batch taken")
-        with self._watched():
-            state = await self._store.begin([waiting.command for waiting in batch])
-        now_ms = max(self._clock.now_ms(), state.last_ms)
-        outcomes = [self._settle(waiting, state, now_ms) for waiting in batch]
-        started_s = self._clock.monotonic_s()
-        reach("batch decided")
         try:
-            with self._watched():
-                await self._store.commit(state)
-        except InDoubt as error:
-            self._events.doubtful(error, resolved=False)
-            kept = await self._until_known(IN_DOUBT, error)
-            self._events.doubtful(error, resolved=True)
-            if not kept:
-                return _refuse_busy(batch)
-        self._events.committed(len(batch), self._clock.monotonic_s() - started_s)
-        for waiting, outcome in zip(batch, outcomes, strict=True):
+            with self._watched(lane):
+                state = await lane.begin([waiting.command for waiting in batch])
+        except NotDone as error:
+            await self._give_up(lane, batch, error)
+            return None
+        await self._is_free.wait()
+        if self.trouble:
+            # What became of the batch before is not known yet. Nothing was decided: the lane lets go.
+            await lane.commit(state)
+            _refuse_busy(batch)
+            return None
+        now_ms = max(self._clock.now_ms(), state.last_ms)
+        decided = Decided(batch, state, [self._settle(waiting, state, now_ms) for waiting in batch])
+        reach("batch decided")
+        self._is_free.clear()
+        return decided
+
+    async def _commit(self, lane: Lane, decided: Decided) -> None:
+        """Make a batch durable and answer it."""
+        started_s = self._clock.monotonic_s()
+        error = await self._failure_to_commit(lane, decided.state)
+        # Whoever waits for this goes on when this lane waits: by then the batch is told, or the trouble is.
+        self._is_free.set()
+        if isinstance(error, NotDone):
+            await self._give_up(lane, decided.batch, error)
+        elif error is None or await self._is_kept(lane, error):
+            self._answer(decided, started_s)
+        else:
+            _refuse_busy(decided.batch)
+
+    async def _failure_to_commit(self, lane: Lane, state: State) -> InDoubt | NotDone | None:
+        try:
+            with self._watched(lane):
+                await lane.commit(state)
+        except (InDoubt, NotDone) as error:
+            return error
+        return None
+
+    async def _give_up(self, lane: Lane, batch: Sequence[Waiting], error: NotDone) -> None:
+        """Refuse a batch of which nothing was kept; if something in it cannot be kept, each goes on alone instead, and
+        the culprit fails alone.
+        """
+        if isinstance(error, DiskFailed):
+            _refuse_busy(batch)
+            _ = await self._until_known(lane, f"{UNWRITABLE}: {error}")
+        elif len(batch) == 1:
+            self._events.failed(batch[0].command, error)
+            batch[0].answer(InvariantBroken(f"{type(batch[0].command).__name__}: {error}"))
+        else:
+            self._queue.extendleft(waiting._replace(alone=True) for waiting in reversed(batch))
+            self._arrived.set()
+
+    def _answer(self, decided: Decided, started_s: float) -> None:
+        self._events.committed(len(decided.batch), self._clock.monotonic_s() - started_s)
+        for waiting, outcome in zip(decided.batch, decided.outcomes, strict=True):
             waiting.answer(outcome)
         reach("batch answered")
-        return None
 
     def _settle(self, waiting: Waiting, state: State, now_ms: int) -> Outcome | InvariantBroken:
         """Settle one command; a mistake of ours fails this command alone and leaves the state as it was."""
@@ -180,35 +245,44 @@ class Writer:
             self._events.failed(waiting.command, error)
             return InvariantBroken(f"{type(waiting.command).__name__}: {error}")
 
-    async def _until_known(self, trouble: str, error: StoreError) -> bool:
-        """Accept nothing until the store can commit again; return whether the batch in doubt is in it."""
-        self._set_trouble(f"{trouble}: {error}")
+    async def _is_kept(self, lane: Lane, error: InDoubt) -> bool:
+        """Find out whether the batch in doubt is there."""
+        self._events.doubtful(error, resolved=False)
+        kept = await self._until_known(lane, f"{IN_DOUBT}: {error}")
+        self._events.doubtful(error, resolved=True)
+        return kept
+
+    async def _until_known(self, lane: Lane, trouble: str) -> bool:
+        """Accept nothing until a lane can commit again; return whether the batch in doubt is in the store."""
+        self._set_trouble(lane, trouble)
         while True:
             try:
-                kept = await self._store.resolve()
+                kept = await lane.resolve()
             except NotDone:
                 check(not self._closing, "the ledger is not closed before it is known what it holds")
                 await asyncio.sleep(RESOLVE_EVERY_S)
                 continue
-            self._set_trouble("")
+            self._set_trouble(lane, "")
             return kept
 
     @contextmanager
-    def _watched(self) -> Generator[None]:
-        """Say so while the store takes too long; what it was asked to do goes on, and is answered when it is done."""
-        alarm = asyncio.get_running_loop().call_later(STALLED_AFTER_S, self._set_trouble, STALLED)
+    def _watched(self, lane: Lane) -> Generator[None]:
+        """Say so while a lane takes too long; what it was asked to do goes on, and is answered when it is done."""
+        alarm = asyncio.get_running_loop().call_later(STALLED_AFTER_S, self._set_trouble, lane, STALLED)
         try:
             yield
         finally:
             alarm.cancel()
-            self._set_trouble("")
+            self._set_trouble(lane, "")
 
-    def _set_trouble(self, trouble: str) -> None:
-        """Begin or end a time in which nothing is accepted; what only waits has not begun, and is told so at once."""
-        if trouble != self.trouble:
-            self.trouble = trouble
-            self._events.troubled(trouble)
-        if trouble:
+    def _set_trouble(self, lane: Lane, trouble: str) -> None:
+        """Begin or end a lane's trouble. With any nothing is accepted; what only waits is told so at once."""
+        self._troubles[lane] = trouble
+        worst = next(filter(None, self._troubles.values()), "")
+        if worst != self.trouble:
+            self.trouble = worst
+            self._events.troubled(worst)
+        if worst:
             _refuse_busy(self._queue)
             self._queue.clear()
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import cast
 
 from strongroom.engine.command import Command, Row
-from strongroom.engine.port import Sealed, StoredItem
+from strongroom.engine.port import Lane, Sealed, StoredItem
 from strongroom.engine.sealing import leaf_of, read_item, seal_item
 from strongroom.engine.state import DeclaredState, NonceKey, State, ThreadKey
 from strongroom.errors import check
@@ -40,6 +40,11 @@ class MemoryStore:
     def is_current(self) -> bool:
         """Return yes: subscribers are told with the commit."""
         return True
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """Return itself: one batch at a time."""
+        return (self,)
 
     async def begin(self, commands: Sequence[Command]) -> State:
         """Return a state over the committed rows."""

@@ -22,6 +22,9 @@ CURRENT_S: Final = 0.5
 SILENT_S: Final = 3.0
 """A database that was not heard of for so long is in trouble."""
 
+BEHIND: Final = "Ledger has lost commits: stop all nodes and run 'strongroom restore --here'"
+"""Whatever was decided on such books might be done a second time, a payment for one."""
+
 _LIMITS: Final = Limits(connect_s=2, read_s=1.0)
 _TRIES: Final = 3
 """The connection that there is, a new one, and one more should that be lost in the same moment."""
@@ -53,9 +56,17 @@ class Follower:
         return self._is_away
 
     @property
-    def is_behind(self) -> bool:
-        """Whether the database lacks commits that this node has heard of: a failover, or a restore, has lost them."""
-        return self._is_behind
+    def trouble(self) -> str:
+        """Why nothing can be read at the moment, as far as is known; empty when all is well.
+
+        Where the database lacks commits that this node has heard of, a failover, or a restore, has lost them.
+        """
+        if self.outdated:
+            return self.outdated
+        if self._is_behind:
+            return BEHIND
+        silent_s = self.silent_s
+        return f"Ledger not heard of for {silent_s:.0f} s" if self._is_away or silent_s >= SILENT_S else ""
 
     @property
     def is_current(self) -> bool:

@@ -7,72 +7,28 @@ decision sees all that was committed before it, and no two transactions ever wai
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from datetime import datetime
-from time import monotonic
-from typing import Final, NamedTuple, TypeVar, cast
-
-import psycopg
-from psycopg.pq import TransactionStatus
+from collections.abc import Callable, Sequence
+from typing import Final, cast
 
 from strongroom.clock import Ids
-from strongroom.crashpoints import reach
-from strongroom.engine.command import Command, Row
-from strongroom.engine.port import DiskFailed, InDoubt, NotDone, StoreError
-from strongroom.engine.state import State, needs_of
-from strongroom.engine.telling import tell
-from strongroom.errors import check
-from strongroom.records.guards import Reply
-from strongroom.records.kept import Key
-from strongroom.store.journal import frontier_of
-from strongroom.store.postgres.announcements import AT_ONCE, NEWS, News, heard_up_to, read_changed
-from strongroom.store.postgres.batches import Ahead, forgetting_statements, journal_statements, row_statements
-from strongroom.store.postgres.cable import Cable
-from strongroom.store.postgres.connection import Connection, Limits, connect_writer
-from strongroom.store.postgres.fetched import Fetched, Taker
-from strongroom.store.postgres.following import EVERY_S, SILENT_S, Follower
-from strongroom.store.postgres.numbers import COUNT, claim_number
-from strongroom.store.postgres.pipeline import run_together
+from strongroom.engine.command import Row
+from strongroom.engine.port import DiskFailed
+from strongroom.engine.state import State
+from strongroom.store.postgres.connection import Limits
+from strongroom.store.postgres.following import EVERY_S, Follower
+from strongroom.store.postgres.lane import Lane
+from strongroom.store.postgres.listeners import Listeners
+from strongroom.store.postgres.numbers import COUNT, NodeNumber
 from strongroom.store.postgres.reads import PostgresReads
 from strongroom.store.postgres.remembered import Remembered
-from strongroom.store.postgres.schema import STANDING, Standing, known_schema, prepare_database, standing_of
-from strongroom.store.postgres.tables import Statement
+from strongroom.store.postgres.schema import prepare_database
 
-_FORGET_EVERY_MS: Final = 1_000
-_DATA_ERRORS: Final = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError)
-_DATA_STATES: Final = ("54",)
-"""Classes of SQLSTATE for what is too large to be kept, which the driver counts among the server's troubles."""
-
-_BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
-_LOCK: Final = "SELECT commits, last_item, last_ms, peaks FROM journal FOR UPDATE"
-_WHO: Final = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-_END_IDLE: Final = (
-    "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity"
-    " WHERE pid = %s AND backend_start = %s AND state LIKE 'idle%%'"
-)
-
-BEHIND: Final = "Ledger has lost commits: stop all nodes and run 'strongroom restore --here'"
-"""Whatever was decided on such books might be done a second time, a payment for one."""
-
-Answer = TypeVar("Answer")
-
-
-class Doubt(NamedTuple):
-    """A batch whose COMMIT was not answered: it is there if its id is found."""
-
-    batch_id: str
-    state: State
+_LANES: Final = 2
+"""While one commits the other begins; a third would only wait longer."""
 
 
 class PostgresStore(PostgresReads):
-    """`Store` and `Reads` over a PostgreSQL database, which other nodes may use as well.
-
-    Everything a commit does runs in a thread of its own, so that no cancellation can reach it: two round trips a batch.
-    The lock is held from `begin` to the end of `commit`, where nothing is waited for but the database; if this process
-    is paused meanwhile, the server ends its transaction, and `commit` finds out.
-    """
+    """`Store` and `Reads` over a PostgreSQL database, which other nodes may use as well."""
 
     def __init__(self, conninfo: str, ids: Ids, limits: Limits | None = None) -> None:
         """Open the database, migrated. Raises `DatabaseUnfit`, `DatabaseNewer`, `psycopg.Error`.
@@ -81,28 +37,23 @@ class PostgresStore(PostgresReads):
         """
         super().__init__(conninfo, limits or Limits())
         prepare_database(conninfo, self._limits)
-        self._known = known_schema()
-        self._ids = ids
-        self._holder = ids.uuid()
-        self._number: int | None = None
         self._remembered = Remembered()
-        self._thread = ThreadPoolExecutor(1, "strongroom-store")
-        self._listeners: list[Callable[[State], None]] = []
-        self._writer: Connection | None = None
-        self._backend: tuple[int, datetime] | None = None
-        self._fetched = Fetched()
-        self._ahead = Ahead()
-        self._forgotten_ms = 0
-        self._fresh = 0
-        self._doubt: Doubt | None = None
-        self._cable = Cable()
-        self._follower = Follower(conninfo, 0, self._cable.cut_unless)
+        self._listeners = Listeners(self._remembered)
+        self._lanes: list[Lane] = []
+        self._follower = Follower(conninfo, 0, self._cut_unless)
         self._follower.heard = self._commits()
+        number = NodeNumber(ids)
         try:
-            _ = self._connected()
+            for _ in range(_LANES):
+                self._lanes.append(Lane(conninfo, self._limits, ids, number, self._follower, self._listeners))
         except BaseException:
             self.close()
             raise
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """Return the lanes: one can begin a batch while another commits."""
+        return self._lanes
 
     @property
     def is_shared(self) -> bool:
@@ -122,13 +73,7 @@ class PostgresStore(PostgresReads):
     @property
     def trouble(self) -> str:
         """Why nothing can be read at the moment, as far as is known; empty when all is well."""
-        if self._follower.outdated:
-            return self._follower.outdated
-        if self._follower.is_behind:
-            return BEHIND
-        silent_s = self._follower.silent_s
-        silent = self._follower.is_away or silent_s >= SILENT_S
-        return f"Ledger not heard of for {silent_s:.0f} s" if silent else ""
+        return self._follower.trouble
 
     @property
     def nodes(self) -> int:
@@ -144,53 +89,22 @@ class PostgresStore(PostgresReads):
     def close(self) -> None:
         """Close the connections."""
         self._follower.close()
-        self._thread.shutdown()
         self.close_reader()
-        self._close_writer()
-
-    async def begin(self, commands: Sequence[Command]) -> State:
-        """Lock the journal and return a state over the rows that the commands declare. Raises `NotDone`."""
-        keys = [key for command in commands for key in needs_of(command)]
-        asked_s = monotonic()
-        state, news = await self._in_thread(lambda: self._begin(keys))
-        self._follower.note(news.heard, self._ahead.commits, asked_s)
-        self._tell_news(news)
-        return state
-
-    async def commit(self, state: State) -> None:
-        """Make the state durable, then visible, and free the journal. Raises `NotDone` or `InDoubt`."""
-        if state.is_empty:
-            await self._in_thread(self._roll_back)
-            return
-        check(state.first_item == self._ahead.frontier.count + 1, "items are numbered without gaps")
-        await self._in_thread(lambda: self._commit(state))
-        if self._follower.heard == self._ahead.commits:
-            self._follower.heard += 1
-        self._tell(state)
-
-    async def resolve(self) -> bool:
-        """Force a commit through over a new connection, then say whether the batch is there.
-
-        Raises `NotDone` while there is no database that can commit.
-        """
-        kept = await self._in_thread(self._settle_doubt)
-        if kept and self._doubt is not None:
-            self._tell(self._doubt.state)
-        self._doubt = None
-        return kept
+        for lane in self._lanes:
+            lane.close()
 
     def subscribe(self, listener: Callable[[State], None]) -> None:
         """Call the listener with the state of each commit: of this node before anyone is answered; of another with the
         rows that servers keep in memory or wait for, once it is heard of.
         """
-        self._listeners.append(listener)
+        self._listeners.subscribe(listener)
 
     async def follow(self) -> None:
         """Tell subscribers what other nodes commit, several times a second, until cancelled."""
         while True:
             news = await self._follower.news()
             if news is not None:
-                self._tell_news(news)
+                self._listeners.tell_news(news)
             await asyncio.sleep(EVERY_S)
 
     def row(self, kind: type[Row], *key: int | str | bytes) -> Row:
@@ -204,219 +118,6 @@ class PostgresStore(PostgresReads):
             self._remembered.keep(found, key)
         return cast(Row, found)
 
-    def _tell_news(self, news: News) -> None:
-        if news.rows:
-            state = State(self._fetched, 0, 0)
-            state.rows = news.rows
-            self._tell_listeners(state)
-
-    def _tell_listeners(self, state: State) -> None:
-        self._remembered.forget(state.rows)
-        tell(self._listeners, state)
-
-    def _tell(self, state: State) -> None:
-        self._tell_listeners(state)
-        reach("batch folded")
-
-    async def _in_thread(self, function: Callable[[], Answer]) -> Answer:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
-
-    # -- in the thread
-
-    def _begin(self, keys: Sequence[Key]) -> tuple[State, News]:
-        try:
-            self._roll_back()
-            try:
-                return self._locked_state(keys)
-            except psycopg.OperationalError:
-                # Nothing was done yet: a server that was restarted since the last batch need not be noticed.
-                if self._writer is not None and not self._writer.is_lost:
-                    raise
-            return self._locked_state(keys)
-        except Exception as error:
-            self._roll_back()
-            if isinstance(error, psycopg.ProgrammingError):
-                # The tables may be others by now: that is no mistake of any command.
-                self._check_schema()
-            raise _not_done(error) from error
-
-    def _check_schema(self) -> None:
-        """Raise `DiskFailed` where a newer release has brought the schema further than this one can go along."""
-        with suppress(psycopg.Error):
-            writer = self._connected()
-            with writer.within(self._limits.answer_s):
-                self._refuse(standing_of(writer))
-
-    def _refuse(self, standing: Standing) -> None:
-        if refusal := standing.refusal(self._known):
-            raise DiskFailed(refusal)
-
-    def _locked_state(self, keys: Sequence[Key]) -> tuple[State, News]:
-        fetched = Fetched()
-        ahead, news = self._lock(self._connected(), fetched.statements(keys))
-        self._fetched, self._ahead = fetched, ahead
-        return State(fetched, ahead.frontier.count + 1, ahead.last_ms), news
-
-    def _lock(self, writer: Connection, statements: Sequence[tuple[Statement, Taker]]) -> tuple[Ahead, News]:
-        """Begin a transaction with the journal locked, and fetch the rows, and what was committed, as of then."""
-        heard = self._follower.heard
-        news: Statement = (NEWS, (heard, AT_ONCE))
-        # In a statement of its own, so that it sees what was committed before the lock was had.
-        asked = [(_BEGIN, ()), (_LOCK, ()), (STANDING, ()), news, *(statement for statement, _ in statements)]
-        with writer.within(self._limits.answer_s):
-            _, locked, [standing], told, *answers = run_together(writer, asked)
-            self._refuse(Standing(*standing))
-            changed = read_changed(writer, (text for _, text in told))
-        for (_, take), rows in zip(statements, answers, strict=True):
-            take(rows)
-        [(commits, last_item, last_ms, peaks)] = locked
-        if commits < heard:
-            raise DiskFailed(BEHIND)
-        return Ahead(commits, frontier_of(last_item, peaks), last_ms), News(heard_up_to(commits, told), changed)
-
-    def _commit(self, state: State) -> None:
-        """Write the batch and commit it. What fails before the COMMIT is sent leaves nothing behind."""
-        batch_id = self._ids.uuid()
-        is_sent = False
-
-        def statements() -> Iterator[Statement]:
-            nonlocal is_sent
-            yield from self._statements(state, batch_id)
-            reach("transaction written")
-            is_sent = True
-            yield "COMMIT", ()
-
-        try:
-            reach("transaction begun")
-            writer = self._locked()
-            writer.warned = ""
-            with writer.within(self._limits.answer_s):
-                run_together(writer, statements())
-            # A wait for the replicas that was cut short ends well, and with a warning.
-            if writer.warned:
-                raise InDoubt(writer.warned)
-        except Exception as error:
-            if is_sent and not self._is_over:
-                self._doubt = Doubt(batch_id, state)
-                raise InDoubt(str(error)) from error
-            self._roll_back()
-            raise _not_done(error) from error
-        reach("transaction committed")
-
-    def _statements(self, state: State, batch_id: str) -> Iterator[Statement]:
-        yield from row_statements(state, self._fetched)
-        yield from journal_statements(state, self._ahead, batch_id, self._ids)
-        self._fresh += len(state.nonces) + sum(isinstance(row, Reply) for row in state.rows.values())
-        at_ms = state.items[-1].at_ms if state.items else self._ahead.last_ms
-        if at_ms >= self._forgotten_ms + _FORGET_EVERY_MS:
-            yield from forgetting_statements(at_ms, self._fresh)
-            self._forgotten_ms, self._fresh = at_ms, 0
-
-    @property
-    def _is_over(self) -> bool:
-        """Whether the server is still there, and has refused a statement: then it made a ROLLBACK of the COMMIT."""
-        over = (TransactionStatus.IDLE, TransactionStatus.INERROR)
-        return self._writer is not None and not self._writer.warned and self._status(self._writer) in over
-
-    def _locked(self) -> Connection:
-        """Return the connection whose transaction holds the journal's lock, as far as is known here."""
-        writer = self._writer
-        if writer is None or self._status(writer) != TransactionStatus.INTRANS:
-            raise DiskFailed("the connection was lost in the middle of a batch")
-        return writer
-
-    def _settle_doubt(self) -> bool:
-        """Look for the batch once its transaction has ended, which the journal's lock tells.
-
-        The commit of no meaning behind that shows that the database can commit, and that what was found there is kept
-        as safely as it is: on the replicas too.
-        """
-        try:
-            self._close_writer()
-            writer = self._connected()
-            with writer.within(self._limits.answer_s):
-                writer.warned = ""
-                writer.run(_BEGIN)
-                writer.run(_LOCK)
-                self._refuse(standing_of(writer))
-                kept = self._doubt is not None and self._is_there(writer, self._doubt.batch_id)
-                writer.run("UPDATE journal SET forced = forced + 1")
-                writer.run("COMMIT")
-            if writer.warned:
-                raise NotDone(writer.warned)
-        except psycopg.Error as error:
-            self._close_writer()
-            raise NotDone(str(error)) from error
-        return kept
-
-    def _is_there(self, writer: Connection, batch_id: str) -> bool:
-        return bool(writer.run("SELECT 1 FROM batch WHERE id = %s", (batch_id,)).fetchall())
-
-    def _connected(self) -> Connection:
-        """Return the writing connection; a new one, where it was lost. Raises `psycopg.Error`.
-
-        What is left of the old one at the server may hold the lock: it is ended, but for a commit that is on its way.
-        Raises `DiskFailed` where the references that were made until now may be another node's too.
-        """
-        if self._writer is None or self._writer.is_lost:
-            self._close_writer()
-            self._writer = writer = connect_writer(self._conninfo, self._limits)
-            try:
-                self._take_over(writer)
-                self._cable.lay(writer)
-            except BaseException:
-                self._close_writer()
-                raise
-        return self._writer
-
-    def _take_over(self, writer: Connection) -> None:
-        with writer.within(self._limits.answer_s):
-            if self._backend is not None:
-                writer.run(_END_IDLE, self._backend)
-            writer.ask_server()
-            [(pid, since)] = writer.run(_WHO)
-            self._backend = (pid, since)
-            self._claim(writer)
-
-    def _claim(self, writer: Connection) -> None:
-        """Have a number that no other node has, or else make no references; see `numbers`."""
-        before = self._number
-        claim = claim_number(writer, self._holder, before)
-        if not claim.kept:
-            [(last_ms,)] = writer.run("SELECT last_ms FROM journal").fetchall()
-            self._ids.number_node(claim.number, last_ms)
-            self._number = claim.number
-            if before is not None:
-                raise DiskFailed("another node had the number of this one: what waited is to be asked for again")
-
-    def _roll_back(self) -> None:
-        """End the transaction, if there is one; a connection on which that fails is closed, which does the same."""
-        writer = self._writer
-        if writer is None or writer.closed or self._status(writer) == TransactionStatus.IDLE:
-            return
-        try:
-            with writer.within(self._limits.answer_s):
-                writer.run("ROLLBACK")
-        except psycopg.Error:
-            self._close_writer()
-
-    def _close_writer(self) -> None:
-        self._cable.take_up()
-        if self._writer is not None:
-            with suppress(psycopg.Error):
-                self._writer.close()
-            self._writer = None
-
-    def _status(self, writer: Connection) -> TransactionStatus:
-        return writer.info.transaction_status
-
-
-def _not_done(error: Exception) -> NotDone:
-    """Tell what cannot be kept from a database that cannot keep anything at the moment."""
-    if isinstance(error, NotDone):
-        return error
-    if isinstance(error, StoreError):
-        return DiskFailed(str(error))
-    state = (error.sqlstate or "") if isinstance(error, psycopg.Error) else ""
-    is_data = isinstance(error, _DATA_ERRORS) or state[:2] in _DATA_STATES or not isinstance(error, psycopg.Error)
-    return NotDone(repr(error)) if is_data else DiskFailed(str(error))
+    def _cut_unless(self, server: str) -> None:
+        for lane in self._lanes:
+            lane.cut_unless(server)

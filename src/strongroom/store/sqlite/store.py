@@ -14,7 +14,7 @@ import apsw
 from strongroom.clock import Ids
 from strongroom.crashpoints import reach
 from strongroom.engine.command import Command, Row
-from strongroom.engine.port import DiskFailed, InDoubt, NotDone
+from strongroom.engine.port import DiskFailed, InDoubt, Lane, NotDone
 from strongroom.engine.state import NonceKey, State, ThreadKey
 from strongroom.engine.telling import tell
 from strongroom.errors import check
@@ -117,6 +117,11 @@ class SqliteStore(DiskReads):
         self._reader.close()
         self._writer.close()
         self._lock.close()
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """Return itself: one batch at a time."""
+        return (self,)
 
     async def begin(self, commands: Sequence[Command]) -> State:
         """Return a state over the committed rows; what is not in memory is read when it is asked for."""
