@@ -54,10 +54,11 @@ def opened(place: str) -> Store:
 
 async def write(store: Store, clock: Clock, batch: list[Command]) -> list[Outcome]:
     """Write one batch as the writer does."""
-    state = await store.begin(batch)
+    lane = store.lanes[0]
+    state = await lane.begin(batch)
     now_ms = max(clock.now_ms(), state.last_ms)
     outcomes = [settle(command, state, now_ms) for command in batch]
-    await store.commit(state)
+    await lane.commit(state)
     return outcomes
 
 

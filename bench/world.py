@@ -135,15 +135,15 @@ def fill(config: Config, commands: Iterable[Command], expected: int, clock: SetC
 
 
 async def _fill(store: Books, commands: Iterator[Command], expected: int, clock: Clock) -> None:
-    done, began_s = 0, time.perf_counter()
+    done, began_s, lane = 0, time.perf_counter(), store.lanes[0]
     while batch := list(islice(commands, _BATCH)):
-        state = await store.begin(batch)
+        state = await lane.begin(batch)
         now_ms = max(clock.now_ms(), state.last_ms)
         for command in batch:
             outcome = settle(command, state, now_ms)
             if outcome.refusal is not None or outcome.stale:
                 raise RuntimeError(f"{command} was refused: {outcome}")
-        await store.commit(state)
+        await lane.commit(state)
         done += len(batch)
         if done % (100 * _BATCH) == 0:
             pace = done / (time.perf_counter() - began_s)

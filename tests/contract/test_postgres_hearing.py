@@ -180,7 +180,7 @@ async def test_one_of_two_sessions_is_enough_to_keep_a_number(tmp_path: Path) ->
             for _ in range(4):
                 assert (await first.transfer(first.guard(alice), "BTC", "0.1", "bob")).refusal is None
             assert number_of(first) != number_of(second)
-            assert first.store.nodes == 2
+            assert store(first).nodes == 2
 
 
 async def test_a_third_node_goes_on_after_a_batch_that_changed_nothing(tmp_path: Path) -> None:

@@ -62,12 +62,13 @@ async def test_a_store_that_is_left_behind_neither_begins_nor_settles(
     world, url = shared
     command: Any = prepare_user(world.context, NOBODY, "alice", "alice@example.com", 0)
     bring(url, monkeypatch, Migration(sql, 2))
+    lane = world.store.lanes[0]
     with closing(psycopg.connect(url, autocommit=True)) as connection:
         before = connection.execute("SELECT commits, forced FROM journal").fetchall()
         with pytest.raises(DiskFailed, match=LEFT_BEHIND):
-            await world.store.begin([command])
+            await lane.begin([command])
         with pytest.raises(NotDone, match=LEFT_BEHIND):
-            await world.store.resolve()
+            await lane.resolve()
         assert connection.execute("SELECT commits, forced FROM journal").fetchall() == before
     with pytest.raises(DatabaseNewer, match=LEFT_BEHIND):
         opened_database(url)
@@ -78,12 +79,14 @@ async def test_a_migration_waits_for_the_batch_that_is_under_way(
 ) -> None:
     """It does not wait for long: whoever reads for hours must not make all nodes wait."""
     world, url = shared
-    await world.store.begin([])
+    lane = world.store.lanes[0]
+    state = await lane.begin([])
     monkeypatch.setattr(schema, "_LOCK_TIMEOUT", "SET LOCAL lock_timeout = '100ms'")
     with pytest.raises(psycopg.errors.LockNotAvailable):
         bring(url, monkeypatch, Migration(NEW_COLUMN, 2))
     with closing(psycopg.connect(url)) as connection:
         assert connection.execute("SELECT max(number) FROM migration").fetchall() == [(1,)]
+    await lane.commit(state)
     await world.user("alice")
 
 

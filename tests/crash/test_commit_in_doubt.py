@@ -279,7 +279,7 @@ async def test_a_writer_that_is_closed_in_doubt_ends(tmp_path: Path, disk: Fault
                 for task in (doubted, running):
                     with pytest.raises(InvariantBroken):
                         await task
-        await house.store.resolve()
+        await house.store.lanes[0].resolve()
 
 
 def mistake(_: object) -> None:

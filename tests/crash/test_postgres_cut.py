@@ -129,6 +129,30 @@ async def test_a_commit_whose_answer_never_came_is_answered_done(tmp_path: Path,
         assert house.got == 1
 
 
+async def test_what_began_behind_a_commit_in_doubt_is_turned_away_undecided(tmp_path: Path, line: Line) -> None:
+    """The next batch waits for the journal already when the line is cut: nothing in it is done, and then all of it."""
+    async with housed(tmp_path, line) as house:
+        first, second = house.asked(), house.asked()
+        behind: list[asyncio.Task[str]] = []
+
+        def turn(name: str) -> None:
+            if name == "batch decided" and not behind:
+                behind.append(asyncio.create_task(house.answer(second)))
+            elif name == WRITTEN:
+                line.turn(Mode.CUT_ANSWER, b"COMMIT")
+
+        crashpoints.arm(turn)
+        doubted = asyncio.create_task(house.answer(first))
+        await until_trouble(house, IN_DOUBT)
+        crashpoints.arm(None)
+        line.turn(Mode.PASS)
+        assert (await doubted, await behind[0]) == ("done", UNAVAILABLE.name)
+        await house.calm()
+        assert house.got == 1
+        assert await house.answer(second) == "done"
+        assert house.got == 2
+
+
 async def test_a_commit_that_is_held_up_somewhere_is_one_or_the_other(tmp_path: Path, line: Line) -> None:
     """While the line stalls nobody is answered; when it moves again, the answer is what the books say."""
     async with housed(tmp_path, line) as house:

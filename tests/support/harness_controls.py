@@ -27,13 +27,13 @@ _LATE_S: Final = 0.02
 def answer_early() -> None:
     """Answer what was settled, and commit it a moment later."""
 
-    async def commit(self: Any, batch: Any) -> None:
-        state = await self._store.begin([waiting.command for waiting in batch])
-        now_ms = max(self._clock.now_ms(), state.last_ms)
-        for waiting in batch:
-            waiting.answer(self._settle(waiting, state, now_ms))
+    right = writer.Writer._commit
+
+    async def commit(self: Any, lane: Any, decided: Any) -> None:
+        for waiting, outcome in zip(decided.batch, decided.outcomes, strict=True):
+            waiting.answer(outcome)
         await asyncio.sleep(_LATE_S)
-        await self._store.commit(state)
+        await right(self, lane, decided)
 
     writer.Writer._commit = commit  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -61,7 +61,7 @@ def recover_nothing() -> None:
 def doubt_nothing() -> None:
     """Answer "not done" as soon as a commit fails, whatever the failed commit left in the log."""
 
-    async def at_once(self: Any, trouble: str, error: Exception) -> bool:
+    async def at_once(self: Any, lane: Any, trouble: str) -> bool:
         return False
 
     writer.Writer._until_known = at_once  # pyright: ignore[reportAttributeAccessIssue]

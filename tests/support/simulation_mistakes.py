@@ -12,7 +12,6 @@ from strongroom.custody import pool, sender, watcher
 from strongroom.custody.chain import Unreachable
 from strongroom.engine import settle, writer
 from strongroom.engine.command import NOBODY, Decision
-from strongroom.engine.port import InDoubt
 from strongroom.engine.state import Effects, Item
 from strongroom.ledger import entries
 from strongroom.ledger.accounts import Purpose, available, house
@@ -42,15 +41,12 @@ from support.simulation_planting import mistake, replaced
 
 @mistake
 def _answers_before_the_commit() -> Iterator[None]:
-    async def commit(self: Any, batch: Any) -> None:
-        state = await self._store.begin([waiting.command for waiting in batch])
-        now_ms = max(self._clock.now_ms(), state.last_ms)
-        for waiting in batch:
-            waiting.answer(self._settle(waiting, state, now_ms))
-        try:
-            await self._store.commit(state)
-        except InDoubt as error:
-            await self._until_known(writer.IN_DOUBT, error)
+    right = writer.Writer._commit
+
+    async def commit(self: Any, lane: Any, decided: Any) -> None:
+        for waiting, outcome in zip(decided.batch, decided.outcomes, strict=True):
+            waiting.answer(outcome)
+        await right(self, lane, decided)
 
     with replaced((writer.Writer, "_commit", commit)):
         yield
@@ -58,15 +54,16 @@ def _answers_before_the_commit() -> Iterator[None]:
 
 @mistake
 def _answers_the_wrong_one() -> Iterator[None]:
-    right = writer.Writer._write
+    right = writer.Writer._take
 
-    async def write(self: Any, batch: Any) -> None:
+    async def take(self: Any) -> Any:
+        batch = await right(self)
         if len(batch) == 2:
             one, other = batch
             batch = [one._replace(answer=other.answer), other._replace(answer=one.answer)]
-        await right(self, batch)
+        return batch
 
-    with replaced((writer.Writer, "_write", write)):
+    with replaced((writer.Writer, "_take", take)):
         yield
 
 
@@ -74,8 +71,8 @@ def _answers_the_wrong_one() -> Iterator[None]:
 def _takes_in_doubt_for_not_done() -> Iterator[None]:
     right = writer.Writer._until_known
 
-    async def until_known(self: Any, trouble: str, error: Any) -> bool:
-        await right(self, trouble, error)
+    async def until_known(self: Any, lane: Any, trouble: str) -> bool:
+        await right(self, lane, trouble)
         return False
 
     with replaced((writer.Writer, "_until_known", until_known)):
@@ -86,8 +83,8 @@ def _takes_in_doubt_for_not_done() -> Iterator[None]:
 def _takes_in_doubt_for_done() -> Iterator[None]:
     right = writer.Writer._until_known
 
-    async def until_known(self: Any, trouble: str, error: Any) -> bool:
-        await right(self, trouble, error)
+    async def until_known(self: Any, lane: Any, trouble: str) -> bool:
+        await right(self, lane, trouble)
         return True
 
     with replaced((writer.Writer, "_until_known", until_known)):

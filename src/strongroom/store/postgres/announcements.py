@@ -6,7 +6,7 @@ several times a second beside that. It is told which rows changed, and reads the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -22,7 +22,8 @@ from strongroom.records.users import User
 from strongroom.records.withdrawals import Payment, Withdrawal
 from strongroom.store.postgres.connection import Connection
 from strongroom.store.postgres.fetched import Fetched
-from strongroom.store.postgres.pipeline import run_together
+from strongroom.store.postgres.pipeline import Rows, run_together
+from strongroom.store.postgres.tables import Statement
 
 ANNOUNCED: Final[tuple[type[Kept], ...]] = (
     ApiKey, User, Settings, Withdrawal, Payment, Coin, Pot, Tip, Epoch, Reconciled,
@@ -55,16 +56,30 @@ def heard_up_to(commits: int, found: list[tuple[Any, ...]]) -> int:
     return commits if len(found) < AT_ONCE else found[-1][0]
 
 
+class Changed:
+    """The rows that commits have noted, to be read as they are now."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._keys = {key for text in texts for key in _keys_of(text)}
+        self._fetched = Fetched()
+        self._asked = self._fetched.statements(self._keys)
+
+    @property
+    def statements(self) -> list[Statement]:
+        """What to ask for; nothing, where there is none."""
+        return [statement for statement, _ in self._asked]
+
+    def rows(self, answers: Sequence[Rows]) -> dict[Key, Kept]:
+        """Return the rows, from the answers to the statements."""
+        for (_, take), answer in zip(self._asked, answers, strict=True):
+            take(answer)
+        return {key: self._fetched.kept(key) for key in self._keys}
+
+
 def read_changed(reader: Connection, texts: Iterable[str]) -> dict[Key, Kept]:
     """Return the rows that commits have noted, as they are now. Raises `psycopg.Error`."""
-    keys = {key for text in texts for key in _keys_of(text)}
-    fetched = Fetched()
-    asked = fetched.statements(keys)
-    if asked:
-        answers = run_together(reader, [statement for statement, _ in asked])
-        for (_, take), rows in zip(asked, answers, strict=True):
-            take(rows)
-    return {key: fetched.kept(key) for key in keys}
+    changed = Changed(texts)
+    return changed.rows(run_together(reader, changed.statements) if changed.statements else [])
 
 
 def _keys_of(text: str) -> list[Key]:

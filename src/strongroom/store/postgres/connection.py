@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any, Final, NamedTuple, TypeVar
 
 import psycopg
+from psycopg import waiting
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
@@ -22,6 +23,8 @@ _BY_KEY: Final = {"jit": "off", "enable_seqscan": "off", "enable_hashjoin": "off
 whole tables, which are small at that moment, and keep to it while they grow."""
 
 _SERVER: Final = "SELECT pg_postmaster_start_time()::text"
+
+_LOOK_EVERY_S: Final = 0.1
 
 Answer = TypeVar("Answer")
 
@@ -69,8 +72,19 @@ class Connection(psycopg.Connection[TupleRow]):
 
     def wait(self, gen: Generator[Any, Any, Answer], interval: float = 0.1, timeout: float | None = None) -> Answer:
         """Wait for the server as long as there is time. Raises `psycopg.OperationalError` when there is none."""
-        try:
+        with self._ended_with_its_time():
             return super().wait(gen, interval, max(0.0, self.until_s - monotonic()))
+
+    async def wait_in_loop(self, gen: Generator[Any, Any, Answer]) -> Answer:
+        """Wait as `wait` does, in the event loop."""
+        with self._ended_with_its_time():
+            limit_s = max(0.0, self.until_s - monotonic())
+            return await waiting.wait_async(gen, self.fileno(), _LOOK_EVERY_S, limit_s)
+
+    @contextmanager
+    def _ended_with_its_time(self) -> Generator[None]:
+        try:
+            yield
         except psycopg.OperationalError:
             # Out of time: what the server will say yet would be taken for the answer to something else.
             if monotonic() >= self.until_s:

@@ -7,12 +7,12 @@ other has its next batch waiting for the lock already, so that the server goes o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
 from time import monotonic
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -26,15 +26,15 @@ from strongroom.errors import check
 from strongroom.records.guards import Reply
 from strongroom.records.kept import Key
 from strongroom.store.journal import frontier_of
-from strongroom.store.postgres.announcements import AT_ONCE, NEWS, News, heard_up_to, read_changed
+from strongroom.store.postgres.announcements import AT_ONCE, NEWS, Changed, News, heard_up_to
 from strongroom.store.postgres.batches import Ahead, forgetting_statements, journal_statements, row_statements
 from strongroom.store.postgres.cable import Cable
 from strongroom.store.postgres.connection import Connection, Limits, connect_writer
-from strongroom.store.postgres.fetched import Fetched, Taker
+from strongroom.store.postgres.fetched import Fetched
 from strongroom.store.postgres.following import BEHIND, Follower
 from strongroom.store.postgres.listeners import Listeners
 from strongroom.store.postgres.numbers import NodeNumber
-from strongroom.store.postgres.pipeline import run_together
+from strongroom.store.postgres.pipeline import run_together_in_loop
 from strongroom.store.postgres.schema import STANDING, Standing, known_schema, standing_of
 from strongroom.store.postgres.tables import Statement
 
@@ -108,7 +108,7 @@ class Lane:
         """Lock the journal and return a state over the rows that the commands declare. Raises `NotDone`."""
         keys = [key for command in commands for key in needs_of(command)]
         asked_s = monotonic()
-        state, news = await self._in_thread(lambda: self._begin(keys))
+        state, news = await self._to_the_end(self._begin(keys))
         self._follower.note(news.heard, self._ahead.commits, asked_s)
         self._listeners.tell_news(news)
         return state
@@ -119,7 +119,7 @@ class Lane:
             await self._in_thread(self._roll_back)
             return
         check(state.first_item == self._ahead.frontier.count + 1, "items are numbered without gaps")
-        await self._in_thread(lambda: self._commit(state))
+        await self._to_the_end(self._commit(state))
         if self._follower.heard == self._ahead.commits:
             self._follower.heard += 1
         self._listeners.tell(state)
@@ -135,63 +135,58 @@ class Lane:
         self._doubt = None
         return kept
 
+    async def _to_the_end(self, work: Coroutine[Any, Any, Answer]) -> Answer:
+        """Do something that goes on, and ends, whatever becomes of whoever waits for it."""
+        return await asyncio.shield(asyncio.ensure_future(work))
+
     async def _in_thread(self, function: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
-    # -- in the thread
-
-    def _begin(self, keys: Sequence[Key]) -> tuple[State, News]:
+    async def _begin(self, keys: Sequence[Key]) -> tuple[State, News]:
         try:
-            self._roll_back()
             try:
-                return self._locked_state(keys)
+                return await self._locked_state(await self._ready(), keys)
             except psycopg.OperationalError:
                 # Nothing was done yet: a server that was restarted since the last batch need not be noticed.
                 if self._writer is not None and not self._writer.is_lost:
                     raise
-            return self._locked_state(keys)
+            return await self._locked_state(await self._ready(), keys)
         except Exception as error:
-            self._roll_back()
+            await self._in_thread(self._roll_back)
             if isinstance(error, psycopg.ProgrammingError):
                 # The tables may be others by now: that is no mistake of any command.
-                self._check_schema()
+                await self._in_thread(self._check_schema)
             raise _not_done(error) from error
 
-    def _check_schema(self) -> None:
-        """Raise `DiskFailed` where a newer release has brought the schema further than this one can go along."""
-        with suppress(psycopg.Error):
-            writer = self._connected()
-            with writer.within(self._limits.answer_s):
-                self._refuse(standing_of(writer))
+    async def _ready(self) -> Connection:
+        """Return the connection, with no transaction open."""
+        writer = self._writer
+        if writer is None or writer.is_lost or self._status(writer) != TransactionStatus.IDLE:
+            writer = await self._in_thread(self._readied)
+        return writer
 
-    def _refuse(self, standing: Standing) -> None:
-        if refusal := standing.refusal(self._known):
-            raise DiskFailed(refusal)
-
-    def _locked_state(self, keys: Sequence[Key]) -> tuple[State, News]:
-        fetched = Fetched()
-        ahead, news = self._lock(self._connected(), fetched.statements(keys))
-        self._fetched, self._ahead = fetched, ahead
-        return State(fetched, ahead.frontier.count + 1, ahead.last_ms), news
-
-    def _lock(self, writer: Connection, statements: Sequence[tuple[Statement, Taker]]) -> tuple[Ahead, News]:
+    async def _locked_state(self, writer: Connection, keys: Sequence[Key]) -> tuple[State, News]:
         """Begin a transaction with the journal locked, and fetch the rows, and what was committed, as of then."""
-        heard = self._follower.heard
-        news: Statement = (NEWS, (heard, AT_ONCE))
+        fetched, heard = Fetched(), self._follower.heard
+        wanted = fetched.statements(keys)
         # In a statement of its own, so that it sees what was committed before the lock was had.
-        asked = [(_BEGIN, ()), (_LOCK, ()), (STANDING, ()), news, *(statement for statement, _ in statements)]
+        news: Statement = (NEWS, (heard, AT_ONCE))
+        asked = [(_BEGIN, ()), (_LOCK, ()), (STANDING, ()), news, *(statement for statement, _ in wanted)]
         with writer.within(self._limits.answer_s):
-            _, locked, [standing], told, *answers = run_together(writer, asked)
+            _, locked, [standing], told, *answers = await run_together_in_loop(writer, asked)
             self._refuse(Standing(*standing))
-            changed = read_changed(writer, (text for _, text in told))
-        for (_, take), rows in zip(statements, answers, strict=True):
+            changed = Changed(text for _, text in told)
+            found = await run_together_in_loop(writer, changed.statements) if changed.statements else []
+        for (_, take), rows in zip(wanted, answers, strict=True):
             take(rows)
         [(commits, last_item, last_ms, peaks)] = locked
         if commits < heard:
             raise DiskFailed(BEHIND)
-        return Ahead(commits, frontier_of(last_item, peaks), last_ms), News(heard_up_to(commits, told), changed)
+        self._fetched, self._ahead = fetched, Ahead(commits, frontier_of(last_item, peaks), last_ms)
+        state = State(fetched, last_item + 1, last_ms)
+        return state, News(heard_up_to(commits, told), changed.rows(found))
 
-    def _commit(self, state: State) -> None:
+    async def _commit(self, state: State) -> None:
         """Write the batch and commit it. What fails before the COMMIT is sent leaves nothing behind."""
         batch_id = self._ids.uuid()
         is_sent = False
@@ -208,7 +203,7 @@ class Lane:
             writer = self._locked()
             writer.warned = ""
             with writer.within(self._limits.answer_s):
-                run_together(writer, statements())
+                _ = await run_together_in_loop(writer, statements())
             # A wait for the replicas that was cut short ends well, and with a warning.
             if writer.warned:
                 raise InDoubt(writer.warned)
@@ -216,9 +211,26 @@ class Lane:
             if is_sent and not self._is_over:
                 self._doubt = Doubt(batch_id, state)
                 raise InDoubt(str(error)) from error
-            self._roll_back()
+            await self._in_thread(self._roll_back)
             raise _not_done(error) from error
         reach("transaction committed")
+
+    # -- in the thread
+
+    def _readied(self) -> Connection:
+        self._roll_back()
+        return self._connected()
+
+    def _check_schema(self) -> None:
+        """Raise `DiskFailed` where a newer release has brought the schema further than this one can go along."""
+        with suppress(psycopg.Error):
+            writer = self._connected()
+            with writer.within(self._limits.answer_s):
+                self._refuse(standing_of(writer))
+
+    def _refuse(self, standing: Standing) -> None:
+        if refusal := standing.refusal(self._known):
+            raise DiskFailed(refusal)
 
     def _statements(self, state: State, batch_id: str) -> Iterator[Statement]:
         yield from row_statements(state, self._fetched)
