@@ -296,7 +296,7 @@ class Sender:
             payment = await self._redraft(payment)
         if payment.state == PaymentState.RESERVED:
             if _is_signed_elsewhere(payment):
-                return None
+                return await self._follow(payment, tip)
             payment = await self._sign(payment)
         refusal: Rejected | None = None
         # One that was adopted may have no blob here: others have sent it.
@@ -377,13 +377,15 @@ class Sender:
         log.info("payment broadcast", network=self._chain.network, ref=payment.ref, txid=txid)
 
     async def _follow(self, payment: Payment, tip: Block) -> None:
-        """Bring the row to what the chain says of its candidates."""
+        """Bring the row to what the chain says of its candidates, if it has any."""
         statuses = {txid: await self._chain.transaction(txid, payment.spends) for txid in payment.candidates}
         for txid, status in statuses.items():
             if status.fate is Fate.MINED and status.block is not None:
                 return await self._mined(payment, txid, status.block, status.fee, tip)
             if status.fate is Fate.REVERTED and status.block is not None:
                 return await self._reverted(payment, status.block, status.fee, tip)
+        if not statuses:
+            return None
         if payment.state == PaymentState.MINED:
             command = UnminePayment(NOBODY, payment.ref, payment.withdrawals)
             return await self._commit("unmine", lambda: command)

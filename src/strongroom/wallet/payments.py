@@ -25,7 +25,13 @@ from strongroom.ledger.entries import Posting
 from strongroom.records.coins import Coin, Pot, Sent
 from strongroom.records.kept import Kept, Key
 from strongroom.records.settings import AssetSettings, OfferSettings
-from strongroom.records.withdrawals import Payment, PaymentState, Reserved, Withdrawal, WithdrawalState
+from strongroom.records.withdrawals import (
+    Payment,
+    PaymentState,
+    Reserved,
+    Withdrawal,
+    WithdrawalState,
+)
 from strongroom.wallet.catalogue import Catalogue
 from strongroom.wallet.context import Context
 from strongroom.wallet.epochs import check_open, hold_needs
@@ -217,7 +223,8 @@ class MinePayment(Command, frozen=True):
 
     def decide(self, view: View, now_ms: int) -> Decision:
         """Note it on all of them."""
-        payment = in_state(view, self.payment, PaymentState.SIGNED, PaymentState.MINED)
+        # One that is away to be signed may have been sent from there.
+        payment = in_state(view, self.payment, *OPEN_PAYMENTS)
         check(self.txid in payment.candidates, "only a candidate of the payment carries it out")
         mined = msgspec.structs.replace(
             payment,
@@ -243,8 +250,13 @@ class UnminePayment(Command, frozen=True):
     def decide(self, view: View, now_ms: int) -> Decision:
         """Note it on all of them."""
         payment = in_state(view, self.payment, PaymentState.MINED)
-        waiting = msgspec.structs.replace(payment, state=PaymentState.SIGNED, txid="", height=0, block="")
-        return Decision(rows=[waiting, *_located(view, self.withdrawals, "", 0)])
+        return Decision(rows=[on_its_way_again(payment), *_located(view, self.withdrawals, "", 0)])
+
+
+def on_its_way_again(payment: Payment) -> Payment:
+    """Return a payment that no block has any more: it waits for its block, or for its signature if that is away yet."""
+    state = PaymentState.RESERVED if payment.is_away else PaymentState.SIGNED
+    return msgspec.structs.replace(payment, state=state, txid="", height=0, block="")
 
 
 def _located(view: View, withdrawals: Sequence[int], txid: str, height: int) -> list[Kept]:
@@ -256,7 +268,8 @@ class VoidPayment(Command, frozen=True):
 
     `swept` is the key of the pot that it was to sweep. `block` at `height` is the rival's, which is the chain's word;
     empty where no block has it. `freed` are those of its coins that the rival has not spent: since no candidate can
-    spend them any more, they can be spent again.
+    spend them any more, they can be spent again. So can those of a move that a person gives up: should it be mined
+    after all it has paid nobody, and what has spent its coins meanwhile is void by the chain's word.
     """
 
     payment: int
@@ -276,7 +289,9 @@ class VoidPayment(Command, frozen=True):
 
     def decide(self, view: View, now_ms: int) -> Decision:
         """Release the customers' money, or let the pot be swept again; what else the payment spends stays reserved."""
-        payment = in_state(view, self.payment, PaymentState.SIGNED)
+        away = view.get(Payment, self.payment).is_away
+        payment = in_state(view, self.payment, PaymentState.SIGNED, *([PaymentState.RESERVED] if away else []))
+        check(bool(payment.candidates), "what is given up has a transaction that is followed on")
         if self.block:
             check_passed(view, self.network, self.height, self.block)
         postings, rows = releases(view, payment, self.withdrawals)
@@ -286,7 +301,8 @@ class VoidPayment(Command, frozen=True):
 
     def _freed(self, view: View, payment: Payment) -> list[Kept]:
         """Return the coins that can be spent again."""
-        check(not self.freed or bool(self.block), "coins are freed by a rival's block only")
+        is_sure = bool(self.block) or not payment.withdrawals
+        check(not self.freed or is_sure, "coins of withdrawals are freed by a rival's block only")
         check(set(self.freed) <= set(payment.spends), "a payment frees what it has reserved")
         coins = [view.get(Coin, self.network, outpoint) for outpoint in self.freed]
         own = [coin for coin in coins if coin.payment == payment.ref]
@@ -403,7 +419,7 @@ def prepare_void(
 ) -> VoidPayment:
     """Return the command that gives up a payment that is never mined, because of a rival in the `block` at `height`.
 
-    `freed` are the coins that the rival has not spent.
+    `freed` are the coins that the rival has not spent, or that a move leaves which a person gives up.
     """
     swept = (payment.network, payment.source, payment.asset) if payment.source else None
     withdrawals = tuple(withdrawals_of(context, payment))

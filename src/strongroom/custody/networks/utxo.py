@@ -354,6 +354,10 @@ class UtxoChain:
             raise Rejected("an input is not signed")
         return Candidate(signed.id.hex(), signature)
 
+    def txid_of(self, body: bytes) -> str:
+        """Return the txid of a body: witnesses, whoever makes them, are no part of it."""
+        return transactions.transaction_of(transactions.decode(body), self._parameters.format).id.hex()
+
     def unsigned(self, body: bytes) -> str:
         """Return a body as a PSBT in base64 for a signer elsewhere. Raises `Rejected`."""
         check(self._keys is not None, "a chain whose payments are signed elsewhere knows its keys")
