@@ -82,6 +82,9 @@ async def import_cold(house: Application, request: protocol.ImportCold) -> views
     except (ChainError, offline.OfflineError) as no:
         raise AdminError(str(no)) from None
     if offered:
+        if sent := house.store.row(Sent, offered.network, candidate.txid).payment:
+            _forget(keeper, ref)
+            raise AdminError(f"it was sent already, and is payment {sent}")
         await _perform(house, msgspec.structs.replace(offered, txid=candidate.txid, blob=candidate.blob))
     elif dearer:
         await _perform(house, prepare_replacement(payment_of(house, ref), dearer, candidate.txid, candidate.blob))
@@ -235,7 +238,7 @@ async def _slow(house: Application, ref: int) -> Payment:
     if payment.purpose != PaymentPurpose.COLD or payment.state != PaymentState.SIGNED or payment.filling:
         raise AdminError("only a payment that came back signed, and is in no block, can be hurried or given up")
     if not payment.body:
-        raise AdminError("it was found on the chain after a restore: there is nothing to draft it from")
+        raise AdminError("it was found on the chain: there is nothing to draft it from")
     chain = _keeper_of(house, ref).chain
     try:
         fates = [(await chain.transaction(txid, payment.spends)).fate for txid in payment.candidates]

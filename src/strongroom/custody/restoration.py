@@ -10,12 +10,12 @@ by it, and would be paid once more.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Final, cast
 
 import structlog
 
-from strongroom.custody.chain import Block, Chain, Fate, Spending, Unreachable
+from strongroom.custody.chain import Block, Chain, Fate, Output, Spending, Unreachable
 from strongroom.custody.families import NATIVE
 from strongroom.custody.keeper import Sweepable
 from strongroom.custody.reconciliation import MAX_COINS, MAX_OPEN, reconcile
@@ -24,9 +24,9 @@ from strongroom.records.addresses import Address
 from strongroom.records.coins import Coin, Sent
 from strongroom.records.deposits import Deposit
 from strongroom.records.epochs import Reconciled
-from strongroom.records.withdrawals import PaymentPurpose
+from strongroom.records.withdrawals import Payment, PaymentPurpose
 from strongroom.wallet.addresses import HOUSE_POSITION, house_address, next_behind
-from strongroom.wallet.adoptions import Found, Moved, NotAdopted, Paid, prepare_adoption
+from strongroom.wallet.adoptions import AdoptCandidate, Found, Moved, NotAdopted, Paid, prepare_adoption
 from strongroom.wallet.context import Context
 from strongroom.wallet.deposits import OPEN, outpoint_of
 from strongroom.wallet.epochs import EndWaiting, prepare_end, waits
@@ -81,13 +81,33 @@ class Restoration:
         if self._chain.spends_coins:
             self._spendable = self._coins() | await self._change_of_open_payments()
 
-    async def adoptions(self, block: Block) -> AsyncIterator[Command]:
-        """Yield what takes a block's unknown payments into the books, each to be carried out before the next."""
+    async def adoptions(self, block: Block, outputs: Sequence[Output], *, everything: bool) -> AsyncIterator[Command]:
+        """Yield what takes a block's unknown payments into the books, each to be carried out before the next.
+
+        `outputs` are the block's. Unless `everything` is unknown since the backup, those are looked at that have gone
+        to the cold address of a chain of accounts: its signer may send one that the server has forgotten.
+        """
+        sent = () if everything else self._sent_to_cold(outputs)
+        if not everything and not sent:
+            return
         home = house_address(self._context.reads, self._network)
         for spending in await self._chain.spends_in(block.hash, self._position_of):
-            if (command := self._adoption(spending, home.address)) is not None:
-                yield command
-            self._note_arrivals(spending, home.address)
+            if everything or spending.txid in sent:
+                command = self._adoption(spending, home.address)
+                if command is not None and (everything or not self._is_given_up(command)):
+                    yield command
+                self._note_arrivals(spending, home.address)
+
+    def _is_given_up(self, command: Command) -> bool:
+        """Say whether it would be a candidate of a payment that was given up: the sender looks for that one itself."""
+        return isinstance(command, AdoptCandidate) and self._context.reads.row(Payment, command.payment).filling
+
+    def _sent_to_cold(self, outputs: Sequence[Output]) -> Collection[str]:
+        """Return the transactions of the hot wallet to the cold address that the books do not know."""
+        if not self._cold or not self._chain.needs_sweeps:
+            return ()
+        sent = {it.txid for it in outputs if it.ours and it.address == self._cold}
+        return {txid for txid in sent if not self._context.reads.row(Sent, self._network, txid).payment}
 
     async def end(self) -> EndWaiting | None:
         """Return what lets payments go on, once books and chain agree; None while they do not."""
