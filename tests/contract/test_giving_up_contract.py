@@ -11,7 +11,7 @@ import pytest
 from strongroom.custody.chain import Chain
 from strongroom.custody.giving_up import give_up
 from strongroom.errors import Refused
-from strongroom.records.coins import Coin
+from strongroom.records.coins import Coin, Sent
 from strongroom.records.deposits import Deposit, DepositState, Outpoint
 from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState, Reserved
 from strongroom.wallet.payments import free_coins
@@ -81,6 +81,23 @@ async def test_a_move_whose_coin_is_gone_leaves_those_that_the_chain_has(payouts
     assert [it.outpoint for it in free_coins(payouts.world.context, BITCOIN)] == [there]
     held = [payouts.reads.row(Reserved, BITCOIN, it).payment for it in (LOST, there, stolen)]
     assert held == [SPENT, 0, SPENT]
+
+
+@pytest.mark.parametrize("state", PaymentState)
+async def test_the_change_of_a_payment_that_ended_by_another_transaction_is_gone(
+    payouts: Payouts, state: PaymentState
+) -> None:
+    """While that payment is on its way its first transaction may be mined still, and the change with it."""
+    txid = "new" if state in (PaymentState.MINED, PaymentState.FINAL) else ""
+    made = Payment(6, BITCOIN, BTC, state=state, candidates=("old", "new"), txid=txid)
+    await keep(payouts, made, Sent(BITCOIN, "old", 6), Coin(BITCOIN, "old:1", 0, COIN, 0, SPENT))
+    payment = await move(payouts, ("old:1",), "unknown")
+    await keep(payouts, Coin(BITCOIN, "old:1", 0, COIN, 0, SPENT))
+    if state in (PaymentState.FINAL, PaymentState.VOIDED):
+        await give_up(payouts.world.context, cast(Chain, Coins(payouts.chain())), payment)
+        assert payouts.reads.row(Payment, SPENT).state == PaymentState.VOIDED
+    else:
+        await refused(payouts, Coins(payouts.chain()), payment, "or may come back")
 
 
 async def test_a_move_that_the_node_knows_is_not_given_up(payouts: Payouts) -> None:

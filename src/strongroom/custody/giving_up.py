@@ -47,7 +47,7 @@ async def _left_coins(context: Context, chain: Chain, payment: Payment) -> list[
 
 def _lost_source(context: Context, payment: Payment) -> str:
     """Return the transaction that made a coin which the payment spends, if it is none any more: of a deposit that was
-    dropped, or of a payment that has ended without it; empty if there is none."""
+    dropped, or of a payment that has ended without it, or by another one; empty if there is none."""
     reads, network = context.reads, payment.network
     for spends in payment.spends:
         txid, _, index = spends.partition(":")
@@ -55,6 +55,8 @@ def _lost_source(context: Context, payment: Payment) -> str:
             continue
         deposit = reads.row(Deposit, reads.row(Outpoint, network, txid, int(index)).ref)
         source = reads.row(Payment, reads.row(Sent, network, txid).payment)
-        if deposit.state == DepositState.DROPPED or source.state == PaymentState.VOIDED:
+        # Of a payment that was mined in the end under another txid the change is another coin.
+        is_other = source.state == PaymentState.VOIDED or (source.state == PaymentState.FINAL and source.txid != txid)
+        if deposit.state == DepositState.DROPPED or is_other:
             return txid
     return ""

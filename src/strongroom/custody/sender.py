@@ -48,6 +48,7 @@ from strongroom.wallet.payments import (
     free_coins,
     has_its_coins,
     has_its_pot,
+    has_spent_change,
     next_nonce,
     offered_on,
     open_payments,
@@ -321,11 +322,14 @@ class Sender:
         return self._handed.get(payment.ref) == hash(payment.blob)
 
     def _is_due(self, payment: Payment) -> bool:
-        """Say whether a payment has waited so long that a higher fee may help."""
+        """Say whether a payment has waited so long that a higher fee may help. One whose change is to be spent already
+        waits for a person's word: a dearer one has other change, and what spends the old one could never be mined."""
         hurried = payment.ref in self._hurried
         self._hurried.discard(payment.ref)
         is_ours = not _is_signed_elsewhere(payment) and bool(payment.body)
-        return is_ours and payment.state == PaymentState.SIGNED and (hurried or self._has_waited(payment))
+        if not is_ours or payment.state != PaymentState.SIGNED:
+            return False
+        return hurried or (self._has_waited(payment) and not has_spent_change(self._context.reads, payment))
 
     def _has_waited(self, payment: Payment) -> bool:
         """Say whether the newest candidate of a payment has waited for its block too long."""

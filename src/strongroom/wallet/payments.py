@@ -366,6 +366,13 @@ def has_its_coins(context: Context, payment: Payment) -> bool:
     return all(coin.height for coin in coins)
 
 
+def has_spent_change(reads: Reads, payment: Payment) -> bool:
+    """Say whether another payment is to spend what one brings back: after a reorganisation both are on their way."""
+    indexes = range(len(payment.withdrawals) + 2)
+    outpoints = [f"{txid}:{index}" for txid in payment.candidates for index in indexes]
+    return any(reads.row(Coin, payment.network, outpoint).payment > 0 for outpoint in outpoints)
+
+
 def reserved_coins(reads: Reads, payment: Payment) -> int:
     """Return how many coins that are there a payment has reserved, none on a chain of accounts."""
     coins = [reads.row(Coin, payment.network, outpoint) for outpoint in payment.spends]

@@ -16,6 +16,7 @@ from strongroom.admin.commands import carry_out
 from strongroom.admin.protocol import AdminError
 from strongroom.config.settings import Config
 from strongroom.custody import watcher
+from strongroom.custody.sender import PaymentTerms
 from strongroom.records.coins import Coin
 from strongroom.records.withdrawals import Payment, PaymentState, Withdrawal
 from strongroom.wallet.payments import open_payments
@@ -391,3 +392,66 @@ async def test_a_consolidation_that_was_given_up_may_be_mined_after_all(
         assert coin.units == 87_500_000 - int(house.store.row(Payment, ref).chain_fee_units)
         assert (await house.reconciled()).differences == ()
         house.check_books()
+
+
+async def both_on_their_way(house: CoinHouse, alice: Member) -> tuple[str, str]:
+    """Pay twice, the second time from the first one's change, and take both back; return the withdrawals."""
+    _ = await credited(house, alice, "1")
+    first = await house.withdraw(alice, STRANGER, "0.25")
+    await house.mine_until_status(alice, "COMPLETED", "COMPLETED")
+    second = await house.withdraw(alice, STRANGER, "0.5")
+    await house.mine_until_status(alice, "COMPLETED", "COMPLETED", "COMPLETED")
+    block = await house.node.rpc("getblock", house.store.row(Payment, payment_of(house, first)).block)
+    await house.node.invalidate(block["hash"])
+    _ = await mine(house, block["confirmations"] + 1)
+    await house.until_status(alice, "PROCESSING", "PROCESSING", "COMPLETED")
+    return first, second
+
+
+def payment_of(house: CoinHouse, withdrawal: str) -> int:
+    """Return the reference of a withdrawal's payment."""
+    return house.store.row(Withdrawal, int(withdrawal)).payment
+
+
+def candidates(house: CoinHouse, withdrawal: str) -> tuple[str, ...]:
+    """Return the transactions of a withdrawal's payment."""
+    return house.store.row(Payment, payment_of(house, withdrawal)).candidates
+
+
+async def test_a_payment_whose_change_is_spent_already_is_made_no_dearer_by_itself(house: CoinHouse) -> None:
+    """After a reorganisation both wait long: the second one is offered for more, the first as it was, and both end."""
+    alice, sender = await house.customer("alice"), house.house.application.treasury.senders["BITCOIN"]
+    first, second = await both_on_their_way(house, alice)
+    sender._terms = PaymentTerms(redraft_after_s=0)
+    sender.wake()
+
+    async def is_dearer() -> bool:
+        return len(candidates(house, second)) > 1
+
+    await house.until(is_dearer, "the second payment is offered for more")
+    assert len(candidates(house, first)) == 1
+    sender._terms = PaymentTerms()
+    await house.mine_until_status(alice, "COMPLETED", "COMPLETED", "COMPLETED")
+    assert (await paid(house.node), await house.balance(alice)) == (Decimal("0.75"), (Decimal("0.25"), Decimal("0.25")))
+    assert (await house.reconciled()).differences == ()
+    house.check_books()
+
+
+async def test_what_spends_the_change_of_a_payment_that_was_made_dearer_can_be_given_up(house: CoinHouse) -> None:
+    """A person had it hurried: then the old change is none any more, and the second customer has the money again."""
+    alice, application = await house.customer("alice"), house.house.application
+    first, second = await both_on_their_way(house, alice)
+    give_up = protocol.GiveUpWithdrawal(int(second))
+    sender = application.treasury.senders["BITCOIN"]
+    while await house.node.rpc("getrawmempool") != [candidates(house, first)[-1]]:
+        # A node takes it once it pays for both that it drives out.
+        _ = await carry_out(application, protocol.HurryPayment(payment_of(house, first)))
+        _ = await sender.step()
+    with pytest.raises(AdminError, match="may come back"):
+        _ = await carry_out(application, give_up)
+    await house.mine_until_status(alice, "PROCESSING", "COMPLETED", "COMPLETED")
+    assert (await carry_out(application, give_up)).state == "failed"
+    assert await house.statuses(alice) == ["FAILURE", "COMPLETED", "COMPLETED"]
+    assert (await paid(house.node), await house.balance(alice)) == (Decimal("0.25"), (Decimal("0.75"), Decimal("0.75")))
+    assert (await house.reconciled()).differences == ()
+    house.check_books()
