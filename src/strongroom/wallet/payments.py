@@ -223,8 +223,7 @@ class MinePayment(Command, frozen=True):
 
     def decide(self, view: View, now_ms: int) -> Decision:
         """Note it on all of them."""
-        # One that is away to be signed may have been sent from there.
-        payment = in_state(view, self.payment, *OPEN_PAYMENTS)
+        payment = in_state(view, self.payment, PaymentState.SIGNED, PaymentState.MINED, *_if_away(view, self.payment))
         check(self.txid in payment.candidates, "only a candidate of the payment carries it out")
         mined = msgspec.structs.replace(
             payment,
@@ -251,6 +250,11 @@ class UnminePayment(Command, frozen=True):
         """Note it on all of them."""
         payment = in_state(view, self.payment, PaymentState.MINED)
         return Decision(rows=[on_its_way_again(payment), *_located(view, self.withdrawals, "", 0)])
+
+
+def _if_away(view: View, ref: int) -> tuple[PaymentState, ...]:
+    """Return the state of a payment that is away to be signed: it may be sent from there, and come to its end."""
+    return (PaymentState.RESERVED,) if view.get(Payment, ref).is_away else ()
 
 
 def on_its_way_again(payment: Payment) -> Payment:
@@ -289,8 +293,7 @@ class VoidPayment(Command, frozen=True):
 
     def decide(self, view: View, now_ms: int) -> Decision:
         """Release the customers' money, or let the pot be swept again; what else the payment spends stays reserved."""
-        away = view.get(Payment, self.payment).is_away
-        payment = in_state(view, self.payment, PaymentState.SIGNED, *([PaymentState.RESERVED] if away else []))
+        payment = in_state(view, self.payment, PaymentState.SIGNED, *_if_away(view, self.payment))
         check(bool(payment.candidates), "what is given up has a transaction that is followed on")
         if self.block:
             check_passed(view, self.network, self.height, self.block)
