@@ -210,7 +210,7 @@ class CoinedChain(SimulatedChain):
 
     def _is_unspent(self, outpoint: str, *, waiting: bool) -> bool:
         made = self._known(outpoint.partition(":")[0])
-        if made is None or made.state is not State.MINED:
+        if made is None or not (made.state is State.MINED or (waiting and self._waits(made))):
             return False
         return not any(it.state is State.MINED or (waiting and self._waits(it)) for it in self._spenders(outpoint))
 

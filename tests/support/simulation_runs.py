@@ -34,9 +34,9 @@ EVENTS: Final = {
     "somebody named": 10,
     "given after a restore": 20,
     "with coins": 300,
-    "change spent": 50,
-    "several paid at once": 20,
-    "coins consolidated": 20,
+    "change spent": 200,
+    "several paid at once": 100,
+    "coins consolidated": 40,
     "payment given up": 1,
 }
 """What is rare by itself and must not be: how often it happens at least in a thousand seeds."""

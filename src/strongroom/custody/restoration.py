@@ -137,15 +137,18 @@ class Restoration:
         return found
 
     async def _change_of_open_payments(self) -> set[str]:
-        """Return the change of payments that are in a block and not final: after the backup it may have been spent."""
+        """Return the change of payments that are in a block, or wait for one, and are not final: after the backup it
+        may have been spent."""
         home = house_address(self._context.reads, self._network).address
+        waiting = await self._chain.mempool()
         found: set[str] = set()
         for payment in open_payments(self._context.reads, self._network, MAX_OPEN):
             for txid in payment.candidates:
                 status = await self._chain.transaction(txid, payment.spends)
-                if status.fate is Fate.MINED and status.block is not None:
-                    outputs = await self._chain.outputs_in(status.block.hash)
-                    found.update(f"{it.txid}:{it.index}" for it in outputs if (it.txid, it.address) == (txid, home))
+                if status.fate not in (Fate.MINED, Fate.MEMPOOL):
+                    continue
+                outputs = waiting if status.block is None else await self._chain.outputs_in(status.block.hash)
+                found.update(f"{it.txid}:{it.index}" for it in outputs if (it.txid, it.address) == (txid, home))
         return found
 
     def _note_arrivals(self, spending: Spending, home: str) -> None:
@@ -232,9 +235,18 @@ class Restoration:
         return sum(not self._context.reads.row(Sent, self._network, txid).payment for txid in waiting)
 
     async def _spent_by_waiting(self) -> Collection[str]:
-        """Return the free coins that something spends which waits to be mined: a payment that nobody knows here."""
-        rows = self._context.reads.rows(Coin, {"network": self._network, "payment": 0}, MAX_COINS)
-        free = [coin.outpoint for coin in rows if coin.height]
+        """Return the coins that something spends which waits to be mined: a payment that nobody knows here.
+
+        Besides those that are free they are such as the books do not have yet, and had before the loss: change of
+        payments that are not final, and deposits whose block is not deep enough.
+        """
+        reads, network = self._context.reads, self._network
+        coins = reads.rows(Coin, {"network": network, "payment": 0}, MAX_COINS)
+        ours = {coin.outpoint for coin in coins if coin.height} | await self._change_of_open_payments()
+        for state in OPEN:
+            deposits = reads.rows(Deposit, {"network": network, "state": state}, MAX_COINS)
+            ours.update(outpoint_of(deposit) for deposit in deposits if deposit.block)
+        free = sorted(it for it in ours if not reads.row(Coin, network, it).payment)
         return set(free) - set(await self._chain.unspent(free, waiting=True))
 
 

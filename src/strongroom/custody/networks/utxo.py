@@ -173,7 +173,7 @@ class UtxoChain:
     async def unspent(self, outpoints: Sequence[str], *, waiting: bool = False) -> Collection[str]:
         """Return those of the outputs that the best chain's blocks have and have not spent.
 
-        With `waiting` those that no transaction that waits to be mined spends either.
+        With `waiting` those that no transaction that waits to be mined spends either, and what such ones make.
         """
         found: list[str] = []
         for first in range(0, len(outpoints), _BATCH):
