@@ -6,9 +6,10 @@
                   +-> voided                    no candidate can ever be mined: the withdrawals failed, money is free
 
 A payment reserves coins, or a nonce of the hot wallet, for ever; only where a rival is buried that has spent one of its
-coins, the others are free again, which no candidate can spend without that one. From the first signature on it may have
-been broadcast, and then only the chain's own final word ends it: nothing leads back to a fresh payment for the same
-withdrawal. Its candidates, however many, spend the same and pay the same: at most one of them is ever mined.
+coins, the others are free again, which no candidate can spend without that one, and so they are where a person gives up
+a move of the house's own money. What is signed elsewhere may be mined while it is reserved. From the first signature on
+it may have been broadcast, and then only the chain's own final word ends it: nothing leads back to a fresh payment for
+the same withdrawal. Its candidates, however many, spend the same and pay the same: at most one of them is ever mined.
 """
 
 from __future__ import annotations
