@@ -274,7 +274,8 @@ async def test_a_move_is_adopted_once(payouts: Payouts) -> None:
 async def test_it_is_a_candidate_of_the_move_that_has_reserved_its_nonce(
     payouts: Payouts, purpose: PaymentPurpose
 ) -> None:
-    """If it moves the same, or was to move it and was undone; and not if it moves anything else, or nothing."""
+    """If it moves the same, or was to move it and was undone; and not if it moves anything else, or nothing; what has
+    gone to the cold address with that nonce in its place is a payment of its own."""
     source, target = (AT, 0) if purpose == SWEEP else (0, 8 if purpose == GAS else 0)
     address, spends = COLD if purpose == COLD_MOVE else HOME, (nonce_text(3, source),)
     places = {"purpose": purpose, "source": source, "target": target, "address": address, "units": "70"}
@@ -286,7 +287,12 @@ async def test_it_is_a_candidate_of_the_move_that_has_reserved_its_nonce(
             return Found(ERC20, "tx", spends, (Paid(COLD, "", "", units),) if units else ())
         return Found(ERC20, "tx", spends, (), moved=Moved(purpose, "", units, address, source, target))
 
-    for other in (found(71), found(0), msgspec.structs.replace(found(71), undone=True)):
+    is_gone = purpose == COLD_MOVE
+    if is_gone:
+        beating = adoption(payouts, found(71))
+        assert isinstance(beating, AdoptPayment)
+        assert (beating.beaten, beating.purpose, beating.units) == (5, COLD_MOVE, "71")
+    for other in (*([] if is_gone else [found(71)]), found(0), msgspec.structs.replace(found(71), undone=True)):
         with pytest.raises(NotAdopted, match="pays others"):
             _ = adoption(payouts, other)
     for units in (0, 70):
@@ -297,8 +303,15 @@ async def test_it_is_a_candidate_of_the_move_that_has_reserved_its_nonce(
     late = adoption(payouts, msgspec.structs.replace(found(70), txid="late"))
     await payouts.do(lambda: prepare_void(payouts.world.context, now))
     assert (await payouts.world.context.submit(late)).stale
-    with pytest.raises(NotAdopted):
-        _ = adoption(payouts, msgspec.structs.replace(found(70), txid="late"))
+    latest = msgspec.structs.replace(found(70), txid="late")
+    if is_gone:
+        await carry(payouts, adoption(payouts, latest))
+        [adopted] = [it for it in payouts.reads.each(Payment) if it.ref != 5]
+        assert (adopted.state, adopted.spends, adopted.candidates) == (PaymentState.SIGNED, spends, ("late",))
+        assert payouts.reads.row(Reserved, ERC20, spends[0]).payment == 5
+    else:
+        with pytest.raises(NotAdopted):
+            _ = adoption(payouts, latest)
 
 
 async def test_one_that_pays_nobody_settles_no_withdrawal(payouts: Payouts) -> None:

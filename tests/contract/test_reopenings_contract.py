@@ -313,7 +313,7 @@ async def test_a_payment_that_a_person_gave_up_keeps_its_coins(payouts: Payouts)
     """A block may have it still: nothing but a rival's block frees a coin."""
     withdrawal = await two_coins(payouts)
     payment = payouts.payment(withdrawal)
-    with pytest.raises(InvariantBroken, match="coins are freed by a rival's block only"):
+    with pytest.raises(InvariantBroken, match="coins of withdrawals are freed by a rival's block only"):
         await payouts.do(lambda: prepare_void(payouts.world.context, payment, freed=["b:1"]))
     await payouts.do(lambda: prepare_void(payouts.world.context, payment))
     assert holders(payouts) == [(payment.ref, payment.ref)] * 2

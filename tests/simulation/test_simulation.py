@@ -25,8 +25,8 @@ SEEDS: Final = 1_000
 FIRST: Final = 1 if os.environ.get("CI") else random.SystemRandom().randrange(10**9)
 TWICE: Final = 6
 A_SEED_WITH_WARNINGS: Final = 41_093_432
-ELSEWHERE: Final = around_commits("prove", "rival", "cold coin")
-"""What one house on chains of accounts, whose cold wallet sends nothing by itself, does not come by."""
+ELSEWHERE: Final = around_commits("prove", "rival")
+"""What one house, whose cold wallet sends nothing by itself, does not come by."""
 
 TESTS: Final = Path(__file__).parents[1]
 

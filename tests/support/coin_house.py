@@ -111,6 +111,14 @@ class CoinHouse:
                 _ = await self.node.mine(1)
                 await self.worked_through()
 
+    async def until_waiting(self, count: int) -> None:
+        """Wait until so many transactions wait to be mined."""
+
+        async def wait() -> bool:
+            return len(await self.node.rpc("getrawmempool")) == count
+
+        await self.until(wait, f"{count} transactions wait")
+
     async def worked_through(self) -> None:
         """Wait until the watcher has worked through all that the node shows."""
         watcher = self.house.application.treasury.watchers[self.watched]

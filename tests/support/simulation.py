@@ -27,8 +27,10 @@ from support.harness_disk import END_OF_COMMIT, SYNC, WRITE
 from support.simulation_backup import Backup, back_up, restored
 from support.simulation_check import Checker
 from support.simulation_clients import Customer, Wallets
+from support.simulation_coin_check import coin_events
+from support.simulation_coins import COINED
 from support.simulation_deeds import Record
-from support.simulation_house import NUMBERS, Template, hurried, template
+from support.simulation_house import BTC, NUMBERS, Template, hurried, template
 from support.simulation_life import Ending, Life, Weather
 from support.simulation_loop import Timeline
 from support.simulation_outside import Operator, World
@@ -42,6 +44,11 @@ _NAMES: Final = re.compile(r"\b\d{6,}\b")
 
 _IS_TURN: Final = re.compile(r"  (life \d|killed|power fails|stops)")
 
+_COINED: Final = 0.4
+"""In so many seeds one of the networks is of coins."""
+
+_RUSH_S: Final = 1.2
+_MOST_AT_ONCE: Final = 4
 _BACKED_UP: Final = 0.6
 """In so many lives a backup is made."""
 
@@ -81,7 +88,7 @@ def play(seed: int) -> Played:
     failure = ""
     folder = Path(tempfile.mkdtemp(prefix="strongroom-", dir=MEMORY if MEMORY.is_dir() else None))
     try:
-        with hurried(), logged(simulation.note, simulation.counts):
+        with hurried(coins=simulation.coins), logged(simulation.note, simulation.counts):
             simulation.play(folder)
     except Exception as error:  # noqa: BLE001 - whatever goes wrong, the seed that shows it is told
         failure = f"{type(error).__name__}: {error}"
@@ -103,6 +110,7 @@ class Simulation:
         self.backup: Backup | None = None
         self._chance = Random(f"{seed}/plan")
         self.moves = self._chance.random() < 0.4
+        self.coins = Random(f"{seed}/coins").random() < _COINED
         self._life = 0
         self._is_alive = lambda: True
 
@@ -113,7 +121,8 @@ class Simulation:
 
     def play(self, scratch: Path) -> None:
         """Go through every life, then settle and check."""
-        house = template(scratch)
+        house = template(scratch, coins=self.coins)
+        self.counts["with coins"] += self.coins
         self.timeline.now_s = house.ended_s
         files = house.files
         weather = self._weather()
@@ -149,7 +158,7 @@ class Simulation:
             (folder / name).write_bytes(content)
         seed = f"{self.seed}/{self._life}"
         ends = ending or Ending(0, orderly=True)
-        life = Life(folder, self.timeline, seed, weather, ends, self.note, moves=self.moves)
+        life = Life(folder, self.timeline, seed, weather, ends, self.note, moves=self.moves, coins=self.coins)
         self._is_alive = lambda: not life.dead
         self.note(f"life {self._life}: {weather} {ending}")
         scene = Scene(self, house, life, seed)
@@ -220,8 +229,19 @@ class Scene:
     ) -> None:
         acting = [Customer(self._wallets, is_over).act() for _ in range(customers)]
         acting += [besides] if besides else []
+        acting += [self._rush(is_over)] if self._simulation.coins else []
         await asyncio.gather(*acting, self._operator.work(is_over), self._world.turn(is_over))
         await self._world.clear_up()
+
+    async def _rush(self, is_over: Callable[[], bool]) -> None:
+        """Let many be paid in coins and ask for some at once, so that they share payments, and change is spent."""
+        customer, chance = Customer(self._wallets, is_over), Random(f"{self._simulation.seed}/{self._life.seed}/rush")
+        while not is_over():
+            await asyncio.sleep(chance.random() * _RUSH_S)
+            self._life.check_alive()
+            await self._world.rush(COINED, chance.randrange(_MOST_AT_ONCE))
+            users = chance.sample(sorted(self._house.members), chance.randint(1, len(self._house.members)))
+            await asyncio.gather(*(customer.send_out(user, BTC) for user in users))
 
     async def _back_up(self, life: Life) -> None:
         """Make a backup at some moment."""
@@ -250,6 +270,7 @@ class Scene:
             await self._bury()
             if self._simulation.moves and number < _RETURNS:
                 await self._operator.bring_back(number == 0)
+            await self._operator.give_up_lost()
             if epoch_of(life.application.store):
                 await self._reconcile(by_hand=number >= _MOST_ROUNDS // 2)
             if await self._is_quiet() and (number >= _RETURNS or not self._simulation.moves):
@@ -259,6 +280,8 @@ class Scene:
         checker = Checker(life.application, self._house, self._simulation.record)
         happened = await checker.check()
         self._simulation.counts["happened"] += len(happened)
+        if self._simulation.coins:
+            self._simulation.counts.update(coin_events(life.application.store, NUMBERS[COINED]))
         self._simulation.note(f"whole: {life.application.store.frontier().root().hex()}")
 
     async def _bury(self) -> None:

@@ -24,8 +24,10 @@ from strongroom.custody.derivation import Branch
 from strongroom.custody.keeper import Keeper, KeeperTerms
 from strongroom.custody.networks.simulated import SimulatedChain
 from strongroom.custody.sender import PaymentTerms
+from strongroom.records.coins import Coin
 from strongroom.wallet.moves import Move
 from strongroom.wallet.payments import Draft
+from support.simulation_coins import CONSOLIDATE_ABOVE, CoinedChain, use_coins
 from support.simulation_house import COLD, SWEPT
 from support.simulation_sweeps import SweptChain
 
@@ -150,6 +152,19 @@ class DistantChain:
         """Return a move of what lies on a deposit address."""
         return await self._through(lambda: self._swept.sweep(position, asset_id, units))
 
+    async def consolidation(self, coins: Sequence[Coin]) -> Move:
+        """Return a move that makes one coin of many."""
+        return await self._through(lambda: self._coined.consolidation(coins))
+
+    def txid_of(self, body: bytes) -> str:
+        """Return what a body's transaction will be called."""
+        return self._coined.txid_of(body)
+
+    @property
+    def _coined(self) -> CoinedChain:
+        assert isinstance(self._chain, CoinedChain)
+        return self._chain
+
     async def gas(self, position: int, units: int, funds: Funds) -> Move:
         """Return a move of the native coin to a deposit address."""
         return await self._through(lambda: self._swept.gas(position, units, funds))
@@ -199,9 +214,18 @@ class DistantChain:
 
 
 def watch_through(
-    treasury: Any, line: Line, chance: Random, check_alive: Callable[[], None], check_sent: CheckSent, *, moves: bool
+    treasury: Any,
+    line: Line,
+    chance: Random,
+    check_alive: Callable[[], None],
+    check_sent: CheckSent,
+    *,
+    moves: bool,
+    coins: bool,
 ) -> None:
     """Let the watchers, senders, keepers and pools of a house see their chains over a line."""
+    if coins:
+        use_coins(treasury)
     if moves:
         _keep(treasury)
     distant = {
@@ -231,8 +255,9 @@ def _keep(treasury: Any) -> None:
         if code in SWEPT:
             chain = SweptChain(treasury.node._store, source.chain.spec, partial(_address_at, source.branch))
             treasury.node._chains[chain.network] = chain
-        sender, terms = treasury.senders[code], KeeperTerms(cold_address=COLD[code])
+        above = CONSOLIDATE_ABOVE if source.chain.spends_coins else 0
+        sender, terms = treasury.senders[code], KeeperTerms(cold_address=COLD[code], consolidate_above=above)
         keeper = Keeper(treasury._context, treasury.node.chain(code), number, terms, sender._drafting)
         treasury.keepers[code] = keeper
         # What a restored house finds there is its own.
-        treasury.watchers[code].restoration._cold = COLD[code]
+        treasury.watchers[code]._cold = treasury.watchers[code].restoration._cold = COLD[code]

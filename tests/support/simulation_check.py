@@ -24,6 +24,7 @@ from strongroom.records.withdrawals import (
 )
 from strongroom.wallet.epochs import waits
 from strongroom.wallet.verification import verify
+from support.simulation_coin_check import check_coins
 from support.simulation_deeds import NOT_USED_UP, Deed, Faucet, Mark, Record, address_of
 from support.simulation_house import (
     ASSETS,
@@ -39,7 +40,7 @@ from support.simulation_house import (
     USDT,
     Template,
 )
-from support.simulation_life import Failure
+from support.simulation_life import demand
 
 _ALL: Final = 100_000
 _ENDS: Final = {"reject": WithdrawalState.REJECTED, "cancel": WithdrawalState.CANCELLED}
@@ -49,12 +50,6 @@ _RELEASED: Final = {
     WithdrawalState.EXPIRED,
     WithdrawalState.FAILED,
 }
-
-
-def demand(holds: bool, what: str) -> None:
-    """Raise `Failure` unless a rule holds."""
-    if not holds:
-        raise Failure(what)
 
 
 class Paid(NamedTuple):
@@ -254,8 +249,10 @@ class Checker:
         for network in sorted(NUMBERS):
             chain = self._node.chain(network)
             for height in range((await chain.tip()).height + 1):
-                outputs = await chain.outputs_in((await chain.block_at(height)).hash)
-                paid.update(Paid(network, it.address, it.asset_id, it.amount) for it in outputs if it.ours)
+                block = (await chain.block_at(height)).hash
+                outputs = chain.paid_in(block) if chain.spends_coins else await chain.outputs_in(block)
+                ours = [it for it in outputs if it.ours]
+                paid.update(Paid(network, it.address, it.asset_id, it.amount) for it in ours)
         return paid
 
     def _check_withdrawals(self, happened: Iterable[Deed], paid: Counter[Paid]) -> None:
@@ -368,7 +365,9 @@ class Checker:
         for asset in (BTC, ETH, USDT):
             network = NETWORKS[asset]
             books = int(self._store.row(Holding, NUMBERS[network], asset).chain_units)
-            if self._node.chain(network).needs_sweeps:
+            if self._node.chain(network).spends_coins:
+                chain = check_coins(self._store, self._node.chain(network), NUMBERS[network])
+            elif self._node.chain(network).needs_sweeps:
                 chain = await self._held(network, asset)
             else:
                 chain = await self._node.chain(network).balance(TOKENS[asset])
@@ -388,7 +387,7 @@ class Checker:
     def _check_moves(self, paid: Counter[Paid]) -> None:
         """Check that each move that is booked is on the chain once, and what has gone to the cold address."""
         for row in self._store.rows(Payment, {"state": PaymentState.FINAL}, _ALL):
-            if row.purpose == PaymentPurpose.WITHDRAWALS:
+            if row.purpose in (PaymentPurpose.WITHDRAWALS, PaymentPurpose.CONSOLIDATION):
                 continue
             code = next(code for code, number in NUMBERS.items() if number == row.network)
             output = Paid(code, row.address, TOKENS[row.asset], int(row.units))

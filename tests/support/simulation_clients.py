@@ -25,6 +25,7 @@ STRANGERS: Final = {
 """Addresses of nobody in the house: examples of BIP-173 and EIP-55."""
 
 _BASES: Final = {BTC: COIN // 100, USDT: 10 * COIN}
+_LITTLE: Final = 12
 _DOOMED: Final = 1_000
 _RECENT: Final = 60
 
@@ -156,6 +157,13 @@ class Customer:
             deed = self._transfer(user, asset, self._record.next_amount(spendable * base), "")
             self._record.deeds.append(deed)
             await self._wallets.attempt(deed, deed.first)
+
+    async def send_out(self, user: str, asset: int) -> None:
+        """Withdraw a little."""
+        amount = self._record.next_amount(self._chance.randrange(1, _LITTLE) * _BASES[asset])
+        deed = self._withdraw(user, asset, amount, "")
+        self._record.deeds.append(deed)
+        await self._wallets.attempt(deed, deed.first)
 
     async def _twice(self) -> None:
         """Send the same bytes over two connections at the same time."""

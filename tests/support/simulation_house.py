@@ -25,6 +25,7 @@ from strongroom.wallet.bookings import FundHouse, prepare_booking
 from strongroom.wallet.context import perform_own
 from strongroom.wallet.keys import KeyTerms, prepare_key
 from strongroom.wallet.users import prepare_user
+from support.simulation_coins import CoinSigner, use_coins
 from support.simulation_loop import NoThread, SimulatedClock, SimulatedIds, Timeline, VirtualLoop
 
 MASTER_KEY: Final = bytes(range(32))
@@ -64,6 +65,9 @@ OPENING: Final = {
 }
 AHEAD: Final = 20
 """So many addresses beyond a backup's are watched: no seed asks for so many."""
+
+_STOCK_COINS: Final = 2
+"""In so many coins the house begins, where it has coins."""
 
 _NEVER_S: Final = 31_536_000.0
 
@@ -139,13 +143,16 @@ def config_of(folder: Path) -> Config:
 
 
 @contextmanager
-def hurried() -> Iterator[None]:
-    """Work out once what is the same at every start of the house: its keys, its xpubs and its reference pages."""
+def hurried(*, coins: bool) -> Iterator[None]:
+    """Work out once what is the same at every start of the house: its keys, its xpubs and its reference pages.
+
+    With `coins` one of its networks is one of coins, and is signed for as such.
+    """
     pages = _pages()
     with (
         mock.patch.object(application, "static_pages", return_value=pages),
         mock.patch.object(treasury, "account_xpubs", _xpubs),
-        mock.patch.object(treasury, "LocalSigner", _signer),
+        mock.patch.object(treasury, "LocalSigner", _coin_signer if coins else _signer),
         mock.patch.object(treasury, "Branch", _branch),
         mock.patch.object(addresses, "AHEAD", AHEAD),
     ):
@@ -173,6 +180,11 @@ def _signer(seed: bytes, networks: Any, _schemes: Any = None) -> Any:
     return _once(("signer", seed, *(it.id for it in found)), lambda: _sign_with(seed, found))
 
 
+def _coin_signer(seed: bytes, networks: Any, _schemes: Any = None) -> Any:
+    found = tuple(networks)
+    return _once(("coin signer", seed, *(it.id for it in found)), lambda: CoinSigner(seed, found))
+
+
 def _branch(network: Any, xpub: str) -> Any:
     return _once(("branch", network.id, xpub), lambda: _Derived(network, xpub))
 
@@ -187,18 +199,18 @@ class _Derived(_branch_of):
         return _once(("address", self.network.id, position), lambda: super(_Derived, self).address(position))
 
 
-def template(scratch: Path) -> Template:
+def template(scratch: Path, *, coins: bool) -> Template:
     """Return the founded house; the first time it is made, in a folder of its own under `scratch`."""
-    return _once("template", lambda: _founded(scratch / "template"))
+    return _once(("template", coins), lambda: _founded(scratch / "template", coins=coins))
 
 
-def _founded(folder: Path) -> Template:
+def _founded(folder: Path, *, coins: bool) -> Template:
     timeline = Timeline()
     folder.mkdir(parents=True)
     loop = VirtualLoop(timeline, lambda executor: (0.0, 0.001))
     try:
-        with hurried():
-            founding = _Founding(folder, timeline)
+        with hurried(coins=coins):
+            founding = _Founding(folder, timeline, coins=coins)
             loop.run_until_complete(founding.found())
         files = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "lock"}
         return Template(files, founding.members, founding.items, founding.balances, timeline.now_s)
@@ -210,7 +222,8 @@ def _founded(folder: Path) -> Template:
 class _Founding:
     """Opens the house for the first time."""
 
-    def __init__(self, folder: Path, timeline: Timeline) -> None:
+    def __init__(self, folder: Path, timeline: Timeline, *, coins: bool) -> None:
+        self._coins = coins
         clock = SimulatedClock(timeline)
         self._make = lambda: Application(
             config_of(folder), MASTER_KEY, clock, SimulatedIds(clock, Random("template")), NoThread()
@@ -222,6 +235,8 @@ class _Founding:
     async def found(self) -> None:
         """Open users, give them keys, addresses and money, and let coins arrive for the house."""
         self._application = self._make()
+        if self._coins:
+            use_coins(self._application.treasury)
         async with self._application.running():
             for name, money in OPENING.items():
                 await self._join(name, money)
@@ -259,7 +274,9 @@ class _Founding:
         for asset, amount in ((BTC, 50 * COIN), (ETH, 10 * 10**18), (USDT, 10**12)):
             network = NETWORKS[asset]
             home = house_address(self._application.context.reads, NUMBERS[network])
-            await node.faucet(network, home.address, home.tag, TOKENS[asset], amount)
+            shares = _STOCK_COINS if self._coins and asset == BTC else 1
+            for _ in range(shares):
+                await node.faucet(network, home.address, home.tag, TOKENS[asset], amount // shares)
         for network in NUMBERS:
             await node.mine(network, 4)
         await asyncio.sleep(1)

@@ -31,6 +31,12 @@ class Failure(AssertionError):
     """What must not happen has happened."""
 
 
+def demand(holds: bool, what: str) -> None:
+    """Raise `Failure` unless a rule holds."""
+    if not holds:
+        raise Failure(what)
+
+
 class Crash(BaseException):
     """The process is gone: nothing that it still does counts."""
 
@@ -70,9 +76,11 @@ class Life:
         note: Callable[[str], None],
         *,
         moves: bool,
+        coins: bool,
     ) -> None:
-        """With `moves` the house moves its own money between its addresses."""
+        """With `moves` the house moves its own money between its addresses, with `coins` one network is of coins."""
         self.moves = moves
+        self.coins = coins
         self.folder = folder
         self.timeline = timeline
         self.weather = weather
@@ -197,7 +205,7 @@ class Life:
         self.application = Application(config_of(self.folder), MASTER_KEY, self.clock, ids, NoThread())
         self.application.events.failed = self._mistake  # pyright: ignore[reportAttributeAccessIssue]
         line = (self.line, Random(f"{self.seed}/line"), self.check_alive, self._check_sent)
-        watch_through(self.application.treasury, *line, moves=self.moves)
+        watch_through(self.application.treasury, *line, moves=self.moves, coins=self.coins)
         self._break()
         if not self.ending.orderly:
             self._loop.call_later(self.ending.after_s, self.end, "killed")

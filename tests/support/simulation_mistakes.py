@@ -32,6 +32,7 @@ from strongroom.wallet import (
     withdrawals,
 )
 from support.effects import Do
+from support.simulation_coin_mistakes import WITH_COINS
 from support.simulation_late_mistakes import LATE
 from support.simulation_planting import MISTAKES as PLANTED
 from support.simulation_planting import mistake, replaced
@@ -404,4 +405,4 @@ def _gives_an_address_twice() -> Iterator[None]:
         yield
 
 
-MISTAKES: Final = PLANTED | LATE
+MISTAKES: Final = PLANTED | LATE | WITH_COINS

@@ -11,6 +11,7 @@ from typing import Any, Final
 from strongroom.admin.cold import import_cold, prepare_cold
 from strongroom.admin.protocol import AdminError, ImportCold, PrepareCold
 from strongroom.custody import offline
+from strongroom.custody.chain import ChainError
 from strongroom.custody.networks.simulated import SimulatedNode
 from strongroom.custody.networks.simulated_store import State
 from strongroom.engine.command import NOBODY
@@ -25,8 +26,10 @@ from strongroom.wallet.assignments import prepare_deposit_assignment, prepare_wi
 from strongroom.wallet.context import perform_own
 from strongroom.wallet.epochs import epoch_of, prepare_end
 from strongroom.wallet.moves import ReturnFromCold
+from strongroom.wallet.payments import open_payments
 from strongroom.wallet.users import MarkUser
 from support.simulation_clients import Customer, Wallets, text_of
+from support.simulation_coins import COINED, CoinedChain
 from support.simulation_deeds import Faucet, Marking, Record, Return, Thawed, Verdict, address_of
 from support.simulation_house import (
     ASSETS,
@@ -34,6 +37,7 @@ from support.simulation_house import (
     CHAIN_UNIT,
     CODES,
     COIN,
+    COLD,
     COLD_FEE,
     NETWORKS,
     NUMBERS,
@@ -94,6 +98,13 @@ class World:
     async def _mine(self, network: str) -> None:
         blocks = await self.node.mine(network, self._chance.choice((1, 1, 1, 2, 4)))
         self._life.note(f"{network} mined up to {blocks[-1].height}")
+
+    async def rush(self, network: str, payments: int) -> None:
+        """Let strangers pay several addresses, and now and then a block have it all."""
+        for _ in range(payments):
+            await self._pay(network)
+        if self._chance.random() < 0.7:
+            await self._mine(network)
 
     async def _pay(self, network: str) -> Faucet:
         """Let a stranger pay an address that a customer was given, also one that was given up."""
@@ -218,6 +229,8 @@ class World:
         for network in sorted(NUMBERS):
             chain = self.node.chain(network)
             chain.doom_next = chain.undo_next = False
+            if isinstance(chain, CoinedChain) and (again := chain.remember()):
+                self._life.note(f"{network} is shown {again} payments again that it had forgotten")
             self.node.resume(network)
 
 
@@ -242,6 +255,7 @@ class Operator:
             self._life.check_alive()
             if epoch_of(self._life.application.store):
                 await self.name_somebody(self._chance.random() < 0.5)
+            await self.give_up_lost()
             if self._moves and self._chance.random() < 0.3:
                 await self._send_to_cold()
             if self._moves and self._chance.random() < 0.2:
@@ -317,8 +331,9 @@ class Operator:
                 house_address(house.store, NUMBERS[network]),
             )
             paid = units // CHAIN_UNIT[asset]
-            node: Any = house.treasury.node
-            txid = await node.faucet(network, home.address, home.tag, TOKENS[asset], paid, foreign=True)
+            txid = await self._thaw(network, home.address, home.tag, TOKENS[asset], paid)
+            if not txid:
+                return
             self._record.thawed[txid] = Thawed(network, asset, units)
             self._life.note(f"{network}: {units} of {asset} come back from the cold address")
             return
@@ -339,6 +354,28 @@ class Operator:
                     self._record.returns[place] = back._replace(units=0, known=True)
                 self._life.note(f"operator: {came.units} of {came.asset} are back: {outcome}")
                 return
+
+    async def _thaw(self, network: str, address: str, tag: str, token: str, paid: int) -> str:
+        """Let the cold wallet pay an address; return the txid, empty where it has too little in coins."""
+        node: Any = self._life.application.treasury.node
+        chain = node.chain(network)
+        if isinstance(chain, CoinedChain):
+            return chain.thaw(COLD[network], address, paid)
+        return await node.faucet(network, address, tag, token, paid, foreign=True)
+
+    async def give_up_lost(self) -> None:
+        """Give up whatever can never be mined, because a coin that it spends is gone."""
+        house = self._life.application
+        for payment in open_payments(house.store, NUMBERS[COINED], _MOST_NAMED) if self._life.coins else ():
+            if not payment.candidates:
+                continue
+            try:
+                outcome = await self._do(house.treasury.give_up(payment))
+            except ChainError:
+                continue
+            if outcome == "done":
+                self._life.note(f"operator: payment {payment.ref} is given up")
+                self._life.count("payment given up")
 
     async def release(self, network: int) -> None:
         """Let a network's payments go on by hand."""

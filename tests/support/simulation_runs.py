@@ -33,6 +33,11 @@ EVENTS: Final = {
     "log payment_adopted": 20,
     "somebody named": 10,
     "given after a restore": 20,
+    "with coins": 300,
+    "change spent": 200,
+    "several paid at once": 100,
+    "coins consolidated": 40,
+    "payment given up": 1,
 }
 """What is rare by itself and must not be: how often it happens at least in a thousand seeds."""
 

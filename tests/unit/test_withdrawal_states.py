@@ -18,6 +18,7 @@ from strongroom.records.coins import Sent
 from strongroom.records.withdrawals import (
     OPEN_WITHDRAWALS,
     Payment,
+    PaymentPurpose,
     PaymentState,
     Reserved,
     Spent,
@@ -329,3 +330,18 @@ def test_the_numbers_of_the_states_stay_as_they_are() -> None:
     assert {state.name: state.value for state in PaymentState} == dict(zip(names, range(1, 6), strict=True))
     assert OPEN_WITHDRAWALS == (AWAITING, APPROVED, PAYING)
     assert OPEN_PAYMENTS == (RESERVED, SIGNED, MINED)
+
+
+async def test_a_payment_that_is_away_to_be_signed_may_be_mined_or_end_from_there(payouts: Payouts) -> None:
+    """Its transaction has its name before: out of its block again it waits for its signature still."""
+    away = msgspec.structs.replace(
+        payment_of(RESERVED), purpose=PaymentPurpose.COLD, withdrawals=(), candidates=("two",), blob=b""
+    )
+    await keep(payouts, away)
+    await payouts.do(lambda: MinePayment(NOBODY, PAYMENT, (), "two", 9, "1100", "nine"))
+    assert payouts.reads.row(Payment, PAYMENT).state == MINED
+    await payouts.do(lambda: UnminePayment(NOBODY, PAYMENT, ()))
+    again = payouts.reads.row(Payment, PAYMENT)
+    assert (again.state, again.txid, again.block) == (RESERVED, "", "")
+    await payouts.do(lambda: VoidPayment(NOBODY, PAYMENT, ()))
+    assert payouts.reads.row(Payment, PAYMENT).state == VOIDED

@@ -16,12 +16,14 @@ from strongroom.custody.chain import ChainError, Fate, Payee
 from strongroom.custody.keeper import Keeper, Sweepable
 from strongroom.engine.command import NOBODY, Command
 from strongroom.money import AmountError, parse_amount
+from strongroom.records.coins import Sent
 from strongroom.records.settings import OfferSettings
 from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState, Reserved
+from strongroom.wallet.adoptions import AdoptCandidate
 from strongroom.wallet.amounts import read_amount
 from strongroom.wallet.context import perform_own
 from strongroom.wallet.holdings import chain_units, unit_of
-from strongroom.wallet.moves import Move, ReturnFromCold, prepare_move
+from strongroom.wallet.moves import Move, ReturnFromCold
 from strongroom.wallet.payments import Draft, prepare_signing
 from strongroom.wallet.replacements import prepare_filling, prepare_replacement
 
@@ -50,9 +52,8 @@ async def prepare_cold(house: Application, request: protocol.PrepareCold) -> vie
         move = await keeper.cold_move(asset.number, chain_units(units, offer, asset))
     except ChainError as no:
         raise AdminError(str(no)) from None
-    coins = keeper.chain.spends_coins
-    command = prepare_move(house.context, PaymentPurpose.COLD, offer.network, asset.number, move, coins=coins)
-    if coins:
+    command = keeper.prepare(PaymentPurpose.COLD, asset.number, move)
+    if keeper.chain.spends_coins:
         await _perform(house, command)
     else:
         if len(keeper.offered) >= MAX_OFFERED:
@@ -81,6 +82,9 @@ async def import_cold(house: Application, request: protocol.ImportCold) -> views
     except (ChainError, offline.OfflineError) as no:
         raise AdminError(str(no)) from None
     if offered:
+        if sent := house.store.row(Sent, offered.network, candidate.txid).payment:
+            _forget(keeper, ref)
+            raise AdminError(f"it was sent already, and is payment {sent}")
         await _perform(house, msgspec.structs.replace(offered, txid=candidate.txid, blob=candidate.blob))
     elif dearer:
         await _perform(house, prepare_replacement(payment_of(house, ref), dearer, candidate.txid, candidate.blob))
@@ -95,7 +99,8 @@ async def import_cold(house: Application, request: protocol.ImportCold) -> views
 async def hurry_cold(house: Application, request: protocol.HurryCold) -> views.UnsignedView:
     """Draft a payment that came back signed, and waits for its block, for a higher fee. Raises `AdminError`.
 
-    Nothing is kept of it before it comes back signed as well.
+    Nothing is kept of it before it comes back signed as well, but on a chain of coins its txid: whoever sends it, it is
+    a transaction of this payment.
     """
     payment = await _slow(house, request.ref)
     keeper = _keeper_of(house, request.ref)
@@ -105,6 +110,8 @@ async def hurry_cold(house: Application, request: protocol.HurryCold) -> views.U
         raise AdminError(str(no)) from None
     if dearer is None:
         raise AdminError(_DEAR)
+    if keeper.chain.spends_coins:
+        await _note(house, payment, keeper.txid_of(dearer))
     if len(keeper.replacing) >= MAX_OFFERED:
         del keeper.replacing[next(iter(keeper.replacing))]
     keeper.replacing[payment.ref] = dearer
@@ -118,7 +125,7 @@ async def give_up_cold(house: Application, request: protocol.GiveUpCold) -> view
     """
     keeper, ref = _keeper_of(house, request.ref), request.ref
     if keeper.chain.spends_coins:
-        raise AdminError("a payment of coins is not given up: bring it back signed")
+        raise AdminError("a payment of coins is not given up: bring it back signed ('payment give-up': a coin is gone)")
     offered = keeper.offered.get(ref)
     if offered and all(house.store.row(Reserved, offered.network, it).payment for it in offered.draft.spends):
         _forget(keeper, ref)
@@ -144,6 +151,12 @@ async def return_from_cold(house: Application, request: protocol.ReturnedFromCol
     command = ReturnFromCold(NOBODY, asset.number, read_amount(request.amount, asset), fee)
     _ = await perform_own(house.context, lambda: command)
     return views.Done(f"{request.amount} {asset.code} are no longer on the cold address")
+
+
+async def _note(house: Application, payment: Payment, txid: str) -> None:
+    """Take a transaction that is to be signed elsewhere as one more of a payment's, unless it is known."""
+    if not house.store.row(Sent, payment.network, txid).payment:
+        await _perform(house, AdoptCandidate(NOBODY, payment.ref, payment.network, txid))
 
 
 async def _perform(house: Application, command: Command) -> None:
@@ -225,7 +238,7 @@ async def _slow(house: Application, ref: int) -> Payment:
     if payment.purpose != PaymentPurpose.COLD or payment.state != PaymentState.SIGNED or payment.filling:
         raise AdminError("only a payment that came back signed, and is in no block, can be hurried or given up")
     if not payment.body:
-        raise AdminError("it was found on the chain after a restore: there is nothing to draft it from")
+        raise AdminError("it was found on the chain: there is nothing to draft it from")
     chain = _keeper_of(house, ref).chain
     try:
         fates = [(await chain.transaction(txid, payment.spends)).fate for txid in payment.candidates]

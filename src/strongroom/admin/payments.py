@@ -37,6 +37,18 @@ async def hurry_payment(house: Application, request: protocol.HurryPayment) -> v
     return shown(house, payment)
 
 
+async def give_up_payment(house: Application, request: protocol.GiveUpPayment) -> views.PaymentView:
+    """Void a move of the house's own money of which a coin is gone for good. Raises `AdminError`, `Refused`."""
+    payment = payment_of(house, request.ref)
+    if payment.withdrawals:
+        raise AdminError(f"it pays withdrawals, which fail with it: 'withdrawal give-up {payment.withdrawals[0]}'")
+    away = payment.state == PaymentState.RESERVED and payment.is_away
+    if payment.state != PaymentState.SIGNED and not away:
+        raise AdminError("only a payment that is signed, or away to be, and that no block has can be given up")
+    await house.treasury.give_up(payment)
+    return shown(house, payment_of(house, request.ref))
+
+
 async def show_hot_wallets(house: Application, _request: protocol.ShowHotWallets) -> list[views.HotWalletView]:
     """Return what each hot wallet has of the assets that have marks."""
     found: list[views.HotWalletView] = []
@@ -60,7 +72,7 @@ def shown(house: Application, payment: Payment) -> views.PaymentView:
     """Return a payment as it is shown, with why it waits."""
     code = house.context.catalogue.network(payment.network).code
     sender = house.treasury.senders.get(code)
-    waits = sender.status.stuck.get(payment.ref, "") if sender else ""
+    waits = sender.status.stuck.get(payment.ref, "") if sender and payment.state in OPEN_PAYMENTS else ""
     if payment.state == PaymentState.VOIDED and (kept := reserved_coins(house.store, payment)):
         waits = f"keeps {kept} coins: a block may have a transaction of it still"
     return views.payment_view(house.context.catalogue, payment, waits)
@@ -69,6 +81,7 @@ def shown(house: Application, payment: Payment) -> views.PaymentView:
 HANDLERS: Final = {
     protocol.ListPayments: list_payments,
     protocol.HurryPayment: hurry_payment,
+    protocol.GiveUpPayment: give_up_payment,
     protocol.ShowHotWallets: show_hot_wallets,
 }
 """What each request of this kind is carried out by."""

@@ -164,6 +164,12 @@ class HurryPayment(Request, frozen=True, tag="payment hurry"):
     ref: int
 
 
+class GiveUpPayment(Request, frozen=True, tag="payment give-up"):
+    """Void a move of the house's own money that can never be mined, as a coin it spends is gone."""
+
+    ref: int
+
+
 class ShowHotWallets(Request, frozen=True, tag="hot"):
     """Show what the hot wallets have, beside their marks."""
 
@@ -266,6 +272,7 @@ AnyRequest = (
     | ReleaseNetwork
     | ListPayments
     | HurryPayment
+    | GiveUpPayment
     | ShowHotWallets
     | PrepareCold
     | ExportCold

@@ -40,6 +40,18 @@ def payment_hurry(house: House, ref: int) -> None:
     house.ask(protocol.HurryPayment(ref))
 
 
+@payment.command("give-up")
+@click.argument("ref", type=int)
+@of_house
+def payment_give_up(house: House, ref: int) -> None:
+    """Void payment REF of the house's own money that can never be mined: a coin that it spends is gone from the chain.
+
+    Its other coins can be spent again. Refused while the chain may mine it still; `withdrawal give-up` is for payments
+    of withdrawals.
+    """
+    house.ask(protocol.GiveUpPayment(ref))
+
+
 @root.command()
 @of_house
 def hot(house: House) -> None:

@@ -199,7 +199,7 @@ class Chain(Protocol):
     async def unspent(self, outpoints: Sequence[str], *, waiting: bool = False) -> Collection[str]:
         """Return those of the outputs (`txid:index`) that the best chain's blocks have and have not spent.
 
-        With `waiting` those that no transaction that waits to be mined spends either.
+        With `waiting` those that no transaction that waits to be mined spends either, and what such ones make.
         """
         ...
 

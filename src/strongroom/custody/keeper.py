@@ -108,6 +108,10 @@ class Consolidating(Chain, Protocol):
         """Return a move that makes one coin of many. Raises `Rejected` while that is dear."""
         ...
 
+    def txid_of(self, body: bytes) -> str:
+        """Return what a body's transaction will be called, whoever signs it."""
+        ...
+
 
 class KeeperStatus(msgspec.Struct):
     """How a hot wallet stands: `hot` is what it can spend by asset in the chain's unit; `low` and `high` are the assets
@@ -308,6 +312,20 @@ class Keeper:
         draft = await self._chain.draft([Payee(address, "", self._offer(asset).token, units)], self._funds())
         return Move(draft, units, address)
 
+    def prepare(self, purpose: PaymentPurpose, asset: int, move: Move) -> ReserveMove:
+        """Return the command that makes a payment of a move that was drafted.
+
+        What is signed elsewhere may be sent from there: so its transaction is known before, where it has a name.
+        """
+        coins = self._chain.spends_coins
+        away = coins and purpose == PaymentPurpose.COLD
+        txid = self.txid_of(move.draft) if away else ""
+        return prepare_move(self._context, purpose, self._network, asset, move, coins=coins, txid=txid)
+
+    def txid_of(self, draft: Draft) -> str:
+        """Return what a draft's transaction will be called, on a chain of coins."""
+        return cast(Consolidating, self._chain).txid_of(draft.body)
+
     # -- steps
 
     def _funds(self) -> Funds:
@@ -328,10 +346,8 @@ class Keeper:
         return fee_asset_of(catalogue, catalogue.network(self._network))
 
     async def _reserve(self, purpose: PaymentPurpose, asset: int, move: Move) -> None:
-        coins = self._chain.spends_coins
         self._at("before commit move")
-        command = prepare_move(self._context, purpose, self._network, asset, move, coins=coins)
-        outcome = await self._context.submit(command)
+        outcome = await self._context.submit(self.prepare(purpose, asset, move))
         if outcome.refusal is not None:
             raise outcome.refusal
         if outcome.stale:

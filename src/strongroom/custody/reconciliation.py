@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, cast
 
 import msgspec
@@ -95,7 +95,8 @@ async def _reconcile(context: Context, chain: Chain, offer: OfferSettings, tip: 
     books = int(context.reads.row(Holding, offer.network, offer.asset).chain_units)
     open_ones = await _open_payments(context, chain, offer)
     if chain.spends_coins:
-        units, differences = await _by_coins(context, chain, offer.network, books, {it.ref for it in open_ones})
+        spenders = {outpoint: it.ref for it in open_ones for outpoint in it.payment.spends}
+        units, differences = await _by_coins(context, chain, offer.network, books, spenders)
     else:
         units, differences = await _by_account(context, chain, offer, open_ones)
     rest = units - books - sum(difference.units for difference in differences)
@@ -142,13 +143,13 @@ def _paid(context: Context, payment: Payment) -> int:
 
 
 async def _by_coins(
-    context: Context, chain: Chain, network: int, books: int, underway: Collection[int]
+    context: Context, chain: Chain, network: int, books: int, spenders: Mapping[str, int]
 ) -> tuple[int, list[Difference]]:
-    """Return what of our coins is unspent on the chain, and why some are not."""
+    """Return what of our coins is unspent on the chain, and why some are not: `spenders` are payments under way."""
     coins = _owned(context, network)
     unspent = await chain.unspent([coin.outpoint for coin in coins])
     differences = [
-        Difference(-coin.units, _why(coin, underway), explained=coin.payment in underway)
+        Difference(-coin.units, _why(coin, spenders), explained=coin.outpoint in spenders)
         for coin in coins
         if coin.outpoint not in unspent
     ]
@@ -167,13 +168,15 @@ def _owned(context: Context, network: int) -> list[Coin]:
     coins = reads.rows(Coin, {"network": network, "payment": 0}, MAX_COINS)
     for state in (*OPEN_PAYMENTS, PaymentState.VOIDED):
         for payment in reads.rows(Payment, {"network": network, "state": state}, MAX_OPEN):
-            coins += [reads.row(Coin, network, outpoint) for outpoint in payment.spends]
+            spent = [reads.row(Coin, network, outpoint) for outpoint in payment.spends]
+            # What it was to spend may be free again, or have been spent by another one.
+            coins += [coin for coin in spent if coin.payment == payment.ref]
     return [coin for coin in coins if coin.height]
 
 
-def _why(coin: Coin, underway: Collection[int]) -> str:
-    if coin.payment in underway:
-        return f"payment {coin.payment} is mined and not final yet; it spends {coin.outpoint}"
+def _why(coin: Coin, spenders: Mapping[str, int]) -> str:
+    if coin.outpoint in spenders:
+        return f"payment {spenders[coin.outpoint]} is mined and not final yet; it spends {coin.outpoint}"
     return f"the chain has no unspent {coin.outpoint}"
 
 

@@ -10,12 +10,12 @@ by it, and would be paid once more.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Final, cast
 
 import structlog
 
-from strongroom.custody.chain import Block, Chain, Fate, Spending, Unreachable
+from strongroom.custody.chain import Block, Chain, Fate, Output, Spending, Unreachable
 from strongroom.custody.families import NATIVE
 from strongroom.custody.keeper import Sweepable
 from strongroom.custody.reconciliation import MAX_COINS, MAX_OPEN, reconcile
@@ -24,9 +24,9 @@ from strongroom.records.addresses import Address
 from strongroom.records.coins import Coin, Sent
 from strongroom.records.deposits import Deposit
 from strongroom.records.epochs import Reconciled
-from strongroom.records.withdrawals import PaymentPurpose
+from strongroom.records.withdrawals import Payment, PaymentPurpose
 from strongroom.wallet.addresses import HOUSE_POSITION, house_address, next_behind
-from strongroom.wallet.adoptions import Found, Moved, NotAdopted, Paid, prepare_adoption
+from strongroom.wallet.adoptions import AdoptCandidate, Found, Moved, NotAdopted, Paid, prepare_adoption
 from strongroom.wallet.context import Context
 from strongroom.wallet.deposits import OPEN, outpoint_of
 from strongroom.wallet.epochs import EndWaiting, prepare_end, waits
@@ -81,13 +81,33 @@ class Restoration:
         if self._chain.spends_coins:
             self._spendable = self._coins() | await self._change_of_open_payments()
 
-    async def adoptions(self, block: Block) -> AsyncIterator[Command]:
-        """Yield what takes a block's unknown payments into the books, each to be carried out before the next."""
+    async def adoptions(self, block: Block, outputs: Sequence[Output], *, everything: bool) -> AsyncIterator[Command]:
+        """Yield what takes a block's unknown payments into the books, each to be carried out before the next.
+
+        `outputs` are the block's. Unless `everything` is unknown since the backup, those are looked at that have gone
+        to the cold address of a chain of accounts: its signer may send one that the server has forgotten.
+        """
+        sent = () if everything else self._sent_to_cold(outputs)
+        if not everything and not sent:
+            return
         home = house_address(self._context.reads, self._network)
         for spending in await self._chain.spends_in(block.hash, self._position_of):
-            if (command := self._adoption(spending, home.address)) is not None:
-                yield command
-            self._note_arrivals(spending, home.address)
+            if everything or spending.txid in sent:
+                command = self._adoption(spending, home.address)
+                if command is not None and (everything or not self._is_given_up(command)):
+                    yield command
+                self._note_arrivals(spending, home.address)
+
+    def _is_given_up(self, command: Command) -> bool:
+        """Say whether it would be a candidate of a payment that was given up: the sender looks for that one itself."""
+        return isinstance(command, AdoptCandidate) and self._context.reads.row(Payment, command.payment).filling
+
+    def _sent_to_cold(self, outputs: Sequence[Output]) -> Collection[str]:
+        """Return the transactions of the hot wallet to the cold address that the books do not know."""
+        if not self._cold or not self._chain.needs_sweeps:
+            return ()
+        sent = {it.txid for it in outputs if it.ours and it.address == self._cold}
+        return {txid for txid in sent if not self._context.reads.row(Sent, self._network, txid).payment}
 
     async def end(self) -> EndWaiting | None:
         """Return what lets payments go on, once books and chain agree; None while they do not."""
@@ -117,15 +137,18 @@ class Restoration:
         return found
 
     async def _change_of_open_payments(self) -> set[str]:
-        """Return the change of payments that are in a block and not final: after the backup it may have been spent."""
+        """Return the change of payments that are in a block, or wait for one, and are not final: after the backup it
+        may have been spent."""
         home = house_address(self._context.reads, self._network).address
+        waiting = await self._chain.mempool()
         found: set[str] = set()
         for payment in open_payments(self._context.reads, self._network, MAX_OPEN):
             for txid in payment.candidates:
                 status = await self._chain.transaction(txid, payment.spends)
-                if status.fate is Fate.MINED and status.block is not None:
-                    outputs = await self._chain.outputs_in(status.block.hash)
-                    found.update(f"{it.txid}:{it.index}" for it in outputs if (it.txid, it.address) == (txid, home))
+                if status.fate not in (Fate.MINED, Fate.MEMPOOL):
+                    continue
+                outputs = waiting if status.block is None else await self._chain.outputs_in(status.block.hash)
+                found.update(f"{it.txid}:{it.index}" for it in outputs if (it.txid, it.address) == (txid, home))
         return found
 
     def _note_arrivals(self, spending: Spending, home: str) -> None:
@@ -212,9 +235,18 @@ class Restoration:
         return sum(not self._context.reads.row(Sent, self._network, txid).payment for txid in waiting)
 
     async def _spent_by_waiting(self) -> Collection[str]:
-        """Return the free coins that something spends which waits to be mined: a payment that nobody knows here."""
-        rows = self._context.reads.rows(Coin, {"network": self._network, "payment": 0}, MAX_COINS)
-        free = [coin.outpoint for coin in rows if coin.height]
+        """Return the coins that something spends which waits to be mined: a payment that nobody knows here.
+
+        Besides those that are free they are such as the books do not have yet, and had before the loss: change of
+        payments that are not final, and deposits whose block is not deep enough.
+        """
+        reads, network = self._context.reads, self._network
+        coins = reads.rows(Coin, {"network": network, "payment": 0}, MAX_COINS)
+        ours = {coin.outpoint for coin in coins if coin.height} | await self._change_of_open_payments()
+        for state in OPEN:
+            deposits = reads.rows(Deposit, {"network": network, "state": state}, MAX_COINS)
+            ours.update(outpoint_of(deposit) for deposit in deposits if deposit.block)
+        free = sorted(it for it in ours if not reads.row(Coin, network, it).payment)
         return set(free) - set(await self._chain.unspent(free, waiting=True))
 
 

@@ -48,6 +48,7 @@ from strongroom.wallet.payments import (
     free_coins,
     has_its_coins,
     has_its_pot,
+    has_spent_change,
     next_nonce,
     offered_on,
     open_payments,
@@ -296,7 +297,7 @@ class Sender:
             payment = await self._redraft(payment)
         if payment.state == PaymentState.RESERVED:
             if _is_signed_elsewhere(payment):
-                return None
+                return await self._follow(payment, tip)
             payment = await self._sign(payment)
         refusal: Rejected | None = None
         # One that was adopted may have no blob here: others have sent it.
@@ -321,11 +322,14 @@ class Sender:
         return self._handed.get(payment.ref) == hash(payment.blob)
 
     def _is_due(self, payment: Payment) -> bool:
-        """Say whether a payment has waited so long that a higher fee may help."""
+        """Say whether a payment has waited so long that a higher fee may help. One whose change is to be spent already
+        waits for a person's word: a dearer one has other change, and what spends the old one could never be mined."""
         hurried = payment.ref in self._hurried
         self._hurried.discard(payment.ref)
         is_ours = not _is_signed_elsewhere(payment) and bool(payment.body)
-        return is_ours and payment.state == PaymentState.SIGNED and (hurried or self._has_waited(payment))
+        if not is_ours or payment.state != PaymentState.SIGNED:
+            return False
+        return hurried or (self._has_waited(payment) and not has_spent_change(self._context.reads, payment))
 
     def _has_waited(self, payment: Payment) -> bool:
         """Say whether the newest candidate of a payment has waited for its block too long."""
@@ -377,13 +381,15 @@ class Sender:
         log.info("payment broadcast", network=self._chain.network, ref=payment.ref, txid=txid)
 
     async def _follow(self, payment: Payment, tip: Block) -> None:
-        """Bring the row to what the chain says of its candidates."""
+        """Bring the row to what the chain says of its candidates, if it has any."""
         statuses = {txid: await self._chain.transaction(txid, payment.spends) for txid in payment.candidates}
         for txid, status in statuses.items():
             if status.fate is Fate.MINED and status.block is not None:
                 return await self._mined(payment, txid, status.block, status.fee, tip)
             if status.fate is Fate.REVERTED and status.block is not None:
                 return await self._reverted(payment, status.block, status.fee, tip)
+        if not statuses:
+            return None
         if payment.state == PaymentState.MINED:
             command = UnminePayment(NOBODY, payment.ref, payment.withdrawals)
             return await self._commit("unmine", lambda: command)

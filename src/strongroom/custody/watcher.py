@@ -8,7 +8,7 @@ Each round makes the books agree with the chain as it is now, in this order:
     open ones   deposits whose transaction is gone are dropped
 
 After a restore from a backup, until the network is reconciled, the payments in each block that the books do not know
-are adopted before its outputs are noted (`restoration`).
+are adopted before its outputs are noted (`restoration`). On a chain of accounts, one to the cold address always is.
 
 Every step is one command, a compare-and-set. A step that a crash or another watcher has left half done is done
 again, and what was done already has no effect.
@@ -302,10 +302,9 @@ class Watcher:
         if adopting:
             await self.restoration.begin()
         for block in blocks:
-            if adopting:
-                async for command in self.restoration.adoptions(block):
-                    await self._do("adopt", [command])
             outputs = await self._chain.outputs_in(block.hash)
+            async for command in self.restoration.adoptions(block, outputs, everything=adopting):
+                await self._do("adopt", [command])
             await self._revive(outputs)
             await self._note_cold(outputs, block)
             await self._note(outputs, block)

@@ -27,6 +27,7 @@ _OF_CHAINS: Final = (
     protocol.Reconcile,
     protocol.GiveUpWithdrawal,
     protocol.HurryPayment,
+    protocol.GiveUpPayment,
     protocol.ShowHotWallets,
     protocol.PrepareCold,
     protocol.MineBlocks,

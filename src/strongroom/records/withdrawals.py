@@ -87,11 +87,11 @@ class Payment(Kept, frozen=True, gc=False):
     """A transaction of the house, by its own reference.
 
     `spends` names the reserved coins, or the (wallet, nonce). `body` is the transaction to be signed. `candidates` are
-    the txids of all signed versions, all spending the same; `blob` is the newest one, signed at `signed_ms`; `txid` is
-    the one in the `block` at `height`. A move has no withdrawals: it brings `units` of its asset, in the chain's unit,
-    from the address at position `source` to `address`, which is ours at position `target` unless it is the cold one.
-    Once one to the cold address is `filling` it was given up: newer candidates move nothing and only spend its nonce;
-    those are the `fillers`.
+    the txids of all signed versions, all spending the same, and of what is away to be signed where that has a name
+    before; `blob` is the newest one, signed at `signed_ms`; `txid` is the one in the `block` at `height`. A move has no
+    withdrawals: it brings `units` of its asset, in the chain's unit, from the address at position `source` to
+    `address`, which is ours at position `target` unless it is the cold one. Once one to the cold address is `filling`
+    it was given up: newer candidates move nothing and only spend its nonce; those are the `fillers`.
     """
 
     ref: int
@@ -116,6 +116,11 @@ class Payment(Kept, frozen=True, gc=False):
     block: str = ""
     filling: bool = False
     fillers: tuple[str, ...] = ()
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it is signed elsewhere, and has not come back from there yet."""
+        return self.purpose == PaymentPurpose.COLD and bool(self.body) and not self.blob and not self.filling
 
     @property
     def is_filled(self) -> bool:

@@ -4,6 +4,8 @@
     it moves the house's own money                  it becomes a move: a sweep, gas, what went to the cold address
     it pays open withdrawals of the backup          it becomes their payment: the customers were paid, once
     it pays somebody else                           a withdrawal is made that nobody is named for; the house pays for it
+    it went to the cold address with a nonce        its signer has sent it himself: it becomes a move, and the payment
+    that another payment has reserved               that has reserved the nonce fails, once it is buried
 
 The usual steps then follow it to its end: its block, its fee, its change. Each is adopted once, because the transaction
 has a row of its own (`sent`) and what it spends is reserved in the same commit.
@@ -115,7 +117,8 @@ class AdoptPayment(Command, frozen=True):
     """Take a transaction as a payment that was signed: of open withdrawals, and of `unknown` ones made for it here.
 
     `coins` says whether it spends coins or a nonce; `change` are the coins that come back once it is final. What pays
-    nobody is a move, for which the other fields are as in its payment.
+    nobody is a move, for which the other fields are as in its payment. `beaten` is the payment that has reserved the
+    same nonce, and keeps it: it is never mined, unless the chain gives this one up.
     """
 
     payment: int
@@ -132,6 +135,7 @@ class AdoptPayment(Command, frozen=True):
     target: int = 0
     address: str = ""
     units: str = "0"
+    beaten: int = 0
 
     def needs(self) -> list[Key]:
         """The new payment, its withdrawals, all that it spends and brings back, and the count of unknown ones."""
@@ -149,7 +153,8 @@ class AdoptPayment(Command, frozen=True):
     def decide(self, view: View, now_ms: int) -> Decision:
         """Adopt it, once, while its withdrawals are unpaid and nothing has reserved what it spends."""
         withdrawals = [view.get(Withdrawal, ref) for ref in self.withdrawals]
-        taken = any(view.get(Reserved, self.network, spends).payment for spends in self.spends)
+        holders = [view.get(Reserved, self.network, spends).payment for spends in self.spends]
+        taken = any(holder != self.beaten for holder in holders)
         known = any(view.get(Withdrawal, it.ref).state for it in self.unknown)
         if view.get(Sent, self.network, self.txid).payment or view.get(Payment, self.payment).state or taken or known:
             raise Stale
@@ -177,7 +182,7 @@ class AdoptPayment(Command, frozen=True):
             *(msgspec.structs.replace(it, state=WithdrawalState.PAYING, payment=self.payment) for it in withdrawals),
             *(msgspec.structs.replace(it, payment=self.payment, requested_ms=now_ms) for it in self.unknown),
         ]
-        reserved = [Reserved(self.network, spends, self.payment) for spends in self.spends]
+        reserved = [] if self.beaten else [Reserved(self.network, it, self.payment) for it in self.spends]
         rows = [payment, Sent(self.network, self.txid, self.payment), *paying, *reserved, *self._coins(view)]
         return Decision(rows=[*rows, *self._count(view)])
 
@@ -218,8 +223,18 @@ def prepare_adoption(
     if others or set(payment.spends) != set(found.spends):
         raise NotAdopted("it spends what other payments have reserved")
     filler = payment.purpose == PaymentPurpose.COLD and not coins and not found.paid and bool(found.change)
-    _check_payees(context, payment, found, pays_nobody=filler)
+    try:
+        _check_payees(context, payment, found, pays_nobody=filler)
+    except NotAdopted:
+        if coins or not _is_sent_to(cold, found):
+            raise
+        return msgspec.structs.replace(_payment(context, found, coins=coins, cold=cold), beaten=holder)
     return AdoptCandidate(NOBODY, payment.ref, found.network, found.txid, filler)
+
+
+def _is_sent_to(cold: str, found: Found) -> bool:
+    """Say whether a transaction has paid the cold address, and nobody else."""
+    return bool(cold) and [paid.address for paid in found.paid] == [cold] and not found.undone
 
 
 def _check_payees(context: Context, payment: Payment, found: Found, *, pays_nobody: bool) -> None:

@@ -55,8 +55,10 @@ class ReserveMove(Command, frozen=True):
     """Make a payment that moves the house's own money, and reserve what it spends: `coins`, or else a nonce.
 
     `units` of the asset, in the chain's unit, reach `address`: ours at position `target`, or the cold one. With `txid`
-    and `blob` it comes signed: so a nonce is never held for a signature that may not come. One that is `filling` was
-    given up while it was away: its draft moves nothing, and only takes the nonce that the other would spend.
+    and `blob` it comes signed: so a nonce is never held for a signature that may not come. With `txid` alone it is away
+    to be signed, and the transaction's name is known before: whoever sends it, it is this payment. One that is
+    `filling` was given up while it was away: its draft moves nothing, and only takes the nonce that the other would
+    spend.
     """
 
     payment: int
@@ -105,8 +107,10 @@ class ReserveMove(Command, frozen=True):
             filling=self.filling,
         )
         reserved = reservation(view, payment, coins=self.coins)
-        if not self.txid:
-            return Decision(rows=[payment, *pots, *reserved])
+        if not self.blob:
+            known = msgspec.structs.replace(payment, candidates=(self.txid,)) if self.txid else payment
+            sent = [Sent(self.network, self.txid, self.payment)] if self.txid else []
+            return Decision(rows=[known, *pots, *reserved, *sent])
         signed, sent = signed_rows(payment, self.txid, self.blob, now_ms)
         return Decision(rows=[signed, *pots, *reserved, sent])
 
@@ -256,11 +260,21 @@ def _balance(view: View, purpose: Purpose, asset: int) -> int:
 
 
 def prepare_move(
-    context: Context, purpose: PaymentPurpose, network: int, asset: int, move: Move, *, coins: bool = False
+    context: Context,
+    purpose: PaymentPurpose,
+    network: int,
+    asset: int,
+    move: Move,
+    *,
+    coins: bool = False,
+    txid: str = "",
 ) -> ReserveMove:
-    """Return the command that makes a payment of a move that was drafted."""
+    """Return the command that makes a payment of a move that was drafted.
+
+    `txid` is what its transaction will be called, where it is signed elsewhere and that is known before.
+    """
     places = (network, asset, move.source, move.target, move.address)
-    return ReserveMove(NOBODY, context.ids.ref(), purpose, *places, str(move.units), move.draft, coins)
+    return ReserveMove(NOBODY, context.ids.ref(), purpose, *places, str(move.units), move.draft, coins, txid)
 
 
 def prepare_move_finish(

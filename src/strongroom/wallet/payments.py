@@ -6,9 +6,10 @@
                   +-> voided                    no candidate can ever be mined: the withdrawals failed, money is free
 
 A payment reserves coins, or a nonce of the hot wallet, for ever; only where a rival is buried that has spent one of its
-coins, the others are free again, which no candidate can spend without that one. From the first signature on it may have
-been broadcast, and then only the chain's own final word ends it: nothing leads back to a fresh payment for the same
-withdrawal. Its candidates, however many, spend the same and pay the same: at most one of them is ever mined.
+coins, the others are free again, which no candidate can spend without that one, and so they are where a person gives up
+a move of the house's own money. What is signed elsewhere may be mined while it is reserved. From the first signature on
+it may have been broadcast, and then only the chain's own final word ends it: nothing leads back to a fresh payment for
+the same withdrawal. Its candidates, however many, spend the same and pay the same: at most one of them is ever mined.
 """
 
 from __future__ import annotations
@@ -25,7 +26,13 @@ from strongroom.ledger.entries import Posting
 from strongroom.records.coins import Coin, Pot, Sent
 from strongroom.records.kept import Kept, Key
 from strongroom.records.settings import AssetSettings, OfferSettings
-from strongroom.records.withdrawals import Payment, PaymentState, Reserved, Withdrawal, WithdrawalState
+from strongroom.records.withdrawals import (
+    Payment,
+    PaymentState,
+    Reserved,
+    Withdrawal,
+    WithdrawalState,
+)
 from strongroom.wallet.catalogue import Catalogue
 from strongroom.wallet.context import Context
 from strongroom.wallet.epochs import check_open, hold_needs
@@ -217,7 +224,7 @@ class MinePayment(Command, frozen=True):
 
     def decide(self, view: View, now_ms: int) -> Decision:
         """Note it on all of them."""
-        payment = in_state(view, self.payment, PaymentState.SIGNED, PaymentState.MINED)
+        payment = in_state(view, self.payment, PaymentState.SIGNED, PaymentState.MINED, *_if_away(view, self.payment))
         check(self.txid in payment.candidates, "only a candidate of the payment carries it out")
         mined = msgspec.structs.replace(
             payment,
@@ -243,8 +250,18 @@ class UnminePayment(Command, frozen=True):
     def decide(self, view: View, now_ms: int) -> Decision:
         """Note it on all of them."""
         payment = in_state(view, self.payment, PaymentState.MINED)
-        waiting = msgspec.structs.replace(payment, state=PaymentState.SIGNED, txid="", height=0, block="")
-        return Decision(rows=[waiting, *_located(view, self.withdrawals, "", 0)])
+        return Decision(rows=[on_its_way_again(payment), *_located(view, self.withdrawals, "", 0)])
+
+
+def _if_away(view: View, ref: int) -> tuple[PaymentState, ...]:
+    """Return the state of a payment that is away to be signed: it may be sent from there, and come to its end."""
+    return (PaymentState.RESERVED,) if view.get(Payment, ref).is_away else ()
+
+
+def on_its_way_again(payment: Payment) -> Payment:
+    """Return a payment that no block has any more: it waits for its block, or for its signature if that is away yet."""
+    state = PaymentState.RESERVED if payment.is_away else PaymentState.SIGNED
+    return msgspec.structs.replace(payment, state=state, txid="", height=0, block="")
 
 
 def _located(view: View, withdrawals: Sequence[int], txid: str, height: int) -> list[Kept]:
@@ -256,7 +273,8 @@ class VoidPayment(Command, frozen=True):
 
     `swept` is the key of the pot that it was to sweep. `block` at `height` is the rival's, which is the chain's word;
     empty where no block has it. `freed` are those of its coins that the rival has not spent: since no candidate can
-    spend them any more, they can be spent again.
+    spend them any more, they can be spent again. So can those of a move that a person gives up: should it be mined
+    after all it has paid nobody, and what has spent its coins meanwhile is void by the chain's word.
     """
 
     payment: int
@@ -276,7 +294,8 @@ class VoidPayment(Command, frozen=True):
 
     def decide(self, view: View, now_ms: int) -> Decision:
         """Release the customers' money, or let the pot be swept again; what else the payment spends stays reserved."""
-        payment = in_state(view, self.payment, PaymentState.SIGNED)
+        payment = in_state(view, self.payment, PaymentState.SIGNED, *_if_away(view, self.payment))
+        check(bool(payment.candidates), "what is given up has a transaction that is followed on")
         if self.block:
             check_passed(view, self.network, self.height, self.block)
         postings, rows = releases(view, payment, self.withdrawals)
@@ -286,7 +305,8 @@ class VoidPayment(Command, frozen=True):
 
     def _freed(self, view: View, payment: Payment) -> list[Kept]:
         """Return the coins that can be spent again."""
-        check(not self.freed or bool(self.block), "coins are freed by a rival's block only")
+        is_sure = bool(self.block) or not payment.withdrawals
+        check(not self.freed or is_sure, "coins of withdrawals are freed by a rival's block only")
         check(set(self.freed) <= set(payment.spends), "a payment frees what it has reserved")
         coins = [view.get(Coin, self.network, outpoint) for outpoint in self.freed]
         own = [coin for coin in coins if coin.payment == payment.ref]
@@ -350,6 +370,13 @@ def has_its_coins(context: Context, payment: Payment) -> bool:
     return all(coin.height for coin in coins)
 
 
+def has_spent_change(reads: Reads, payment: Payment) -> bool:
+    """Say whether another payment is to spend what one brings back: after a reorganisation both are on their way."""
+    indexes = range(len(payment.withdrawals) + 2)
+    outpoints = [f"{txid}:{index}" for txid in payment.candidates for index in indexes]
+    return any(reads.row(Coin, payment.network, outpoint).payment > 0 for outpoint in outpoints)
+
+
 def reserved_coins(reads: Reads, payment: Payment) -> int:
     """Return how many coins that are there a payment has reserved, none on a chain of accounts."""
     coins = [reads.row(Coin, payment.network, outpoint) for outpoint in payment.spends]
@@ -403,7 +430,7 @@ def prepare_void(
 ) -> VoidPayment:
     """Return the command that gives up a payment that is never mined, because of a rival in the `block` at `height`.
 
-    `freed` are the coins that the rival has not spent.
+    `freed` are the coins that the rival has not spent, or that a move leaves which a person gives up.
     """
     swept = (payment.network, payment.source, payment.asset) if payment.source else None
     withdrawals = tuple(withdrawals_of(context, payment))

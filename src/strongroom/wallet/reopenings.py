@@ -37,7 +37,7 @@ from strongroom.wallet.context import Context
 from strongroom.wallet.credits import credit_needs
 from strongroom.wallet.holdings import holding_change, holding_needs, ledger_units
 from strongroom.wallet.moves import pots_after
-from strongroom.wallet.payments import coin_needs, offered_on, outgoing, withdrawals_of
+from strongroom.wallet.payments import coin_needs, offered_on, on_its_way_again, outgoing, withdrawals_of
 from strongroom.wallet.pots import pot_change
 from strongroom.wallet.reversals import from_house
 from strongroom.wallet.settlements import fee_asset_of, source_of
@@ -105,7 +105,7 @@ class ReopenPayment(Command, frozen=True):
         waiting = [msgspec.structs.replace(it, state=WithdrawalState.PAYING, txid="", height=0) for it in withdrawals]
         coins = [msgspec.structs.replace(view.get(Coin, self.network, it), height=0) for it in self.coins]
         pots = pots_after(view, payment, self.fee_asset, sign=-1)
-        return Decision(postings, [_signed_again(payment), *waiting, *coins, *pots, *holdings])
+        return Decision(postings, [on_its_way_again(payment), *waiting, *coins, *pots, *holdings])
 
     def _revived(
         self, view: View, catalogue: Catalogue, payment: Payment, withdrawals: Sequence[Withdrawal]
@@ -113,7 +113,7 @@ class ReopenPayment(Command, frozen=True):
         """Hold what was released, and book the fee back that a block took which had undone the payment."""
         postings, spent = hold_again(view, withdrawals)
         waiting = [msgspec.structs.replace(it, state=WithdrawalState.PAYING, txid="", height=0) for it in withdrawals]
-        rows: list[Kept] = [_signed_again(payment), *waiting, *spent]
+        rows: list[Kept] = [on_its_way_again(payment), *waiting, *spent]
         if payment.height:
             back = self._fee_back(catalogue, payment, postings)
             rows += self._holdings(view, catalogue, back, postings)
@@ -190,10 +190,6 @@ def _freed_of(reads: Reads, payment: Payment) -> tuple[str, ...]:
     coins = [reads.row(Coin, payment.network, outpoint) for outpoint in payment.spends]
     given_up = payment.state == PaymentState.VOIDED
     return tuple(coin.outpoint for coin in coins if given_up and coin.units)
-
-
-def _signed_again(payment: Payment) -> Payment:
-    return msgspec.structs.replace(payment, state=PaymentState.SIGNED, txid="", block="", height=0)
 
 
 def _change_of(reads: Reads, payment: Payment) -> tuple[str, ...]:

@@ -166,6 +166,8 @@ async def test_a_fee_is_raised_by_hand(house: CoinHouse) -> None:
 
     await waiting(house, "the payment waits")
     [payment] = payments(house, PaymentPurpose.WITHDRAWALS)
+    refused = await command(house, "payment", "give-up", str(payment.ref))
+    assert (refused.code, "withdrawal give-up" in refused.err) == (1, True)
     hurried = await command(house, "payment", "hurry", str(payment.ref))
     assert hurried.code == 0, hurried
 

@@ -16,12 +16,17 @@ from strongroom.admin.commands import carry_out
 from strongroom.admin.protocol import AdminError
 from strongroom.config.settings import Config
 from strongroom.custody import watcher
+from strongroom.custody.sender import PaymentTerms
+from strongroom.records.coins import Coin
+from strongroom.records.withdrawals import Payment, PaymentState, Withdrawal
+from strongroom.wallet.payments import open_payments
 from strongroom.wallet.verification import verify
-from support.coin_house import V3, CoinHouse, coin_house, coin_settings
+from support.coin_house import NETWORK, V3, CoinHouse, coin_house, coin_settings
 from support.nodes import FIRST_COINS, Bitcoind, CoinNode
 from support.server import Member, transfer_to
 
 STRANGER = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
+COLD = "bcrt1qrp33g0q5c5txsp9arysrx4k6zdkfs4nce4xj0gdcccefvpysxf3qzf4jry"
 CONFIRMATIONS = 3
 DEPTHS = (1, CONFIRMATIONS - 1, CONFIRMATIONS, CONFIRMATIONS + 2)
 
@@ -34,9 +39,9 @@ async def bitcoind(tmp_path: Path) -> AsyncIterator[Bitcoind]:
         yield node
 
 
-def settings(folder: Path, node: Bitcoind, **offer: Any) -> Config:
-    """Return the settings of a house that waits for three confirmations, with other terms of the offer."""
-    config = coin_settings(folder, node, "bitcoin-regtest")
+def settings(folder: Path, node: Bitcoind, declared: dict[str, Any] | None = None, **offer: Any) -> Config:
+    """Return the settings of a house that waits for three confirmations, with other terms of its node and the offer."""
+    config = coin_settings(folder, node, "bitcoin-regtest", **(declared or {}))
     networks = {"BITCOIN": msgspec.structs.replace(config.networks["BITCOIN"], confirmations=CONFIRMATIONS)}
     offers = {"BTC": {"BITCOIN": msgspec.structs.replace(config.offers["BTC"]["BITCOIN"], **offer)}}
     return msgspec.structs.replace(config, networks=networks, offers=offers)
@@ -68,12 +73,16 @@ async def credited(house: CoinHouse, member: Member, amount: str) -> str:
     return txid
 
 
-async def undo(house: CoinHouse, txid: str) -> None:
-    """Replace the block of a transaction, and all on it, by a longer branch in which what it spends is gone."""
+async def undo(house: CoinHouse, txid: str) -> str:
+    """Replace the block of a transaction, and all on it, by a longer branch in which what it spends is gone.
+
+    Return the hash of that branch's first block.
+    """
     told = await house.node.rpc("getrawtransaction", txid, 1)
     rival = await house.node.rival_of(txid)
     await house.node.invalidate(told["blockhash"])
-    _ = await mine(house, told["confirmations"] + 1, rival)
+    [first, *_] = await mine(house, told["confirmations"] + 1, rival)
+    return first
 
 
 async def paid(node: CoinNode) -> Decimal:
@@ -258,5 +267,191 @@ async def test_what_was_paid_from_the_change_of_a_payment_that_is_gone_can_be_gi
         assert (await carry_out(application, protocol.GiveUpWithdrawal(int(ref)))).state == "failed"
     assert await house.statuses(alice) == ["FAILURE", "FAILURE", "CANCELLED"]
     assert (await house.balance(alice), await carry_out(application, protocol.ListDebts())) == ((0, 0), [])
+    assert (await house.reconciled()).differences == ()
+    house.check_books()
+
+
+async def refused(house: CoinHouse, request: protocol.Request, why: str) -> None:
+    """Carry out what is refused, which changes nothing."""
+    before = list(house.store.each(Payment)), list(house.store.each(Coin))
+    with pytest.raises(AdminError, match=why):
+        _ = await carry_out(house.house.application, request)
+    assert (list(house.store.each(Payment)), list(house.store.each(Coin))) == before
+
+
+async def moving(house: CoinHouse, purpose: str) -> int:
+    """Wait until a move of the house's own money is under way, and return its payment's reference."""
+
+    async def is_moving() -> bool:
+        return bool(await carry_out(house.house.application, protocol.ListPayments()))
+
+    await house.until(is_moving, f"a {purpose} is under way")
+    [payment] = await carry_out(house.house.application, protocol.ListPayments())
+    assert payment.purpose == purpose
+    return int(payment.ref)
+
+
+async def test_a_consolidation_whose_coin_is_gone_is_given_up_and_leaves_its_other_coins(
+    tmp_path: Path, bitcoind: Bitcoind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be reserved for ever by what can not be mined; after the operator's word they pay a withdrawal."""
+    declared = {"consolidate_above": 2, "consolidate_fee": 300}
+    async with coin_house(settings(tmp_path, bitcoind, declared), bitcoind) as house:
+        alice, application = await house.customer("alice"), house.house.application
+        for amount in ("0.5", "0.25"):
+            _ = await credited(house, alice, amount)
+        lost = await credited(house, alice, "0.125")
+        ref, sender = await moving(house, "consolidation"), application.treasury.senders["BITCOIN"]
+        while not await bitcoind.rpc("getrawmempool"):
+            _ = await sender.step()
+        give_up = protocol.GiveUpPayment(ref)
+        await refused(house, give_up, "may come back")
+        await undo(house, lost)
+        _ = await sender.step()
+        assert sender.status.stuck == {ref: "bad-txns-inputs-missingorspent"}
+        await refused(house, give_up, "may come back")
+        monkeypatch.setattr(watcher, "UNKNOWN_GRACE_MS", 0)
+        _ = await mine(house, 1)
+        given_up = await carry_out(application, give_up)
+        assert (given_up.state, given_up.waits) == ("voided", "")
+        assert open_payments(house.store, NETWORK, 10) == []
+        await refused(house, give_up, "that no block has can be given up")
+        assert await house.balance(alice) == (Decimal("0.75"), Decimal("0.75"))
+        assert (await house.reconciled()).differences == ()
+        house.check_books()
+
+        withdrawal = await house.withdraw(alice, STRANGER, "0.7")
+        while not await bitcoind.rpc("getrawmempool"):
+            _ = await sender.step()
+        [paying] = [it.payment for it in house.store.each(Withdrawal) if it.ref == int(withdrawal)]
+        await refused(house, protocol.GiveUpPayment(paying), f"'withdrawal give-up {withdrawal}'")
+        await house.mine_until_status(alice, "COMPLETED", "CANCELLED", "COMPLETED", "COMPLETED")
+        assert await paid(bitcoind) == Decimal("0.7")
+        assert (await house.reconciled()).differences == ()
+        house.check_books()
+
+
+async def test_a_payment_that_is_away_to_be_signed_is_given_up_when_its_coin_is_gone(
+    tmp_path: Path, bitcoind: Bitcoind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it would have sent to the cold address is hot again, and the signed file is not taken any more."""
+    async with coin_house(settings(tmp_path, bitcoind, {"cold_address": COLD}), bitcoind) as house:
+        alice, application = await house.customer("alice"), house.house.application
+        _ = await credited(house, alice, "1")
+        lost = await credited(house, alice, "0.5")
+        ref = int((await carry_out(application, protocol.PrepareCold("BITCOIN", "BTC", "1.25"))).ref)
+        signed = await application.treasury.senders["BITCOIN"]._signer.sign(
+            "BITCOIN", ref, house.store.row(Payment, ref).body
+        )
+        await undo(house, lost)
+        monkeypatch.setattr(watcher, "UNKNOWN_GRACE_MS", 0)
+        _ = await mine(house, 1)
+        assert (await carry_out(application, protocol.GiveUpPayment(ref))).state == "voided"
+        await refused(house, protocol.ImportCold(ref, signed.hex().encode()), "does not wait to be signed elsewhere")
+        [free] = [it for it in house.store.each(Coin) if it.height and not it.payment]
+        assert free.units == 100_000_000
+        assert [it.differences for it in await application.treasury.reconcile()] == [(), ()]
+        house.check_books()
+
+
+async def test_a_consolidation_that_was_given_up_may_be_mined_after_all(
+    tmp_path: Path, bitcoind: Bitcoind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the coins that it left; the withdrawal that was to be paid from one of them fails, and its customer has
+    the money again."""
+    declared = {"consolidate_above": 2, "consolidate_fee": 300}
+    async with coin_house(settings(tmp_path, bitcoind, declared), bitcoind) as house:
+        alice, application = await house.customer("alice"), house.house.application
+        for amount in ("0.5", "0.25"):
+            _ = await credited(house, alice, amount)
+        lost = await credited(house, alice, "0.125")
+        ref, sender = await moving(house, "consolidation"), application.treasury.senders["BITCOIN"]
+        while not (waiting := await bitcoind.rpc("getrawmempool")):
+            _ = await sender.step()
+        kept = [await bitcoind.rpc("getrawtransaction", it) for it in (lost, *waiting)]
+        branch = await undo(house, lost)
+        monkeypatch.setattr(watcher, "UNKNOWN_GRACE_MS", 0)
+        _ = await mine(house, 1)
+        assert (await carry_out(application, protocol.GiveUpPayment(ref))).state == "voided"
+        await house.withdraw(alice, STRANGER, "0.7")
+        await house.until_status(alice, "PROCESSING", "CANCELLED", "COMPLETED", "COMPLETED")
+        while not await bitcoind.rpc("getrawmempool"):
+            _ = await sender.step()
+
+        length = await bitcoind.height() - (await bitcoind.rpc("getblockheader", branch))["height"] + 1
+        await bitcoind.invalidate(branch)
+        _ = await mine(house, length + 1, *kept)
+        await house.until_status(alice, "FAILURE", "COMPLETED", "COMPLETED", "COMPLETED")
+
+        async def is_final() -> bool:
+            return house.store.row(Payment, ref).state == PaymentState.FINAL
+
+        await house.until(is_final, "the consolidation is final")
+        assert (await house.balance(alice), await paid(bitcoind)) == ((Decimal("0.875"), Decimal("0.875")), 0)
+        [coin] = [it for it in house.store.each(Coin) if it.height and not it.payment]
+        assert coin.units == 87_500_000 - int(house.store.row(Payment, ref).chain_fee_units)
+        assert (await house.reconciled()).differences == ()
+        house.check_books()
+
+
+async def both_on_their_way(house: CoinHouse, alice: Member) -> tuple[str, str]:
+    """Pay twice, the second time from the first one's change, and take both back; return the withdrawals."""
+    _ = await credited(house, alice, "1")
+    first = await house.withdraw(alice, STRANGER, "0.25")
+    await house.mine_until_status(alice, "COMPLETED", "COMPLETED")
+    second = await house.withdraw(alice, STRANGER, "0.5")
+    await house.mine_until_status(alice, "COMPLETED", "COMPLETED", "COMPLETED")
+    block = await house.node.rpc("getblock", house.store.row(Payment, payment_of(house, first)).block)
+    await house.node.invalidate(block["hash"])
+    _ = await mine(house, block["confirmations"] + 1)
+    await house.until_status(alice, "PROCESSING", "PROCESSING", "COMPLETED")
+    return first, second
+
+
+def payment_of(house: CoinHouse, withdrawal: str) -> int:
+    """Return the reference of a withdrawal's payment."""
+    return house.store.row(Withdrawal, int(withdrawal)).payment
+
+
+def candidates(house: CoinHouse, withdrawal: str) -> tuple[str, ...]:
+    """Return the transactions of a withdrawal's payment."""
+    return house.store.row(Payment, payment_of(house, withdrawal)).candidates
+
+
+async def test_a_payment_whose_change_is_spent_already_is_made_no_dearer_by_itself(house: CoinHouse) -> None:
+    """After a reorganisation both wait long: the second one is offered for more, the first as it was, and both end."""
+    alice, sender = await house.customer("alice"), house.house.application.treasury.senders["BITCOIN"]
+    first, second = await both_on_their_way(house, alice)
+    sender._terms = PaymentTerms(redraft_after_s=0)
+    sender.wake()
+
+    async def is_dearer() -> bool:
+        return len(candidates(house, second)) > 1
+
+    await house.until(is_dearer, "the second payment is offered for more")
+    assert len(candidates(house, first)) == 1
+    sender._terms = PaymentTerms()
+    await house.mine_until_status(alice, "COMPLETED", "COMPLETED", "COMPLETED")
+    assert (await paid(house.node), await house.balance(alice)) == (Decimal("0.75"), (Decimal("0.25"), Decimal("0.25")))
+    assert (await house.reconciled()).differences == ()
+    house.check_books()
+
+
+async def test_what_spends_the_change_of_a_payment_that_was_made_dearer_can_be_given_up(house: CoinHouse) -> None:
+    """A person had it hurried: then the old change is none any more, and the second customer has the money again."""
+    alice, application = await house.customer("alice"), house.house.application
+    first, second = await both_on_their_way(house, alice)
+    give_up = protocol.GiveUpWithdrawal(int(second))
+    sender = application.treasury.senders["BITCOIN"]
+    while await house.node.rpc("getrawmempool") != [candidates(house, first)[-1]]:
+        # A node takes it once it pays for both that it drives out.
+        _ = await carry_out(application, protocol.HurryPayment(payment_of(house, first)))
+        _ = await sender.step()
+    with pytest.raises(AdminError, match="may come back"):
+        _ = await carry_out(application, give_up)
+    await house.mine_until_status(alice, "PROCESSING", "COMPLETED", "COMPLETED")
+    assert (await carry_out(application, give_up)).state == "failed"
+    assert await house.statuses(alice) == ["FAILURE", "COMPLETED", "COMPLETED"]
+    assert (await paid(house.node), await house.balance(alice)) == (Decimal("0.25"), (Decimal("0.75"), Decimal("0.75")))
     assert (await house.reconciled()).differences == ()
     house.check_books()

@@ -290,3 +290,39 @@ async def test_a_payment_that_still_waits_to_be_mined_holds_everything_up(
         assert await lost.paid() == Decimal("0.2")
         assert (await house.reconciled()).differences == ()
         house.check_books()
+
+
+@pytest.mark.usefixtures("few")
+async def test_so_does_one_that_spends_what_a_payment_is_to_bring_back_yet(
+    tmp_path: Path, config: Config, bitcoind: Bitcoind
+) -> None:
+    """The backup has the first payment, not final, and so nothing of its change, which an unknown second one spends."""
+    data, backup = Path(config.data), tmp_path / "backup.sqlite"
+    lost = Lost(tmp_path, config, bitcoind)
+    async with coin_house(config, bitcoind) as house:
+        alice = await house.customer("alice")
+        await lost.deposit(house, alice, await house.address(alice), "1")
+        first = await house.withdraw(alice, STRANGER, "0.2")
+        await approve(house, first)
+        await house.until_waiting(1)
+        assert (await command("backup", "--data", data, "--to", backup)).code == 0
+        [block] = await bitcoind.mine(1)
+        await house.mine_until_status(alice, "COMPLETED", "COMPLETED")
+        await approve(house, await house.withdraw(alice, STRANGER, "0.3"))
+        await house.until_waiting(1)
+        # Back to a branch on which the first one is in no block: both wait.
+        await bitcoind.invalidate(block)
+        assert len(await bitcoind.rpc("getrawmempool")) == 2
+    lose(data)
+    shutil.copyfile(backup, data / "strongroom.sqlite")
+    assert (await command("restore", "--here", "--data", data)).code == 0
+    async with reading_by_hand(config, bitcoind) as house:
+        await house.worked_through()
+        [network] = await ask(house, protocol.ListNetworks())
+        assert network.waits == "1 of our coins are spent by transactions that wait for their block"
+        await house.mine_until_status(alice, "COMPLETED", "COMPLETED")
+        [network] = await ask(house, protocol.ListNetworks())
+        assert network.waits == "1 payments were found that nobody is named for"
+        assert await lost.paid() == Decimal("0.5")
+        assert (await house.reconciled()).differences == ()
+        house.check_books()

@@ -320,6 +320,9 @@ class EvmChain:
         if payee.amount > await self.balance(payee.asset_id):
             raise InsufficientFunds(f"the hot wallet has too little {payee.asset_id or 'native coin'}")
         payment = await self._payment(payee, HOT, funds.nonce)
+        if await self._count(self._hot, "pending") > payment.nonce:
+            # One that was signed elsewhere, and sent from there: a rival of it would only fail.
+            raise Rejected("a transaction of the hot wallet waits for its block that the books do not know")
         if int(payment.value) + payment.fee > await self.balance(NATIVE):
             raise InsufficientFunds("the hot wallet has too little native coin for the fee")
         return _draft(payment)

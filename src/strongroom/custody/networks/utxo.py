@@ -173,7 +173,7 @@ class UtxoChain:
     async def unspent(self, outpoints: Sequence[str], *, waiting: bool = False) -> Collection[str]:
         """Return those of the outputs that the best chain's blocks have and have not spent.
 
-        With `waiting` those that no transaction that waits to be mined spends either.
+        With `waiting` those that no transaction that waits to be mined spends either, and what such ones make.
         """
         found: list[str] = []
         for first in range(0, len(outpoints), _BATCH):
@@ -353,6 +353,10 @@ class UtxoChain:
         if not all(len(spent.script_witness) for spent in signed.vin):
             raise Rejected("an input is not signed")
         return Candidate(signed.id.hex(), signature)
+
+    def txid_of(self, body: bytes) -> str:
+        """Return the txid of a body: witnesses, whoever makes them, are no part of it."""
+        return transactions.transaction_of(transactions.decode(body), self._parameters.format).id.hex()
 
     def unsigned(self, body: bytes) -> str:
         """Return a body as a PSBT in base64 for a signer elsewhere. Raises `Rejected`."""
