@@ -18,7 +18,7 @@ BATCH_POINTS: Final = (
     "batch folded",
     "batch answered",
 )
-"""On the way of a batch: out of the queue, over the state, into the file (in the store's thread), to its callers."""
+"""On the way of a batch: out of the queue, over the state, into the books, to its callers."""
 
 SENDER_COMMITS: Final = ("reserve", "redraft", "sign", "mine", "unmine", "finish", "revert", "void")
 """The steps of a payment, each a commit of its own."""
