@@ -25,6 +25,7 @@ from strongroom.store.sqlite import connection
 from strongroom.store.sqlite.snapshot import SqliteSnapshot
 from strongroom.store.sqlite.store import SqliteStore
 from strongroom.wallet.balances import balance_of
+from strongroom.wallet.transfers import prepare_transfer
 from strongroom.wallet.users import find_user
 from strongroom.wallet.verification import verify
 from support.culprit import Culprit
@@ -212,6 +213,25 @@ async def test_a_disk_that_cannot_be_read_does_not_end_the_server(tmp_path: Path
             assert disk.met
         await until(lambda: not house.writer.trouble)
         assert (await house.transfer(house.guard(house.alice), "BTC", "1", "bob")).refusal is None
+
+
+async def test_a_row_that_cannot_be_read_while_it_is_decided_turns_its_batch_away(
+    tmp_path: Path, disk: FaultyDisk
+) -> None:
+    """Nothing that was asked with it is done; asked again with the same Idempotency-Key, it is done once."""
+    async with house_on(tmp_path / "data", disk) as house:
+        assert isinstance(house.store, SqliteStore)
+        guard = house.guard(house.alice, "key", "fingerprint")
+        command = prepare_transfer(house.context, guard, "BTC", "1", "bob")
+        reader, lost = house.store._reader, connection.open_reader(tmp_path / "data")
+        lost.close()
+        house.store._reader = lost
+        assert await answer(asyncio.create_task(house.writer.submit(command))) == UNAVAILABLE.name
+        house.store._reader = reader
+        await until(lambda: not house.writer.trouble)
+        assert house.available(house.bob, BTC) == 0
+        assert await answer(asyncio.create_task(house.writer.submit(command))) == "done"
+        assert house.available(house.bob, BTC) == COIN
 
 
 async def test_a_stalled_disk_is_told_of_and_answers_when_it_moves(tmp_path: Path, disk: FaultyDisk) -> None:

@@ -167,10 +167,10 @@ class Writer:
         # What has reached the sockets meanwhile shares this commit instead of waiting for it.
         await asyncio.sleep(0)
         batch: list[Waiting] = []
-        while self._queue and len(batch) < MAX_BATCH and not (batch and self._queue[0].alone):
-            batch.append(self._queue.popleft())
-            if batch[-1].alone:
+        while self._queue and len(batch) < MAX_BATCH:
+            if batch and (batch[0].alone or self._queue[0].alone):
                 break
+            batch.append(self._queue.popleft())
         return batch
 
     async def _decide(self, lane: Lane, batch: Sequence[Waiting]) -> Decided | None:
@@ -179,20 +179,20 @@ class Writer:
         try:
             with self._watched(lane):
                 state = await lane.begin([waiting.command for waiting in batch])
+            await self._is_free.wait()
+            if self.trouble:
+                # What became of the batch before is not known yet. Nothing was decided: the lane lets go.
+                await lane.commit(state)
+                _refuse_busy(batch)
+                return None
+            now_ms = max(self._clock.now_ms(), state.last_ms)
+            outcomes = [self._settle(waiting, state, now_ms) for waiting in batch]
         except NotDone as error:
             await self._give_up(lane, batch, error)
             return None
-        await self._is_free.wait()
-        if self.trouble:
-            # What became of the batch before is not known yet. Nothing was decided: the lane lets go.
-            await lane.commit(state)
-            _refuse_busy(batch)
-            return None
-        now_ms = max(self._clock.now_ms(), state.last_ms)
-        decided = Decided(batch, state, [self._settle(waiting, state, now_ms) for waiting in batch])
         reach("batch decided")
         self._is_free.clear()
-        return decided
+        return Decided(batch, state, outcomes)
 
     async def _commit(self, lane: Lane, decided: Decided) -> None:
         """Make a batch durable and answer it."""
