@@ -175,6 +175,29 @@ async def test_books_that_have_lost_commits_are_not_gone_on_with(tmp_path: Path,
         await world.fund(uid, BTC, 1)
 
 
+async def test_other_commits_in_the_place_of_lost_ones_are_told_apart(tmp_path: Path, line: Line) -> None:
+    """A database that has lost what this node has seen, and made as many commits since, is not gone on with either."""
+    async with followed(tmp_path, line) as world:
+        uid = await world.user("alice")
+        await world.fund(uid, BTC, 1)
+        database = database_of(tmp_path).rpartition("dbname=")[2]
+        newest = "number = (SELECT commits FROM journal)"
+        [(kept,)] = shared_server().run(f"SELECT id FROM batch WHERE {newest}", database)
+        rewriting = "SET session_replication_role = replica; UPDATE batch SET id"
+        shared_server().run(f"{rewriting} = gen_random_uuid() WHERE {newest}", database)
+        with pytest.raises(Refused) as refused:
+            await world.fund(uid, BTC, 1)
+        assert refused.value.error is UNAVAILABLE
+        await wait_until(lambda: knows(world), "the node knows that commits are gone")
+        assert isinstance(world.store, PostgresStore)
+        assert world.store.trouble == BEHIND
+        shared_server().run(f"{rewriting} = '{kept}' WHERE {newest}", database)
+        await wait_until(lambda: knows(world, away=False), "the node knows that nothing is missing")
+        await until_taken(world)
+        await world.fund(uid, BTC, 1)
+        assert world.available(uid, BTC) == 2
+
+
 async def until_taken(world: World) -> None:
     """Wait until commands are taken again."""
 

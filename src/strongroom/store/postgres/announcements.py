@@ -7,7 +7,7 @@ several times a second beside that. It is told which rows changed, and reads the
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -33,15 +33,44 @@ ANNOUNCED: Final[tuple[type[Kept], ...]] = (
 AT_ONCE: Final = 200
 """So many commits are caught up with in one step."""
 
-NEWS: Final = "SELECT number, changed FROM batch WHERE number > %s AND changed <> '' ORDER BY number LIMIT %s"
+NEWS: Final = (
+    "SELECT number, changed, id::text FROM batch WHERE number >= %s"
+    " AND (changed <> '' OR number = %s OR number = (SELECT commits FROM journal)) ORDER BY number LIMIT %s"
+)
+"""Asks what was committed since one commit, twice its number, and for the ids of that one and of the newest."""
 
 _KINDS: Final = {kind.__name__: kind for kind in ANNOUNCED}
 
 
-class News(NamedTuple):
-    """What was heard: every commit up to a number, and the rows that they changed."""
+class Heard(NamedTuple):
+    """The commit up to which everything was heard, and its id; empty where that is not known."""
 
-    heard: int
+    number: int = 0
+    id: str = ""
+
+    @property
+    def news(self) -> Statement:
+        """What to ask for to hear more."""
+        return NEWS, (self.number, self.number, AT_ONCE)
+
+    def after(self, commits: int, found: Rows) -> Heard | None:
+        """Return what was heard when the books have so many commits, and have told this.
+
+        None where they lack what was heard before, or have something else in its place: a failover, or a restore, has
+        lost commits.
+        """
+        ids = {number: id_ for number, _, id_ in found}
+        if commits < self.number or (self.id and ids.get(self.number, self.id) != self.id):
+            return None
+        last = found[-1][0] if found else commits
+        number = last if len(found) == AT_ONCE else max(last, commits)
+        return Heard(number, ids.get(number, ""))
+
+
+class News(NamedTuple):
+    """What was heard: every commit up to one, and the rows that they changed."""
+
+    heard: Heard
     rows: dict[Key, Kept]
 
 
@@ -49,11 +78,6 @@ def changed_text(state: State) -> str:
     """Return what a commit notes of the rows it changes."""
     changed = [[key[0].__name__, *key[1:]] for key in state.rows if key[0] in ANNOUNCED]
     return msgspec.json.encode(changed).decode() if changed else ""
-
-
-def heard_up_to(commits: int, found: list[tuple[Any, ...]]) -> int:
-    """Return the commit up to which everything was heard, of `commits` that there are."""
-    return commits if len(found) < AT_ONCE else found[-1][0]
 
 
 class Changed:

@@ -11,7 +11,7 @@ from typing import Final
 
 import psycopg
 
-from strongroom.store.postgres.announcements import AT_ONCE, NEWS, News, heard_up_to, read_changed
+from strongroom.store.postgres.announcements import Heard, News, read_changed
 from strongroom.store.postgres.connection import Connection, Limits, connect_reader
 from strongroom.store.postgres.schema import known_schema, standing_of
 
@@ -31,14 +31,14 @@ _TRIES: Final = 3
 
 
 class Follower:
-    """What this node has heard of the commits of all nodes: all up to number `heard`, as of a moment.
+    """What this node has heard of the commits of all nodes: all up to the one `heard`, as of a moment.
 
     `outdated` says why this node may not use the database any more, once a newer release has brought it further.
     `arrived` is called, in the follower's thread, with the server that a new connection leads to, once that answers.
     """
 
-    def __init__(self, conninfo: str, heard: int, arrived: Callable[[str], None]) -> None:
-        self.heard = heard
+    def __init__(self, conninfo: str, arrived: Callable[[str], None]) -> None:
+        self.heard = Heard()
         self.outdated = ""
         self._known = known_schema()
         self._arrived = arrived
@@ -78,10 +78,10 @@ class Follower:
         """How many seconds ago that was last known for certain."""
         return monotonic() - self._heard_s
 
-    def note(self, heard: int, commits: int, asked_s: float) -> None:
+    def note(self, heard: Heard, commits: int, asked_s: float) -> None:
         """Note that commits were heard of, of those that there were at a moment of the monotonic clock."""
         self.heard = max(self.heard, heard)
-        if self.heard >= commits:
+        if self.heard.number >= commits:
             self._heard_s = max(self._heard_s, asked_s)
 
     async def news(self) -> News | None:
@@ -131,15 +131,16 @@ class Follower:
             self.outdated = standing_of(reader).refusal(self._known)
             if self.outdated:
                 # There is more than is heard, and nothing of it is for this node.
-                return self.heard + 1, News(self.heard, {})
+                return self.heard.number + 1, News(self.heard, {})
             # The number first: whatever it counts is seen by the questions behind it.
             [(commits,)] = reader.run("SELECT commits FROM journal").fetchall()
-            found = reader.run(NEWS, (self.heard, AT_ONCE)).fetchall() if commits > self.heard else []
-            rows = read_changed(reader, (changed for _, changed in found))
+            found = reader.run(*heard.news).fetchall()
+            rows = read_changed(reader, (changed for number, changed, _ in found if changed and number > heard.number))
         if self._is_new:
             self._arrived(reader.server)
-        self._is_behind = commits < heard
-        return commits, News(heard_up_to(commits, found), rows)
+        after = heard.after(commits, found)
+        self._is_behind = after is None
+        return commits, News(after or heard, rows)
 
     def _drop(self) -> None:
         if self._reader is not None:

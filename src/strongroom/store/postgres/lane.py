@@ -26,7 +26,7 @@ from strongroom.errors import check
 from strongroom.records.guards import Reply
 from strongroom.records.kept import Key
 from strongroom.store.journal import frontier_of
-from strongroom.store.postgres.announcements import AT_ONCE, NEWS, Changed, News, heard_up_to
+from strongroom.store.postgres.announcements import Changed, Heard, News
 from strongroom.store.postgres.batches import Ahead, forgetting_statements, journal_statements, row_statements
 from strongroom.store.postgres.cable import Cable
 from strongroom.store.postgres.connection import Connection, Limits, connect_writer
@@ -119,9 +119,9 @@ class Lane:
             await self._in_thread(self._roll_back)
             return
         check(state.first_item == self._ahead.frontier.count + 1, "items are numbered without gaps")
-        await self._to_the_end(self._commit(state))
-        if self._follower.heard == self._ahead.commits:
-            self._follower.heard += 1
+        batch_id = await self._to_the_end(self._commit(state))
+        if self._follower.heard.number == self._ahead.commits:
+            self._follower.heard = Heard(self._ahead.commits + 1, batch_id)
         self._listeners.tell(state)
 
     async def resolve(self) -> bool:
@@ -169,25 +169,24 @@ class Lane:
         """Begin a transaction with the journal locked, and fetch the rows, and what was committed, as of then."""
         fetched, heard = Fetched(), self._follower.heard
         wanted = fetched.statements(keys)
-        # In a statement of its own, so that it sees what was committed before the lock was had.
-        news: Statement = (NEWS, (heard, AT_ONCE))
-        asked = [(_BEGIN, ()), (_LOCK, ()), (STANDING, ()), news, *(statement for statement, _ in wanted)]
+        # The news in a statement of its own, so that it sees what was committed before the lock was had.
+        asked = [(_BEGIN, ()), (_LOCK, ()), (STANDING, ()), heard.news, *(statement for statement, _ in wanted)]
         with writer.within(self._limits.answer_s):
             _, locked, [standing], told, *answers = await run_together_in_loop(writer, asked)
             self._refuse(Standing(*standing))
-            changed = Changed(text for _, text in told)
+            changed = Changed(text for number, text, _ in told if text and number > heard.number)
             found = await run_together_in_loop(writer, changed.statements) if changed.statements else []
         for (_, take), rows in zip(wanted, answers, strict=True):
             take(rows)
         [(commits, last_item, last_ms, peaks)] = locked
-        if commits < heard:
+        if (after := heard.after(commits, told)) is None:
             raise DiskFailed(BEHIND)
         self._fetched, self._ahead = fetched, Ahead(commits, frontier_of(last_item, peaks), last_ms)
         state = State(fetched, last_item + 1, last_ms)
-        return state, News(heard_up_to(commits, told), changed.rows(found))
+        return state, News(after, changed.rows(found))
 
-    async def _commit(self, state: State) -> None:
-        """Write the batch and commit it. What fails before the COMMIT is sent leaves nothing behind."""
+    async def _commit(self, state: State) -> str:
+        """Write the batch, commit it and return its id. What fails before the COMMIT is sent leaves nothing behind."""
         batch_id = self._ids.uuid()
         is_sent = False
 
@@ -214,6 +213,7 @@ class Lane:
             await self._in_thread(self._roll_back)
             raise _not_done(error) from error
         reach("transaction committed")
+        return batch_id
 
     # -- in the thread
 

@@ -14,6 +14,7 @@ from strongroom.clock import Ids
 from strongroom.engine.command import Row
 from strongroom.engine.port import DiskFailed
 from strongroom.engine.state import State
+from strongroom.store.postgres.announcements import Heard
 from strongroom.store.postgres.connection import Limits
 from strongroom.store.postgres.following import EVERY_S, Follower
 from strongroom.store.postgres.lane import Lane
@@ -40,8 +41,8 @@ class PostgresStore(PostgresReads):
         self._remembered = Remembered()
         self._listeners = Listeners(self._remembered)
         self._lanes: list[Lane] = []
-        self._follower = Follower(conninfo, 0, self._cut_unless)
-        self._follower.heard = self._commits()
+        self._follower = Follower(conninfo, self._cut_unless)
+        self._follower.heard = Heard(self._commits())
         number = NodeNumber(ids)
         try:
             for _ in range(_LANES):
