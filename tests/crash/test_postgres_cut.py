@@ -13,6 +13,7 @@ import pytest
 
 from strongroom import crashpoints
 from strongroom.clock import Ids, SetClock
+from strongroom.engine import writer
 from strongroom.engine.command import NOBODY, Command
 from strongroom.engine.writer import IN_DOUBT
 from strongroom.errors import UNAVAILABLE, InvariantBroken, Refused
@@ -75,9 +76,9 @@ class House:
 
 
 @asynccontextmanager
-async def housed(folder: Path, line: Line) -> AsyncIterator[House]:
+async def housed(folder: Path, line: Line, limits: Limits = LIMITS) -> AsyncIterator[House]:
     """Run such a house."""
-    store = PostgresStore(database_through(folder, line.port), Ids(SetClock(NOW_MS)), LIMITS)
+    store = PostgresStore(database_through(folder, line.port), Ids(SetClock(NOW_MS)), limits)
     async with opened(store) as world:
         house = House(world, await world.user("alice"), await world.user("bob"))
         await world.fund(house.alice, BTC, COIN)
@@ -147,6 +148,37 @@ async def test_what_began_behind_a_commit_in_doubt_is_turned_away_undecided(tmp_
         crashpoints.arm(None)
         line.turn(Mode.PASS)
         assert (await doubted, await behind[0]) == ("done", UNAVAILABLE.name)
+        await house.calm()
+        assert house.got == 1
+        assert await house.answer(second) == "done"
+        assert house.got == 2
+
+
+async def test_what_began_behind_a_silent_commit_does_not_wait_for_it(
+    tmp_path: Path, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who shares no batch with it is told soon that nothing was done, and it is not done later either."""
+    monkeypatch.setattr(writer, "STALLED_AFTER_S", 0.1)
+    patient = LIMITS._replace(answer_s=PATIENCE_S, idle_ms=1_000 * PATIENCE_S, lock_ms=1_000 * PATIENCE_S)
+    async with housed(tmp_path, line, patient) as house:
+        first, second = house.asked(), house.asked()
+        behind: list[asyncio.Task[str]] = []
+
+        def turn(name: str) -> None:
+            if name == "batch decided" and not behind:
+                behind.append(asyncio.create_task(house.answer(second)))
+            elif name == WRITTEN:
+                line.turn(Mode.SWALLOW, b"COMMIT")
+
+        crashpoints.arm(turn)
+        silent = asyncio.create_task(house.answer(first))
+        await until(lambda: bool(behind), "the first one is decided")
+        assert await behind[0] == UNAVAILABLE.name
+        assert not silent.done()
+        crashpoints.arm(None)
+        line.turn(Mode.REFUSE)
+        line.turn(Mode.PASS)
+        assert await silent == "done"
         await house.calm()
         assert house.got == 1
         assert await house.answer(second) == "done"

@@ -13,6 +13,8 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
+import msgspec
+
 from strongroom.clock import Clock
 from strongroom.crashpoints import reach
 from strongroom.engine.command import Command
@@ -53,6 +55,12 @@ class Decided(NamedTuple):
     batch: Sequence[Waiting]
     state: State
     outcomes: Sequence[Outcome | InvariantBroken]
+
+
+class Watch(msgspec.Struct):
+    """Whether what is watched has taken too long."""
+
+    has_stalled: bool = False
 
 
 class WriterEvents(Protocol):
@@ -177,11 +185,11 @@ class Writer:
         """Begin a batch, and decide it once the one before is told; None where that came to nothing."""
         reach("batch taken")
         try:
-            with self._watched(lane):
+            with self._watched(lane, batch) as watch:
                 state = await lane.begin([waiting.command for waiting in batch])
-            await self._is_free.wait()
-            if self.trouble:
-                # What became of the batch before is not known yet. Nothing was decided: the lane lets go.
+                await self._is_free.wait()
+            if watch.has_stalled or self.trouble:
+                # It is refused, or what became of the batch before is not known yet. Nothing was decided.
                 await lane.commit(state)
                 _refuse_busy(batch)
                 return None
@@ -266,11 +274,21 @@ class Writer:
             return kept
 
     @contextmanager
-    def _watched(self, lane: Lane) -> Generator[None]:
-        """Say so while a lane takes too long; what it was asked to do goes on, and is answered when it is done."""
-        alarm = asyncio.get_running_loop().call_later(STALLED_AFTER_S, self._set_trouble, lane, STALLED)
+    def _watched(self, lane: Lane, undecided: Sequence[Waiting] = ()) -> Generator[Watch]:
+        """Say so while a lane takes too long; what it was asked to do goes on, and is answered when it is done.
+
+        Who waits for what is `undecided` is refused like all that is in the queue: it is not done any more.
+        """
+        watch = Watch()
+
+        def stall() -> None:
+            watch.has_stalled = True
+            self._set_trouble(lane, STALLED)
+            _refuse_busy(undecided)
+
+        alarm = asyncio.get_running_loop().call_later(STALLED_AFTER_S, stall)
         try:
-            yield
+            yield watch
         finally:
             alarm.cancel()
             self._set_trouble(lane, "")

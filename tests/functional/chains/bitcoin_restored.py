@@ -127,6 +127,12 @@ class Lost:
         assert (made.code, made.err) == (0, "")
         assert "epoch   1" in made.out
 
+    async def put_back(self) -> None:
+        """Lose the books, put the backup in their place by hand, and say so."""
+        lose(self.data)
+        shutil.copyfile(self.backup, self.data / "strongroom.sqlite")
+        assert (await command("restore", "--here", "--data", self.data)).code == 0
+
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,20 +269,17 @@ async def test_a_payment_that_still_waits_to_be_mined_holds_everything_up(
     tmp_path: Path, config: Config, bitcoind: Bitcoind
 ) -> None:
     """A transaction that nobody here knows spends our coins: nothing is sent until it is in a block and adopted."""
-    data, backup = Path(config.data), tmp_path / "backup.sqlite"
     lost = Lost(tmp_path, config, bitcoind)
     async with coin_house(config, bitcoind) as house:
         alice = await house.customer("alice")
         await lost.deposit(house, alice, await house.address(alice), "1")
         first = await house.withdraw(alice, STRANGER, "0.2")
-        assert (await command("backup", "--data", data, "--to", backup)).code == 0
+        assert (await command("backup", "--data", lost.data, "--to", lost.backup)).code == 0
         await approve(house, first)
         async with asyncio.timeout(60):
             while not await bitcoind.rpc("getrawmempool"):
                 _ = await house.house.application.treasury.senders["BITCOIN"].step()
-    lose(data)
-    shutil.copyfile(backup, data / "strongroom.sqlite")
-    assert (await command("restore", "--here", "--data", data)).code == 0
+    await lost.put_back()
     async with reading_by_hand(config, bitcoind) as house:
         await house.worked_through()
         [network] = await ask(house, protocol.ListNetworks())
@@ -297,7 +300,6 @@ async def test_so_does_one_that_spends_what_a_payment_is_to_bring_back_yet(
     tmp_path: Path, config: Config, bitcoind: Bitcoind
 ) -> None:
     """The backup has the first payment, not final, and so nothing of its change, which an unknown second one spends."""
-    data, backup = Path(config.data), tmp_path / "backup.sqlite"
     lost = Lost(tmp_path, config, bitcoind)
     async with coin_house(config, bitcoind) as house:
         alice = await house.customer("alice")
@@ -305,7 +307,7 @@ async def test_so_does_one_that_spends_what_a_payment_is_to_bring_back_yet(
         first = await house.withdraw(alice, STRANGER, "0.2")
         await approve(house, first)
         await house.until_waiting(1)
-        assert (await command("backup", "--data", data, "--to", backup)).code == 0
+        assert (await command("backup", "--data", lost.data, "--to", lost.backup)).code == 0
         [block] = await bitcoind.mine(1)
         await house.mine_until_status(alice, "COMPLETED", "COMPLETED")
         await approve(house, await house.withdraw(alice, STRANGER, "0.3"))
@@ -313,9 +315,7 @@ async def test_so_does_one_that_spends_what_a_payment_is_to_bring_back_yet(
         # Back to a branch on which the first one is in no block: both wait.
         await bitcoind.invalidate(block)
         assert len(await bitcoind.rpc("getrawmempool")) == 2
-    lose(data)
-    shutil.copyfile(backup, data / "strongroom.sqlite")
-    assert (await command("restore", "--here", "--data", data)).code == 0
+    await lost.put_back()
     async with reading_by_hand(config, bitcoind) as house:
         await house.worked_through()
         [network] = await ask(house, protocol.ListNetworks())

@@ -1,4 +1,4 @@
-"""Lanes: a connection that commits batches, with a thread of its own; a node has two of them.
+"""Lanes: each is a connection that commits batches; a node has two of them.
 
 A batch begins by locking the one row of the journal and ends with the commit that frees it. While one lane commits, the
 other has its next batch waiting for the lock already, so that the server goes on with it without asking anybody.
@@ -62,8 +62,7 @@ class Doubt(NamedTuple):
 
 
 class Lane:
-    """One lane of a node. Everything a commit does runs in its thread, so that no cancellation can reach it: two round
-    trips a batch.
+    """One lane of a node: two round trips a batch, in the event loop. What is rare and may block it runs in a thread.
 
     The lock is held from `begin` to the end of `commit`, where nothing is waited for but the database and the lane that
     commits; if this process is paused meanwhile, the server ends its transaction, and `commit` finds out.
@@ -215,23 +214,6 @@ class Lane:
         reach("transaction committed")
         return batch_id
 
-    # -- in the thread
-
-    def _readied(self) -> Connection:
-        self._roll_back()
-        return self._connected()
-
-    def _check_schema(self) -> None:
-        """Raise `DiskFailed` where a newer release has brought the schema further than this one can go along."""
-        with suppress(psycopg.Error):
-            writer = self._connected()
-            with writer.within(self._limits.answer_s):
-                self._refuse(standing_of(writer))
-
-    def _refuse(self, standing: Standing) -> None:
-        if refusal := standing.refusal(self._known):
-            raise DiskFailed(refusal)
-
     def _statements(self, state: State, batch_id: str) -> Iterator[Statement]:
         yield from row_statements(state, self._fetched)
         yield from journal_statements(state, self._ahead, batch_id, self._ids)
@@ -253,6 +235,26 @@ class Lane:
         if writer is None or self._status(writer) != TransactionStatus.INTRANS:
             raise DiskFailed("the connection was lost in the middle of a batch")
         return writer
+
+    def _refuse(self, standing: Standing) -> None:
+        if refusal := standing.refusal(self._known):
+            raise DiskFailed(refusal)
+
+    def _status(self, writer: Connection) -> TransactionStatus:
+        return writer.info.transaction_status
+
+    # -- in the thread
+
+    def _readied(self) -> Connection:
+        self._roll_back()
+        return self._connected()
+
+    def _check_schema(self) -> None:
+        """Raise `DiskFailed` where a newer release has brought the schema further than this one can go along."""
+        with suppress(psycopg.Error):
+            writer = self._connected()
+            with writer.within(self._limits.answer_s):
+                self._refuse(standing_of(writer))
 
     def _settle_doubt(self) -> bool:
         """Look for the batch once its transaction has ended, which the journal's lock tells.
@@ -324,9 +326,6 @@ class Lane:
             with suppress(psycopg.Error):
                 self._writer.close()
             self._writer = None
-
-    def _status(self, writer: Connection) -> TransactionStatus:
-        return writer.info.transaction_status
 
 
 def _not_done(error: Exception) -> NotDone:

@@ -40,8 +40,8 @@ Rows: TypeAlias = list[tuple[Any, ...]]
 def run_together(connection: Connection, statements: Iterable[Statement]) -> list[Rows]:
     """Execute statements one after the other and return the rows of each, once all are answered.
 
-    Each is sent as soon as it is there, so that the server works on it while the next is being made. Raises
-    `psycopg.Error` for the first that failed; within a transaction the server refuses all behind it, and makes a
+    They are sent as they come, a few kilobytes at a time: the server works on them while the next are being made.
+    Raises `psycopg.Error` for the first that failed; within a transaction the server refuses all behind it, and makes a
     ROLLBACK of a COMMIT. Raises what `statements` raises; the connection, and with it the transaction, is ended then.
     """
     with _pipeline(connection, statements) as sending:
