@@ -17,6 +17,7 @@ from strongroom.engine.command import Guard
 from strongroom.errors import PARAMETER_INVALID, check
 from strongroom.records.keys import ApiKey
 from strongroom.records.users import User
+from strongroom.wallet.catalogue import Catalogue
 from strongroom.wallet.context import Context
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Call(msgspec.Struct, eq=False):
     body: bytes
     caller: Caller | None = None
     _parameters: msgspec.Struct | None = None
+    _catalogue: Catalogue | None = None
 
     @property
     def context(self) -> Context:
@@ -66,6 +68,16 @@ class Call(msgspec.Struct, eq=False):
         """The id of the user who signed. Only for operations that demand a signature."""
         check(self.caller is not None, "a signed operation has a caller")
         return cast(Caller, self.caller).user.uid
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The assets and networks as the settings had them when this call first asked.
+
+        A change asks before it is made: the reply to what was done must not need books that have gone away meanwhile.
+        """
+        if self._catalogue is None:
+            self._catalogue = self.context.catalogue
+        return self._catalogue
 
     def read(self, kind: type[Parameters]) -> Parameters:
         """Return the parameters. Raises `Refused` for what is missing, malformed or contradictory.

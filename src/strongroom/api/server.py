@@ -224,6 +224,8 @@ class Api:
     def _change(self, exchange: Exchange, call: Call, caller: Caller) -> None:
         """Carry out a changing operation; whatever becomes of it from here on, the signature is used up."""
         operation, guard = call.operation, guard_of(call, caller)
+        # What the reply will tell, while nothing is done yet.
+        _ = call.catalogue
         if operation.perform is not None:
             task = asyncio.get_running_loop().create_task(self._perform(exchange, operation.perform, call, guard))
             self._performing.add(task)

@@ -49,7 +49,7 @@ def prepare_transfer_call(call: Call, guard: Guard) -> Command:
 def render_transfer(call: Call, result: bytes, at_ms: int) -> bytes:
     """Echo the four texts."""
     request, done = call.read(TransferRequest), decode_transferred(result)
-    asset = call.context.catalogue.assets[done.asset]
+    asset = call.catalogue.assets[done.asset]
     amount = format_amount(done.amount, asset.scale)
     return encode(TransferReply(amount, asset.code, request.to_user, request.to_user_mail))
 
@@ -121,7 +121,7 @@ def prepare_convert_call(call: Call, guard: Guard) -> Command:
 def render_convert(call: Call, result: bytes, at_ms: int) -> bytes:
     """Tell the settlement."""
     done = msgspec.json.decode(result, type=Converted)
-    assets = call.context.catalogue.assets
+    assets = call.catalogue.assets
     source, target = assets[done.from_asset], assets[done.to_asset]
     return encode(
         ConvertReply(

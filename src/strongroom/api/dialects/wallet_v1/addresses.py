@@ -59,7 +59,7 @@ class AddressItem(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def _item(call: Call, network: str, given: GivenAddress) -> AddressItem:
-    extension = call.context.catalogue.network_named(network).extension or None
+    extension = call.catalogue.network_named(network).extension or None
     return AddressItem(given.address, extension, given.tag or None, given.given_ms)
 
 

@@ -55,7 +55,7 @@ def prepare_send_call(call: Call, guard: Guard) -> Command:
 def render_send(call: Call, result: bytes, at_ms: int) -> bytes:
     """Tell the reference, and echo what was sent."""
     request, done = call.read(SendRequest), decode_transferred(result)
-    asset = call.context.catalogue.assets[done.asset]
+    asset = call.catalogue.assets[done.asset]
     amount = format_amount(done.amount, asset.scale)
     username, uid = request.receiver_username, request.receiver_uid
     return envelope(SendReply(str(done.ref), asset.code, amount, username, uid), at_ms)
@@ -114,7 +114,7 @@ def prepare_withdraw_call(call: Call, guard: Guard) -> Command:
 def render_withdraw(call: Call, result: bytes, at_ms: int) -> bytes:
     """Tell the references, what the receiver gets and what it costs."""
     done = msgspec.json.decode(result, type=WithdrawalRequested)
-    catalogue = call.context.catalogue
+    catalogue = call.catalogue
     asset = catalogue.assets[done.asset]
     reply = WithdrawReply(
         transaction_ref=str(done.ref),
@@ -162,7 +162,7 @@ def prepare_convert_call(call: Call, guard: Guard) -> Command:
 def render_convert(call: Call, result: bytes, at_ms: int) -> bytes:
     """Tell the settlement and both references."""
     done = msgspec.json.decode(result, type=Converted)
-    assets = call.context.catalogue.assets
+    assets = call.catalogue.assets
     source, target = assets[done.from_asset], assets[done.to_asset]
     reply = ConvertReply(
         from_asset=source.code,
