@@ -148,6 +148,25 @@ async def test_while_the_database_is_away_no_reader_waits_for_it(tmp_path: Path,
         assert world.store.row(User, uid).uid == uid
 
 
+async def test_a_database_that_falls_silent_holds_a_node_up_once(tmp_path: Path, line: Line) -> None:
+    """Who reads first waits as long as a read may take, and tries no other connection; everybody else is told at once,
+    although nothing could be asked meanwhile."""
+    store = store_through(tmp_path, line)
+    async with opened(store) as world:
+        _ = await world.user("alice")
+        line.turn(Mode.STALL)
+        began_s = time.monotonic()
+        for _ in range(10):
+            with pytest.raises(DiskFailed):
+                _ = store.last()
+        assert time.monotonic() - began_s < LIMITS.read_s + AT_ONCE_S
+        line.turn(Mode.PASS)
+        following = asyncio.create_task(store.follow())
+        await wait_until(lambda: knows(world, away=False), "the node knows that it is back")
+        assert store.last()[0] > 0
+        _ = following.cancel()
+
+
 async def knows(world: World, *, away: bool = True) -> bool:
     """Say whether a node says that the database is away, or that it is not."""
     assert isinstance(world.store, PostgresStore)

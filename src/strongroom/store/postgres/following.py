@@ -84,6 +84,10 @@ class Follower:
         if self.heard.number >= commits:
             self._heard_s = max(self._heard_s, asked_s)
 
+    def note_silence(self) -> None:
+        """Note that the database does not answer; it is heard of again by whoever asks for news."""
+        self._is_away = True
+
     async def news(self) -> News | None:
         """Ask what was committed since; None while the database does not answer, or lacks what was heard before."""
         asked_s = monotonic()

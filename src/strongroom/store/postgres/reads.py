@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from time import monotonic
 from typing import Any, Final, cast
 
 import psycopg
@@ -29,6 +30,9 @@ from strongroom.store.postgres.tables import TABLES, KindTable, has_nul
 _WALK_ROWS: Final = 1_000
 _CONNECT_S: Final = 2
 """A server of those in `conninfo` that does not answer holds whoever reads up for so long; libpq knows no less."""
+
+_LONG_S: Final = 1.0
+"""A connection that is lost in less than that was ended by somebody: a new one may be had."""
 
 _NO_FOLIO: Final = Folio({}, {})
 
@@ -150,20 +154,26 @@ class PostgresReads:
         self.check_reachable()
         return connect_reader(self._conninfo, self._limits._replace(connect_s=_CONNECT_S))
 
+    def note_silence(self) -> None:
+        """Note that the database was waited for in vain, for long; here nobody asks."""
+
     def _ask(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Return the rows of a short answer."""
+        """Return the rows of a short answer; where nothing came for long, nothing more is waited for."""
         self.check_reachable()
+        began_s = monotonic()
         try:
             if (reader := self._reader) is not None and not reader.is_lost:
                 try:
                     return self._ask_on(reader, sql, values)
                 except psycopg.OperationalError:
-                    if not reader.is_lost:
+                    if not reader.is_lost or monotonic() - began_s >= _LONG_S:
                         raise
             self.close_reader()
             self._reader = self._connect()
             return self._ask_on(self._reader, sql, values)
         except psycopg.OperationalError as error:
+            if monotonic() - began_s >= _LONG_S:
+                self.note_silence()
             raise DiskFailed(str(error)) from error
 
     def _ask_on(self, reader: Connection, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:

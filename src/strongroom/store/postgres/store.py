@@ -87,6 +87,13 @@ class PostgresStore(PostgresReads):
         if self._follower.is_away:
             raise DiskFailed("the database does not answer")
 
+    def note_silence(self) -> None:
+        """Have nobody else wait before the database has been heard of again.
+
+        What follows it could not find out: whoever waited held up the event loop that lets it ask.
+        """
+        self._follower.note_silence()
+
     def close(self) -> None:
         """Close the connections."""
         self._follower.close()
