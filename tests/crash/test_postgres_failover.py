@@ -83,6 +83,8 @@ async def test_a_batch_at_a_server_that_hangs_is_settled_at_its_successor(tmp_pa
             alice, bob = await world.user("alice"), await world.user("bob")
             await world.fund(alice, BTC, COIN)
             assert await sent(world, alice) == ""
+            # The connection for look-ups leads to the server that is going to hang.
+            assert world.available(bob, BTC) == 1
             hangs = stall_at(point, line)
             waiting = asyncio.create_task(sent(world, alice))
             _ = await hangs.wait()

@@ -39,7 +39,7 @@ PORTS: Final = 12_000
 """Below the ports that the system gives to connections, so that a stopped node finds its own free again."""
 
 STRANGER: Final = "stranger"
-FIRST_COINS: Final = 101
+FIRST_COINS: Final = 110
 """How many blocks must be mined before the first one's coins can be spent."""
 
 

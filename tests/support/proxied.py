@@ -37,8 +37,10 @@ def proxied(port: int) -> Iterator[Line]:
     proxy = FaultProxy(port)
     try:
         asyncio.run_coroutine_threadsafe(proxy.__aenter__(), loop).result()
-        yield Line(proxy, loop)
-        asyncio.run_coroutine_threadsafe(proxy.close(), loop).result()
+        try:
+            yield Line(proxy, loop)
+        finally:
+            asyncio.run_coroutine_threadsafe(proxy.close(), loop).result()
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

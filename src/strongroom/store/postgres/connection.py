@@ -14,6 +14,9 @@ from psycopg.rows import TupleRow
 
 from strongroom.engine.port import StoreError
 
+RECONNECT_S: Final = 2
+"""A server of those in `conninfo` that does not answer holds a new connection up for so long; libpq knows no less."""
+
 OLDEST_VERSION: Final = 150_000
 _BOUNDS_TRANSACTIONS: Final = 170_000
 """From this version on the server ends a transaction that takes too long in whatever state it is."""

@@ -13,6 +13,7 @@ import psycopg
 
 from strongroom.store.postgres.announcements import Heard, News, read_changed
 from strongroom.store.postgres.connection import Connection, Limits, connect_reader
+from strongroom.store.postgres.route import Route
 from strongroom.store.postgres.schema import known_schema, standing_of
 
 EVERY_S: Final = 0.2
@@ -34,15 +35,16 @@ class Follower:
     """What this node has heard of the commits of all nodes: all up to the one `heard`, as of a moment.
 
     `outdated` says why this node may not use the database any more, once a newer release has brought it further.
-    `arrived` is called, in the follower's thread, with the server that a new connection leads to, once that answers.
+    `arrived` is called, in the follower's thread, with the server that a new connection leads to, once that answers;
+    the route is told before.
     """
 
-    def __init__(self, conninfo: str, arrived: Callable[[str], None]) -> None:
+    def __init__(self, route: Route, arrived: Callable[[str], None]) -> None:
         self.heard = Heard()
         self.outdated = ""
         self._known = known_schema()
         self._arrived = arrived
-        self._conninfo = conninfo
+        self._route = route
         self._heard_s = monotonic()
         self._thread = ThreadPoolExecutor(1, "strongroom-follower")
         self._reader: Connection | None = None
@@ -127,7 +129,7 @@ class Follower:
         """Return how many commits there are, and what those were that were not heard of. Raises `psycopg.Error`."""
         self._is_new = self._reader is None
         if self._reader is None:
-            self._reader = connect_reader(self._conninfo, _LIMITS)
+            self._reader = connect_reader(self._route.around, _LIMITS)
         reader, heard = self._reader, self.heard
         with reader.within(_LIMITS.read_s):
             if self._is_new:
@@ -141,6 +143,7 @@ class Follower:
             found = reader.run(*heard.news).fetchall()
             rows = read_changed(reader, (changed for number, changed, _ in found if changed and number > heard.number))
         if self._is_new:
+            self._route.note(reader.info.host, reader.info.port)
             self._arrived(reader.server)
         after = heard.after(commits, found)
         self._is_behind = after is None

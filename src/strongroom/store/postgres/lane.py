@@ -29,12 +29,13 @@ from strongroom.store.journal import frontier_of
 from strongroom.store.postgres.announcements import Changed, Heard, News
 from strongroom.store.postgres.batches import Ahead, forgetting_statements, journal_statements, row_statements
 from strongroom.store.postgres.cable import Cable
-from strongroom.store.postgres.connection import Connection, Limits, connect_writer
+from strongroom.store.postgres.connection import RECONNECT_S, Connection, Limits, connect_writer
 from strongroom.store.postgres.fetched import Fetched
 from strongroom.store.postgres.following import BEHIND, Follower
 from strongroom.store.postgres.listeners import Listeners
 from strongroom.store.postgres.numbers import NodeNumber
 from strongroom.store.postgres.pipeline import run_together_in_loop
+from strongroom.store.postgres.route import Route
 from strongroom.store.postgres.schema import STANDING, Standing, known_schema, standing_of
 from strongroom.store.postgres.tables import Statement
 
@@ -69,10 +70,10 @@ class Lane:
     """
 
     def __init__(
-        self, conninfo: str, limits: Limits, ids: Ids, number: NodeNumber, follower: Follower, listeners: Listeners
+        self, route: Route, limits: Limits, ids: Ids, number: NodeNumber, follower: Follower, listeners: Listeners
     ) -> None:
         """Open the connection. Raises `DatabaseUnfit`, `DiskFailed`, `psycopg.Error`."""
-        self._conninfo = conninfo
+        self._route = route
         self._limits = limits
         self._ids = ids
         self._number = number
@@ -291,7 +292,8 @@ class Lane:
         """
         if self._writer is None or self._writer.is_lost:
             self._close_writer()
-            self._writer = writer = connect_writer(self._conninfo, self._limits)
+            limits = self._limits if self._backend is None else self._limits._replace(connect_s=RECONNECT_S)
+            self._writer = writer = connect_writer(self._route.straight, limits)
             try:
                 self._take_over(writer)
                 self._cable.lay(writer)

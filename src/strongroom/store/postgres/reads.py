@@ -24,13 +24,12 @@ from strongroom.records.history import LINES_PER_ITEM, Line, Thread
 from strongroom.records.kept import Kept
 from strongroom.store.folio import Folio, decode_folio, decode_heads, decode_spines
 from strongroom.store.journal import frontier_of
-from strongroom.store.postgres.connection import Connection, Limits, connect_reader
+from strongroom.store.postgres.cable import Cable
+from strongroom.store.postgres.connection import RECONNECT_S, Connection, Limits, connect_reader
+from strongroom.store.postgres.route import Route
 from strongroom.store.postgres.tables import TABLES, KindTable, has_nul
 
 _WALK_ROWS: Final = 1_000
-_CONNECT_S: Final = 2
-"""A server of those in `conninfo` that does not answer holds whoever reads up for so long; libpq knows no less."""
-
 _LONG_S: Final = 1.0
 """A connection that is lost in less than that was ended by somebody: a new one may be had."""
 
@@ -45,12 +44,14 @@ class PostgresReads:
     """
 
     def __init__(self, conninfo: str, limits: Limits) -> None:
-        self._conninfo = conninfo
+        self._route = Route(conninfo)
         self._limits = limits
         self._reader: Connection | None = None
+        self._cable = Cable()
 
     def close_reader(self) -> None:
         """Close the reading connection, if there is one."""
+        self._cable.take_up()
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -152,7 +153,16 @@ class PostgresReads:
 
     def _connect(self) -> Connection:
         self.check_reachable()
-        return connect_reader(self._conninfo, self._limits._replace(connect_s=_CONNECT_S))
+        return connect_reader(self._route.straight, self._limits._replace(connect_s=RECONNECT_S))
+
+    def _connect_anew(self) -> Connection:
+        """Return a new reading connection, which is cut when another server is found to be the one."""
+        self.close_reader()
+        self._reader = reader = self._connect()
+        with reader.within(self._limits.read_s):
+            reader.ask_server()
+        self._cable.lay(reader)
+        return reader
 
     def note_silence(self) -> None:
         """Note that the database was waited for in vain, for long; here nobody asks."""
@@ -168,9 +178,7 @@ class PostgresReads:
                 except psycopg.OperationalError:
                     if not reader.is_lost or monotonic() - began_s >= _LONG_S:
                         raise
-            self.close_reader()
-            self._reader = self._connect()
-            return self._ask_on(self._reader, sql, values)
+            return self._ask_on(self._connect_anew(), sql, values)
         except psycopg.OperationalError as error:
             if monotonic() - began_s >= _LONG_S:
                 self.note_silence()

@@ -41,12 +41,12 @@ class PostgresStore(PostgresReads):
         self._remembered = Remembered()
         self._listeners = Listeners(self._remembered)
         self._lanes: list[Lane] = []
-        self._follower = Follower(conninfo, self._cut_unless)
+        self._follower = Follower(self._route, self._cut_unless)
         self._follower.heard = Heard(self._commits())
         number = NodeNumber(ids)
         try:
             for _ in range(_LANES):
-                self._lanes.append(Lane(conninfo, self._limits, ids, number, self._follower, self._listeners))
+                self._lanes.append(Lane(self._route, self._limits, ids, number, self._follower, self._listeners))
         except BaseException:
             self.close()
             raise
@@ -127,5 +127,6 @@ class PostgresStore(PostgresReads):
         return cast(Row, found)
 
     def _cut_unless(self, server: str) -> None:
+        self._cable.cut_unless(server)
         for lane in self._lanes:
             lane.cut_unless(server)
