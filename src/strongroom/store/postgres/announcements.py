@@ -1,4 +1,4 @@
-"""Announcements: what commits have changed that other nodes keep in memory or wait for, noted in each commit's own row.
+"""Announcements: what commits have changed that nodes keep in memory or wait for, noted in each commit's own row.
 
 A node reads the rows of all commits since it last looked: under the journal's lock with every batch of its own, and
 several times a second beside that. It is told which rows changed, and reads them as they stand by then.
@@ -6,7 +6,7 @@ several times a second beside that. It is told which rows changed, and reads the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -21,8 +21,9 @@ from strongroom.records.settings import Settings
 from strongroom.records.users import User
 from strongroom.records.withdrawals import Payment, Withdrawal
 from strongroom.store.postgres.connection import Connection
-from strongroom.store.postgres.fetched import Fetched
-from strongroom.store.postgres.pipeline import Rows, run_together
+from strongroom.store.postgres.copies import Commit
+from strongroom.store.postgres.fetched import Fetched, take_all
+from strongroom.store.postgres.pipeline import run_together
 from strongroom.store.postgres.tables import Statement
 
 ANNOUNCED: Final[tuple[type[Kept], ...]] = (
@@ -30,14 +31,11 @@ ANNOUNCED: Final[tuple[type[Kept], ...]] = (
 )  # fmt: skip
 """The kinds of rows that a server keeps in memory, or whose changes wake a loop."""
 
-AT_ONCE: Final = 200
+AT_ONCE: Final = 500
 """So many commits are caught up with in one step."""
 
-NEWS: Final = (
-    "SELECT number, changed, id::text FROM batch WHERE number >= %s"
-    " AND (changed <> '' OR number = %s OR number = (SELECT commits FROM journal)) ORDER BY number LIMIT %s"
-)
-"""Asks what was committed since one commit, twice its number, and for the ids of that one and of the newest."""
+NEWS: Final = "SELECT number, changed, id::text, owners FROM batch WHERE number >= %s ORDER BY number LIMIT %s"
+"""Asks for the notes of a commit and of those behind it (`Commit`)."""
 
 _KINDS: Final = {kind.__name__: kind for kind in ANNOUNCED}
 
@@ -51,27 +49,32 @@ class Heard(NamedTuple):
     @property
     def news(self) -> Statement:
         """What to ask for to hear more."""
-        return NEWS, (self.number, self.number, AT_ONCE)
+        return NEWS, (self.number, AT_ONCE)
 
-    def after(self, commits: int, found: Rows) -> Heard | None:
-        """Return what was heard when the books have so many commits, and have told this.
+    def after(self, commits: int, found: Sequence[Commit]) -> Heard | None:
+        """Return what was heard when the books have so many commits, and have told of these.
 
         None where they lack what was heard before, or have something else in its place: a failover, or a restore, has
         lost commits.
         """
-        ids = {number: id_ for number, _, id_ in found}
+        ids = {commit.number: commit.id for commit in found}
         if commits < self.number or (self.id and ids.get(self.number, self.id) != self.id):
             return None
-        last = found[-1][0] if found else commits
+        last = found[-1].number if found else commits
         number = last if len(found) == AT_ONCE else max(last, commits)
         return Heard(number, ids.get(number, ""))
 
+    def unheard(self, found: Sequence[Commit]) -> Iterator[str]:
+        """Yield what those of the commits have changed that are new."""
+        return (commit.changed for commit in found if commit.changed and commit.number > self.number)
+
 
 class News(NamedTuple):
-    """What was heard: every commit up to one, and the rows that they changed."""
+    """What was heard: every commit up to one, the rows that they changed, and the commits."""
 
     heard: Heard
     rows: dict[Key, Kept]
+    commits: Sequence[Commit] = ()
 
 
 def changed_text(state: State) -> str:
@@ -86,24 +89,21 @@ class Changed:
     def __init__(self, texts: Iterable[str]) -> None:
         self._keys = {key for text in texts for key in _keys_of(text)}
         self._fetched = Fetched()
-        self._asked = self._fetched.statements(self._keys)
+        self.wanted = self._fetched.statements(self._keys)
+        """What to ask for, each with who takes its answer; nothing, where there is none."""
 
     @property
-    def statements(self) -> list[Statement]:
-        """What to ask for; nothing, where there is none."""
-        return [statement for statement, _ in self._asked]
-
-    def rows(self, answers: Sequence[Rows]) -> dict[Key, Kept]:
-        """Return the rows, from the answers to the statements."""
-        for (_, take), answer in zip(self._asked, answers, strict=True):
-            take(answer)
+    def rows(self) -> dict[Key, Kept]:
+        """The rows, once the answers were taken."""
         return {key: self._fetched.kept(key) for key in self._keys}
 
 
 def read_changed(reader: Connection, texts: Iterable[str]) -> dict[Key, Kept]:
     """Return the rows that commits have noted, as they are now. Raises `psycopg.Error`."""
     changed = Changed(texts)
-    return changed.rows(run_together(reader, changed.statements) if changed.statements else [])
+    if changed.wanted:
+        take_all(changed.wanted, run_together(reader, [statement for statement, _ in changed.wanted]))
+    return changed.rows
 
 
 def _keys_of(text: str) -> list[Key]:

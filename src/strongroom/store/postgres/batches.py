@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from strongroom.clock import DAY_MS, Ids
@@ -15,7 +15,8 @@ from strongroom.records.kept import Kept
 from strongroom.store.folio import Folio, encode_folio, pack_head, thread_number
 from strongroom.store.journal import peaks_of, seal_all
 from strongroom.store.postgres.announcements import changed_text
-from strongroom.store.postgres.arrays import columns, place_of
+from strongroom.store.postgres.arrays import columns, pack, place_of
+from strongroom.store.postgres.copies import Copy
 from strongroom.store.postgres.fetched import Fetched
 from strongroom.store.postgres.tables import FOLIO, TABLES, Statement
 
@@ -25,7 +26,8 @@ _FORGOTTEN_PER_FRESH: Final = 2
 _ITEM_TYPES: Final = (int, str, bytes)
 _ITEMS: Final = f"INSERT INTO item (number, text, salt) SELECT * FROM unnest({', '.join(map(place_of, _ITEM_TYPES))})"
 _BATCH: Final = (
-    "INSERT INTO batch (number, id, items, last_item, at_ms, peaks, changed) VALUES (%s, %s, %s, %s, %s, %s, %s)"
+    "INSERT INTO batch (number, id, items, last_item, at_ms, peaks, changed, owners)"
+    f" VALUES (%s, %s, %s, %s, %s, %s, %s, {place_of(int)})"
 )
 _JOURNAL: Final = "UPDATE journal SET commits = %s, last_item = %s, last_ms = %s, peaks = %s"
 
@@ -38,14 +40,20 @@ class Ahead(NamedTuple):
     last_ms: int = 0
 
 
-def journal_statements(state: State, ahead: Ahead, batch_id: str, ids: Ids) -> Iterator[Statement]:
-    """Yield the statements that append the state's items, and that note its commit under the batch's id."""
+def journal_statements(
+    state: State, ahead: Ahead, batch_id: str, owners: Iterable[int], ids: Ids
+) -> Iterator[Statement]:
+    """Yield the statements that append the state's items, and that note its commit under the batch's id.
+
+    `owners` are those whose folios it writes.
+    """
     frontier, sealed = seal_all(state.items, ahead.frontier, ids)
     at_ms = state.items[-1].at_ms if state.items else ahead.last_ms
     commits, peaks = ahead.commits + 1, peaks_of(frontier)
     if sealed:
         yield _insert_items(sealed)
-    yield _BATCH, (commits, batch_id, len(sealed), frontier.count, at_ms, peaks, changed_text(state))
+    changed = changed_text(state), pack(int, sorted(owners))
+    yield _BATCH, (commits, batch_id, len(sealed), frontier.count, at_ms, peaks, *changed)
     yield _JOURNAL, (commits, frontier.count, at_ms, peaks)
 
 
@@ -53,8 +61,8 @@ def _insert_items(sealed: list[Sealed]) -> Statement:
     return _ITEMS, columns(_ITEM_TYPES, [(item.number, item.text.decode(), item.salt) for item in sealed])
 
 
-def row_statements(state: State, fetched: Fetched) -> Iterator[Statement]:
-    """Yield the statements that write every changed row: one for each kind, and one for the folios.
+def row_statements(state: State, fetched: Fetched, folios: Mapping[int, Copy]) -> Iterator[Statement]:
+    """Yield the statements that write every changed row: one for each kind, and one for the folios (`folios_after`).
 
     Raises `InvariantBroken` for a row that was not fetched.
     """
@@ -65,17 +73,21 @@ def row_statements(state: State, fetched: Fetched) -> Iterator[Statement]:
         by_kind.setdefault(type(row), []).append(TABLES[type(row)].encode(row))
     for kind, values in by_kind.items():
         yield TABLES[kind].write(values)
-    folios = [(owner, *encode_folio(folio)) for owner, folio in sorted(_folios_after(state, fetched).items())]
     if folios:
-        yield FOLIO.write(folios)
+        yield FOLIO.write([(owner, *encode_folio(it.folio), it.edition) for owner, it in sorted(folios.items())])
 
 
-def _folios_after(state: State, fetched: Fetched) -> dict[int, Folio]:
-    """Return the folios that the state changes, changed."""
-    changed: dict[int, Folio] = {}
+def folios_after(state: State, fetched: Fetched) -> dict[int, Copy]:
+    """Return the next editions of the folios that the state changes. Raises `InvariantBroken` as `row_statements`."""
+    changed: dict[int, Copy] = {}
 
     def folio_of(owner: int) -> Folio:
-        return changed.get(owner) or changed.setdefault(owner, fetched.folio(owner))
+        copy = changed.get(owner)
+        if copy is None:
+            before = fetched.copy(owner)
+            folio = Folio(dict(before.folio.heads), dict(before.folio.spines))
+            copy = changed[owner] = Copy(before.edition + 1, folio)
+        return copy.folio
 
     for head in state.heads.values():
         folio_of(owner_of(head.account)).heads[head.account] = pack_head(head.after, head.count)

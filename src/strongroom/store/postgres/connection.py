@@ -8,11 +8,11 @@ from time import monotonic
 from typing import Any, Final, NamedTuple, TypeVar
 
 import psycopg
-from psycopg import waiting
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
 from strongroom.engine.port import StoreError
+from strongroom.store.postgres.driving import drive
 
 RECONNECT_S: Final = 2
 """A server of those in `conninfo` that does not answer holds a new connection up for so long; libpq knows no less."""
@@ -26,8 +26,6 @@ _BY_KEY: Final = {"jit": "off", "enable_seqscan": "off", "enable_hashjoin": "off
 whole tables, which are small at that moment, and keep to it while they grow."""
 
 _SERVER: Final = "SELECT pg_postmaster_start_time()::text"
-
-_LOOK_EVERY_S: Final = 0.1
 
 Answer = TypeVar("Answer")
 
@@ -81,8 +79,7 @@ class Connection(psycopg.Connection[TupleRow]):
     async def wait_in_loop(self, gen: Generator[Any, Any, Answer]) -> Answer:
         """Wait as `wait` does, in the event loop."""
         with self._ended_with_its_time():
-            limit_s = max(0.0, self.until_s - monotonic())
-            return await waiting.wait_async(gen, self.fileno(), _LOOK_EVERY_S, limit_s)
+            return await drive(gen, self.fileno(), max(0.0, self.until_s - monotonic()))
 
     @contextmanager
     def _ended_with_its_time(self) -> Generator[None]:

@@ -1,9 +1,13 @@
-"""Fetched: the committed rows that a batch's commands declared, as they stand while the journal is locked."""
+"""Fetched: the committed rows that a batch's commands declared, as they stand while the journal is locked.
+
+What this node has in memory already is not asked for. It is as old as what was heard when the question was sent: what
+has changed since is told in the answer, and is asked for behind it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from strongroom.engine.state import NonceKey, ThreadKey
 from strongroom.errors import check
@@ -13,6 +17,8 @@ from strongroom.records.heads import Head
 from strongroom.records.history import Thread
 from strongroom.records.kept import Kept, Key
 from strongroom.store.folio import Folio, decode_folio
+from strongroom.store.postgres.copies import Copies, Copy
+from strongroom.store.postgres.remembered import HEARD_OF, Remembered
 from strongroom.store.postgres.tables import FOLIO, TABLES, Statement
 
 Taker: TypeAlias = Callable[[Iterable[Sequence[Any]]], None]
@@ -22,14 +28,26 @@ Row = TypeVar("Row", bound=Kept)
 _UNASKED: Final = "a batch reads and changes only the rows that its commands declared"
 
 
+_NONE_YET: Final = Copy(0, Folio({}, {}))
+
+
+class Memory(NamedTuple):
+    """What a node has in memory, as of all that it has heard of."""
+
+    copies: Copies
+    remembered: Remembered
+
+
 class Fetched:
     """`Committed` over what was fetched: what was asked for and not found is absent, and there is nothing else.
 
     Raises `InvariantBroken` for what was not asked for: taken for absent, a row that exists would be written over.
     """
 
-    def __init__(self) -> None:
-        self._folios: dict[int, Folio] = {}
+    def __init__(self, memory: Memory | None = None) -> None:
+        """With a `memory` only what is not there is asked for; the copies are to hear of commits before `lacking`."""
+        self._memory = memory
+        self._copies: dict[int, Copy] = {}
         self._rows: dict[Key, Kept] = {}
         self._asked: set[Key] = set()
         self._owners: set[int] = set()
@@ -37,26 +55,52 @@ class Fetched:
     def statements(self, keys: Iterable[Key]) -> list[tuple[Statement, Taker]]:
         """Return what to ask for to have the rows at these addresses, each with who takes its answer: one a kind."""
         self._asked = set(keys)
-        self._owners, by_kind = _by_kind(self._asked)
-        found = [(FOLIO.fetch([(owner,) for owner in self._owners]), self._take_folios)]
+        self._owners, others = _owners_and_others(self._asked)
+        owners: Iterable[int] = self._owners
+        if self._memory is not None:
+            find, recall = self._memory.copies.find, self._memory.remembered.find
+            owners = [owner for owner in owners if find(owner) is None]
+            known = ((key, recall(key[0], key[1:], is_current=True)) for key in others if key[0] in HEARD_OF)
+            self._rows.update((key, row) for key, row in known if row is not None)
+        by_kind: dict[type[Kept], list[Any]] = {}
+        for key in others:
+            if key not in self._rows:
+                by_kind.setdefault(key[0], []).append(key[1:])
+        found = [self._fetch_folios(owners)]
         found += [(TABLES[kind].fetch(wanted), self._taker(kind)) for kind, wanted in by_kind.items()]
         return [(statement, taker) for statement, taker in found if statement is not None]
 
-    def folio(self, owner: int) -> Folio:
-        """Return an owner's folio; an empty one if there is none yet."""
-        found = self._folios.get(owner)
+    def lacking(self) -> list[tuple[Statement, Taker]]:
+        """Return what else to ask for, now that the answers were taken: folios of which the copy was out of date."""
+        lacking: list[int] = []
+        for owner in self._owners:
+            if owner not in self._copies and self._memory is not None:
+                if (copy := self._memory.copies.find(owner)) is not None:
+                    self._copies[owner] = copy
+                else:
+                    lacking.append(owner)
+        statement, taker = self._fetch_folios(lacking)
+        return [] if statement is None else [(statement, taker)]
+
+    def amend(self, rows: Mapping[Key, Kept]) -> None:
+        """Take rows as they are now, of those that others have changed."""
+        self._rows.update((key, row) for key, row in rows.items() if key in self._asked)
+
+    def copy(self, owner: int) -> Copy:
+        """Return an owner's folio with its edition; an empty one if there is none yet."""
+        found = self._copies.get(owner)
         if found is None:
             check(owner in self._owners, _UNASKED)
-            found = self._folios[owner] = Folio({}, {})
+            return _NONE_YET
         return found
 
     def head(self, account: int) -> Head:
         """Return the head of a packed account."""
-        return self.folio(owner_of(account)).head(account)
+        return self.copy(owner_of(account)).folio.head(account)
 
     def thread(self, key: ThreadKey) -> Thread:
         """Return a thread."""
-        return self.folio(key[0]).thread(key)
+        return self.copy(key[0]).folio.thread(key)
 
     def nonce(self, key: NonceKey) -> Nonce:
         """Return what is remembered of a signature."""
@@ -75,8 +119,17 @@ class Fetched:
         self.check_asked(row.key())
         return row
 
-    def _take_folios(self, rows: Iterable[Sequence[Any]]) -> None:
-        self._folios.update((owner, decode_folio(heads, spines)) for owner, heads, spines in rows)
+    def _fetch_folios(self, owners: Iterable[int]) -> tuple[Statement | None, Taker]:
+        wanted = [(owner,) for owner in owners]
+
+        def take(rows: Iterable[Sequence[Any]]) -> None:
+            found = {owner: Copy(edition, decode_folio(heads, spines)) for owner, heads, spines, edition in rows}
+            for (owner,) in wanted:
+                copy = self._copies[owner] = found.get(owner, _NONE_YET)
+                if self._memory is not None:
+                    self._memory.copies.keep(owner, copy)
+
+        return FOLIO.fetch(wanted), take
 
     def _taker(self, kind: type[Kept]) -> Taker:
         def take(rows: Iterable[Sequence[Any]]) -> None:
@@ -86,10 +139,16 @@ class Fetched:
         return take
 
 
-def _by_kind(keys: set[Key]) -> tuple[set[int], dict[type[Kept], list[Any]]]:
-    """Return the owners whose folios are needed, and the keys of all other rows by their kind."""
+def take_all(wanted: Iterable[tuple[Statement, Taker]], answers: Iterable[Iterable[Sequence[Any]]]) -> None:
+    """Have each statement's answer taken."""
+    for (_, take), answer in zip(wanted, answers, strict=True):
+        take(answer)
+
+
+def _owners_and_others(keys: set[Key]) -> tuple[set[int], list[Key]]:
+    """Return the owners whose folios are needed, and the addresses of all other rows."""
     owners: set[int] = set()
-    by_kind: dict[type[Kept], list[Any]] = {}
+    others: list[Key] = []
     for key in keys:
         kind = key[0]
         if kind is Head:
@@ -97,5 +156,5 @@ def _by_kind(keys: set[Key]) -> tuple[set[int], dict[type[Kept], list[Any]]]:
         elif kind is Thread:
             owners.add(key[1])
         else:
-            by_kind.setdefault(kind, []).append(key[1:])
-    return owners, by_kind
+            others.append(key)
+    return owners, others

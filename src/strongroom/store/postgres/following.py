@@ -13,6 +13,7 @@ import psycopg
 
 from strongroom.store.postgres.announcements import Heard, News, read_changed
 from strongroom.store.postgres.connection import Connection, Limits, connect_reader
+from strongroom.store.postgres.copies import Commit
 from strongroom.store.postgres.route import Route
 from strongroom.store.postgres.schema import known_schema, standing_of
 
@@ -140,14 +141,14 @@ class Follower:
                 return self.heard.number + 1, News(self.heard, {})
             # The number first: whatever it counts is seen by the questions behind it.
             [(commits,)] = reader.run("SELECT commits FROM journal").fetchall()
-            found = reader.run(*heard.news).fetchall()
-            rows = read_changed(reader, (changed for number, changed, _ in found if changed and number > heard.number))
+            found = list(map(Commit._make, reader.run(*heard.news).fetchall()))
+            rows = read_changed(reader, heard.unheard(found))
         if self._is_new:
             self._route.note(reader.info.host, reader.info.port)
             self._arrived(reader.server)
         after = heard.after(commits, found)
         self._is_behind = after is None
-        return commits, News(after or heard, rows)
+        return commits, News(after or heard, rows, found)
 
     def _drop(self) -> None:
         if self._reader is not None:

@@ -7,7 +7,7 @@ other has its next batch waiting for the lock already, so that the server goes o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
@@ -27,10 +27,17 @@ from strongroom.records.guards import Reply
 from strongroom.records.kept import Key
 from strongroom.store.journal import frontier_of
 from strongroom.store.postgres.announcements import Changed, Heard, News
-from strongroom.store.postgres.batches import Ahead, forgetting_statements, journal_statements, row_statements
+from strongroom.store.postgres.batches import (
+    Ahead,
+    folios_after,
+    forgetting_statements,
+    journal_statements,
+    row_statements,
+)
 from strongroom.store.postgres.cable import Cable
 from strongroom.store.postgres.connection import RECONNECT_S, Connection, Limits, connect_writer
-from strongroom.store.postgres.fetched import Fetched
+from strongroom.store.postgres.copies import Commit, Copy
+from strongroom.store.postgres.fetched import Fetched, Memory, take_all
 from strongroom.store.postgres.following import BEHIND, Follower
 from strongroom.store.postgres.listeners import Listeners
 from strongroom.store.postgres.numbers import NodeNumber
@@ -70,7 +77,14 @@ class Lane:
     """
 
     def __init__(
-        self, route: Route, limits: Limits, ids: Ids, number: NodeNumber, follower: Follower, listeners: Listeners
+        self,
+        route: Route,
+        limits: Limits,
+        ids: Ids,
+        number: NodeNumber,
+        follower: Follower,
+        listeners: Listeners,
+        memory: Memory,
     ) -> None:
         """Open the connection. Raises `DatabaseUnfit`, `DiskFailed`, `psycopg.Error`."""
         self._route = route
@@ -79,6 +93,7 @@ class Lane:
         self._number = number
         self._follower = follower
         self._listeners = listeners
+        self._memory = memory
         self._known = known_schema()
         self._thread = ThreadPoolExecutor(1, "strongroom-store")
         self._cable = Cable()
@@ -167,32 +182,45 @@ class Lane:
 
     async def _locked_state(self, writer: Connection, keys: Sequence[Key]) -> tuple[State, News]:
         """Begin a transaction with the journal locked, and fetch the rows, and what was committed, as of then."""
-        fetched, heard = Fetched(), self._follower.heard
+        fetched, heard = Fetched(self._memory), self._follower.heard
         wanted = fetched.statements(keys)
         # The news in a statement of its own, so that it sees what was committed before the lock was had.
         asked = [(_BEGIN, ()), (_LOCK, ()), (STANDING, ()), heard.news, *(statement for statement, _ in wanted)]
         with writer.within(self._limits.answer_s):
-            _, locked, [standing], told, *answers = await run_together_in_loop(writer, asked)
+            _, [locked], [standing], told, *answers = await run_together_in_loop(writer, asked)
             self._refuse(Standing(*standing))
-            changed = Changed(text for number, text, _ in told if text and number > heard.number)
-            found = await run_together_in_loop(writer, changed.statements) if changed.statements else []
-        for (_, take), rows in zip(wanted, answers, strict=True):
-            take(rows)
-        [(commits, last_item, last_ms, peaks)] = locked
-        if (after := heard.after(commits, told)) is None:
-            raise DiskFailed(BEHIND)
-        self._fetched, self._ahead = fetched, Ahead(commits, frontier_of(last_item, peaks), last_ms)
-        state = State(fetched, last_item + 1, last_ms)
-        return state, News(after, changed.rows(found))
+            commits = list(map(Commit._make, told))
+            ahead = Ahead(locked[0], frontier_of(locked[1], locked[3]), locked[2])
+            after = heard.after(ahead.commits, commits)
+            if after is None:
+                raise DiskFailed(BEHIND)
+            if after.number < ahead.commits:
+                # So much was committed meanwhile that not all of it was told: nothing in memory can be relied on.
+                self._memory.copies.forget_all()
+                fetched = Fetched()
+                lacking = fetched.statements(keys)
+            else:
+                self._memory.copies.hear(commits, after.number)
+                take_all(wanted, answers)
+                lacking = fetched.lacking()
+            changed = Changed(heard.unheard(commits))
+            further = [*changed.wanted, *lacking]
+            if further:
+                take_all(further, await run_together_in_loop(writer, [statement for statement, _ in further]))
+        fetched.amend(changed.rows)
+        self._fetched, self._ahead = fetched, ahead
+        return State(fetched, ahead.frontier.count + 1, ahead.last_ms), News(after, changed.rows, commits)
 
     async def _commit(self, state: State) -> str:
         """Write the batch, commit it and return its id. What fails before the COMMIT is sent leaves nothing behind."""
-        batch_id = self._ids.uuid()
-        is_sent = False
+        batch_id, number = self._ids.uuid(), self._ahead.commits + 1
+        is_sent = is_kept = False
 
         def statements() -> Iterator[Statement]:
             nonlocal is_sent
-            yield from self._statements(state, batch_id)
+            folios = folios_after(state, self._fetched)
+            self._memory.copies.send(batch_id, folios)
+            yield from self._statements(state, batch_id, folios)
             reach("transaction written")
             is_sent = True
             yield "COMMIT", ()
@@ -206,18 +234,21 @@ class Lane:
             # A wait for the replicas that was cut short ends well, and with a warning.
             if writer.warned:
                 raise InDoubt(writer.warned)
+            is_kept = True
         except Exception as error:
             if is_sent and not self._is_over:
                 self._doubt = Doubt(batch_id, state)
                 raise InDoubt(str(error)) from error
             await self._in_thread(self._roll_back)
             raise _not_done(error) from error
+        finally:
+            self._memory.copies.settle(batch_id, number, is_kept=is_kept)
         reach("transaction committed")
         return batch_id
 
-    def _statements(self, state: State, batch_id: str) -> Iterator[Statement]:
-        yield from row_statements(state, self._fetched)
-        yield from journal_statements(state, self._ahead, batch_id, self._ids)
+    def _statements(self, state: State, batch_id: str, folios: Mapping[int, Copy]) -> Iterator[Statement]:
+        yield from row_statements(state, self._fetched, folios)
+        yield from journal_statements(state, self._ahead, batch_id, folios, self._ids)
         self._fresh += len(state.nonces) + sum(isinstance(row, Reply) for row in state.rows.values())
         at_ms = state.items[-1].at_ms if state.items else self._ahead.last_ms
         if at_ms >= self._forgotten_ms + _FORGET_EVERY_MS:

@@ -8,6 +8,7 @@ from strongroom.crashpoints import reach
 from strongroom.engine.state import State
 from strongroom.engine.telling import tell
 from strongroom.store.postgres.announcements import News
+from strongroom.store.postgres.copies import Copies
 from strongroom.store.postgres.fetched import Fetched
 from strongroom.store.postgres.remembered import Remembered
 
@@ -15,8 +16,9 @@ from strongroom.store.postgres.remembered import Remembered
 class Listeners:
     """Those who subscribed, and before them what is remembered here: it forgets what has changed."""
 
-    def __init__(self, remembered: Remembered) -> None:
+    def __init__(self, remembered: Remembered, copies: Copies) -> None:
         self._remembered = remembered
+        self._copies = copies
         self._listeners: list[Callable[[State], None]] = []
 
     def subscribe(self, listener: Callable[[State], None]) -> None:
@@ -30,6 +32,7 @@ class Listeners:
 
     def tell_news(self, news: News) -> None:
         """Tell of commits that were heard of, as a state of nothing but the rows they changed."""
+        self._copies.hear(news.commits, news.heard.number)
         if news.rows:
             state = State(Fetched(), 0, 0)
             state.rows = news.rows

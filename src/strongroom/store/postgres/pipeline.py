@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from hashlib import sha256
@@ -113,14 +113,11 @@ class _Sending:
 
 def _exchange(wire: PGconn, sending: _Sending) -> Generator[Any, Any, list[PGresult]]:
     """Send statements while their answers come in, and return the result of each, and of each Sync."""
-    commands = deque[Callable[[], None]]()
-
-    def go_on() -> None:
-        if sending.send_some():
-            commands.append(go_on)
-
-    commands.append(go_on)
-    results = yield from pipeline_communicate(wire, commands)
+    results: list[list[PGresult]] = []
+    while sending.send_some():
+        # What the socket does not take at once; answers are read meanwhile, or the server would wait for that.
+        while wire.flush():
+            results += yield from pipeline_communicate(wire, deque())
     while len(results) < sending.count:
         results.append((yield from fetch_many(wire)))
     return [result for (result,) in results]

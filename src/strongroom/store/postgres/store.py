@@ -16,6 +16,8 @@ from strongroom.engine.port import DiskFailed
 from strongroom.engine.state import State
 from strongroom.store.postgres.announcements import Heard
 from strongroom.store.postgres.connection import Limits
+from strongroom.store.postgres.copies import Copies
+from strongroom.store.postgres.fetched import Memory
 from strongroom.store.postgres.following import EVERY_S, Follower
 from strongroom.store.postgres.lane import Lane
 from strongroom.store.postgres.listeners import Listeners
@@ -39,14 +41,18 @@ class PostgresStore(PostgresReads):
         super().__init__(conninfo, limits or Limits())
         prepare_database(conninfo, self._limits)
         self._remembered = Remembered()
-        self._listeners = Listeners(self._remembered)
+        copies = Copies()
+        self._listeners = Listeners(self._remembered, copies)
         self._lanes: list[Lane] = []
         self._follower = Follower(self._route, self._cut_unless)
         self._follower.heard = Heard(self._commits())
+        memory = Memory(copies, self._remembered)
         number = NodeNumber(ids)
         try:
             for _ in range(_LANES):
-                self._lanes.append(Lane(self._route, self._limits, ids, number, self._follower, self._listeners))
+                self._lanes.append(
+                    Lane(self._route, self._limits, ids, number, self._follower, self._listeners, memory)
+                )
         except BaseException:
             self.close()
             raise

@@ -47,6 +47,16 @@ class KeyedTable:
         return self._write, columns(self.types, rows)
 
 
+class FolioTable(KeyedTable):
+    """The table of folios: each is written as the edition that follows the one there is, and as no other."""
+
+    def __init__(self) -> None:
+        super().__init__("folio", ("owner", "heads", "spines", "edition"), (int, str, bytes, int), 1)
+        # Over any other edition it is null, which the column is not: the server refuses the whole batch.
+        follows = "CASE WHEN folio.edition = EXCLUDED.edition - 1 THEN EXCLUDED.edition END"
+        self._write = self._write.replace("edition = EXCLUDED.edition", f"edition = {follows}")
+
+
 class KindTable(Table, KeyedTable):
     """The table of one kind of kept row."""
 
@@ -66,4 +76,4 @@ def _settings(values: tuple[Any, ...]) -> Kept:
 
 TABLES: Final[dict[type[Kept], KindTable]] = {kind: KindTable(kind) for kind in (Nonce, *KINDS)}
 
-FOLIO: Final = KeyedTable("folio", ("owner", "heads", "spines"), (int, str, bytes), 1)
+FOLIO: Final = FolioTable()

@@ -22,7 +22,8 @@ INSERT INTO journal VALUES (0, 0, 0, 0, '', 0);
 
 -- One row for every commit: by its id whoever lost the connection finds out whether it is there. `items` counts those it
 -- appended; a row of a commit without any is forgotten after a day, the others are the journal's seals. `changed` is what
--- other nodes may have in memory: JSON, a list of [kind, key...]; empty where there is nothing.
+-- other nodes may have in memory: JSON, a list of [kind, key...]; empty where there is nothing. `owners` are those whose
+-- folios it has written.
 CREATE TABLE batch (
     number    BIGINT PRIMARY KEY,
     id        UUID NOT NULL UNIQUE,
@@ -30,7 +31,8 @@ CREATE TABLE batch (
     last_item BIGINT NOT NULL,
     at_ms     BIGINT NOT NULL,
     peaks     BYTEA NOT NULL,
-    changed   TEXT NOT NULL
+    changed   TEXT NOT NULL,
+    owners    BIGINT[] NOT NULL DEFAULT '{}'
 );
 CREATE INDEX batch_by_age ON batch (at_ms) WHERE items = 0;
 
@@ -60,11 +62,13 @@ CREATE INDEX block_by_end ON block (fresh_ms);
 
 -- What every owner's accounts and histories have come to, written with the commit. `heads` is JSON: by account its balance
 -- and number of postings; `spines` is MessagePack: by asset * 256 + type the thread's (count, line) pairs, two
--- little-endian int64 each; the lines' own links tell the same.
+-- little-endian int64 each; the lines' own links tell the same. `edition` counts how many times it was written: a batch
+-- that was decided over another edition is refused.
 CREATE TABLE folio (
-    owner  BIGINT PRIMARY KEY,
-    heads  TEXT NOT NULL,
-    spines BYTEA NOT NULL
+    owner   BIGINT PRIMARY KEY,
+    heads   TEXT NOT NULL,
+    spines  BYTEA NOT NULL,
+    edition BIGINT NOT NULL DEFAULT 1
 ) WITH (fillfactor = 70);
 
 CREATE VIEW posting AS
