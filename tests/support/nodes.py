@@ -39,8 +39,9 @@ PORTS: Final = 12_000
 """Below the ports that the system gives to connections, so that a stopped node finds its own free again."""
 
 STRANGER: Final = "stranger"
-FIRST_COINS: Final = 110
-"""How many blocks must be mined before the first one's coins can be spent."""
+FIRST_COINS: Final = 125
+"""So many blocks are mined before the stranger spends: the coins of a block can be spent after a hundred more. He dates
+his payments back by up to a hundred blocks now and then, and Bitcoin Knots takes none of block 21 (`parasite-cat21`)."""
 
 
 def need_node(name: str) -> Path:
@@ -200,7 +201,7 @@ class Process:
 class CoinNode(Process):
     """A node of a chain of coins, in its regression test mode: nothing is mined unless a test says so.
 
-    The stranger has a wallet of that name in the node. The first coins can be spent after 101 blocks. `chain` is how
+    The stranger has a wallet of that name in the node. `chain` is how
     the settings call its chain, and `nobody` an address there that no wallet of a test knows.
     """
 
