@@ -41,7 +41,7 @@ PORTS: Final = 12_000
 STRANGER: Final = "stranger"
 FIRST_COINS: Final = 125
 """So many blocks are mined before the stranger spends: the coins of a block can be spent after a hundred more. He dates
-his payments back by up to a hundred blocks now and then, and Bitcoin Knots takes none of block 21 (`parasite-cat21`)."""
+his payments back now and then, by a hundred blocks at most, and Bitcoin Knots takes none of block 21."""
 
 
 def need_node(name: str) -> Path:
