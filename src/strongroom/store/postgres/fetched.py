@@ -1,13 +1,13 @@
 """Fetched: the committed rows that a batch's commands declared, as they stand while the journal is locked.
 
-What this node has in memory already is not asked for. It is as old as what was heard when the question was sent: what
-has changed since is told in the answer, and is asked for behind it.
+Folios that this node has in memory are not asked for. They are as old as what was heard when the question was sent:
+what has changed since is told in the answer, and is asked for behind it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypeAlias, TypeVar
 
 from strongroom.engine.state import NonceKey, ThreadKey
 from strongroom.errors import check
@@ -18,7 +18,6 @@ from strongroom.records.history import Thread
 from strongroom.records.kept import Kept, Key
 from strongroom.store.folio import Folio, decode_folio
 from strongroom.store.postgres.copies import Copies, Copy
-from strongroom.store.postgres.remembered import HEARD_OF, Remembered
 from strongroom.store.postgres.tables import FOLIO, TABLES, Statement
 
 Taker: TypeAlias = Callable[[Iterable[Sequence[Any]]], None]
@@ -31,22 +30,15 @@ _UNASKED: Final = "a batch reads and changes only the rows that its commands dec
 _NONE_YET: Final = Copy(0, Folio({}, {}))
 
 
-class Memory(NamedTuple):
-    """What a node has in memory, as of all that it has heard of."""
-
-    copies: Copies
-    remembered: Remembered
-
-
 class Fetched:
     """`Committed` over what was fetched: what was asked for and not found is absent, and there is nothing else.
 
     Raises `InvariantBroken` for what was not asked for: taken for absent, a row that exists would be written over.
     """
 
-    def __init__(self, memory: Memory | None = None) -> None:
-        """With a `memory` only what is not there is asked for; the copies are to hear of commits before `lacking`."""
-        self._memory = memory
+    def __init__(self, known: Copies | None = None) -> None:
+        """Folios that are `known` are not asked for; the copies are to hear of commits before `lacking`."""
+        self._known = known
         self._copies: dict[int, Copy] = {}
         self._rows: dict[Key, Kept] = {}
         self._asked: set[Key] = set()
@@ -57,15 +49,12 @@ class Fetched:
         self._asked = set(keys)
         self._owners, others = _owners_and_others(self._asked)
         owners: Iterable[int] = self._owners
-        if self._memory is not None:
-            find, recall = self._memory.copies.find, self._memory.remembered.find
+        if self._known is not None:
+            find = self._known.find
             owners = [owner for owner in owners if find(owner) is None]
-            known = ((key, recall(key[0], key[1:], is_current=True)) for key in others if key[0] in HEARD_OF)
-            self._rows.update((key, row) for key, row in known if row is not None)
         by_kind: dict[type[Kept], list[Any]] = {}
         for key in others:
-            if key not in self._rows:
-                by_kind.setdefault(key[0], []).append(key[1:])
+            by_kind.setdefault(key[0], []).append(key[1:])
         found = [self._fetch_folios(owners)]
         found += [(TABLES[kind].fetch(wanted), self._taker(kind)) for kind, wanted in by_kind.items()]
         return [(statement, taker) for statement, taker in found if statement is not None]
@@ -74,17 +63,13 @@ class Fetched:
         """Return what else to ask for, now that the answers were taken: folios of which the copy was out of date."""
         lacking: list[int] = []
         for owner in self._owners:
-            if owner not in self._copies and self._memory is not None:
-                if (copy := self._memory.copies.find(owner)) is not None:
+            if owner not in self._copies and self._known is not None:
+                if (copy := self._known.find(owner)) is not None:
                     self._copies[owner] = copy
                 else:
                     lacking.append(owner)
         statement, taker = self._fetch_folios(lacking)
         return [] if statement is None else [(statement, taker)]
-
-    def amend(self, rows: Mapping[Key, Kept]) -> None:
-        """Take rows as they are now, of those that others have changed."""
-        self._rows.update((key, row) for key, row in rows.items() if key in self._asked)
 
     def copy(self, owner: int) -> Copy:
         """Return an owner's folio with its edition; an empty one if there is none yet."""
@@ -126,8 +111,8 @@ class Fetched:
             found = {owner: Copy(edition, decode_folio(heads, spines)) for owner, heads, spines, edition in rows}
             for (owner,) in wanted:
                 copy = self._copies[owner] = found.get(owner, _NONE_YET)
-                if self._memory is not None:
-                    self._memory.copies.keep(owner, copy)
+                if self._known is not None:
+                    self._known.keep(owner, copy)
 
         return FOLIO.fetch(wanted), take
 

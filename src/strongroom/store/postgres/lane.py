@@ -36,8 +36,8 @@ from strongroom.store.postgres.batches import (
 )
 from strongroom.store.postgres.cable import Cable
 from strongroom.store.postgres.connection import RECONNECT_S, Connection, Limits, connect_writer
-from strongroom.store.postgres.copies import Commit, Copy
-from strongroom.store.postgres.fetched import Fetched, Memory, take_all
+from strongroom.store.postgres.copies import Commit, Copies, Copy
+from strongroom.store.postgres.fetched import Fetched, take_all
 from strongroom.store.postgres.following import BEHIND, Follower
 from strongroom.store.postgres.listeners import Listeners
 from strongroom.store.postgres.numbers import NodeNumber
@@ -84,7 +84,7 @@ class Lane:
         number: NodeNumber,
         follower: Follower,
         listeners: Listeners,
-        memory: Memory,
+        copies: Copies,
     ) -> None:
         """Open the connection. Raises `DatabaseUnfit`, `DiskFailed`, `psycopg.Error`."""
         self._route = route
@@ -93,7 +93,7 @@ class Lane:
         self._number = number
         self._follower = follower
         self._listeners = listeners
-        self._memory = memory
+        self._copies = copies
         self._known = known_schema()
         self._thread = ThreadPoolExecutor(1, "strongroom-store")
         self._cable = Cable()
@@ -182,7 +182,7 @@ class Lane:
 
     async def _locked_state(self, writer: Connection, keys: Sequence[Key]) -> tuple[State, News]:
         """Begin a transaction with the journal locked, and fetch the rows, and what was committed, as of then."""
-        fetched, heard = Fetched(self._memory), self._follower.heard
+        fetched, heard = Fetched(self._copies), self._follower.heard
         wanted = fetched.statements(keys)
         # The news in a statement of its own, so that it sees what was committed before the lock was had.
         asked = [(_BEGIN, ()), (_LOCK, ()), (STANDING, ()), heard.news, *(statement for statement, _ in wanted)]
@@ -196,18 +196,17 @@ class Lane:
                 raise DiskFailed(BEHIND)
             if after.number < ahead.commits:
                 # So much was committed meanwhile that not all of it was told: nothing in memory can be relied on.
-                self._memory.copies.forget_all()
+                self._copies.forget_all()
                 fetched = Fetched()
                 lacking = fetched.statements(keys)
             else:
-                self._memory.copies.hear(commits, after.number)
+                self._copies.hear(commits, after.number)
                 take_all(wanted, answers)
                 lacking = fetched.lacking()
             changed = Changed(heard.unheard(commits))
             further = [*changed.wanted, *lacking]
             if further:
                 take_all(further, await run_together_in_loop(writer, [statement for statement, _ in further]))
-        fetched.amend(changed.rows)
         self._fetched, self._ahead = fetched, ahead
         return State(fetched, ahead.frontier.count + 1, ahead.last_ms), News(after, changed.rows, commits)
 
@@ -219,7 +218,7 @@ class Lane:
         def statements() -> Iterator[Statement]:
             nonlocal is_sent
             folios = folios_after(state, self._fetched)
-            self._memory.copies.send(batch_id, folios)
+            self._copies.send(batch_id, folios)
             yield from self._statements(state, batch_id, folios)
             reach("transaction written")
             is_sent = True
@@ -242,7 +241,7 @@ class Lane:
             await self._in_thread(self._roll_back)
             raise _not_done(error) from error
         finally:
-            self._memory.copies.settle(batch_id, number, is_kept=is_kept)
+            self._copies.settle(batch_id, number, is_kept=is_kept)
         reach("transaction committed")
         return batch_id
 

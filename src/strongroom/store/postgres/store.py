@@ -17,7 +17,6 @@ from strongroom.engine.state import State
 from strongroom.store.postgres.announcements import Heard
 from strongroom.store.postgres.connection import Limits
 from strongroom.store.postgres.copies import Copies
-from strongroom.store.postgres.fetched import Memory
 from strongroom.store.postgres.following import EVERY_S, Follower
 from strongroom.store.postgres.lane import Lane
 from strongroom.store.postgres.listeners import Listeners
@@ -46,12 +45,11 @@ class PostgresStore(PostgresReads):
         self._lanes: list[Lane] = []
         self._follower = Follower(self._route, self._cut_unless)
         self._follower.heard = Heard(self._commits())
-        memory = Memory(copies, self._remembered)
         number = NodeNumber(ids)
         try:
             for _ in range(_LANES):
                 self._lanes.append(
-                    Lane(self._route, self._limits, ids, number, self._follower, self._listeners, memory)
+                    Lane(self._route, self._limits, ids, number, self._follower, self._listeners, copies)
                 )
         except BaseException:
             self.close()
