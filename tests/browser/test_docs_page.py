@@ -11,6 +11,9 @@ from playwright.async_api import Browser, Page, Route, async_playwright, expect
 
 from support.server import served, settings
 
+SHOWN_MS = 30_000
+"""How long a page may take to show something: the tests beside it may hold every core."""
+
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -29,6 +32,7 @@ async def browser() -> AsyncGenerator[Browser]:
     assert program, "scripts/setup.sh dev installs chromium"
     async with async_playwright() as playwright:
         running = await playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        expect.set_options(timeout=SHOWN_MS)
         try:
             yield running
         finally:

@@ -28,6 +28,8 @@ async def hurry_payment(house: Application, request: protocol.HurryPayment) -> v
     payment = payment_of(house, request.ref)
     if payment.purpose == PaymentPurpose.COLD and not payment.filling:
         raise AdminError("it is signed elsewhere, and so is a dearer one: 'cold hurry' writes its file")
+    if payment.state == PaymentState.RESERVED:
+        raise AdminError("its newest transaction is still being signed: try again when it is out")
     if payment.state != PaymentState.SIGNED:
         raise AdminError("only a payment that we signed and that no block has can be hurried")
     code = house.context.catalogue.network(payment.network).code

@@ -443,8 +443,13 @@ async def test_what_spends_the_change_of_a_payment_that_was_made_dearer_can_be_g
     first, second = await both_on_their_way(house, alice)
     give_up = protocol.GiveUpWithdrawal(int(second))
     sender = application.treasury.senders["BITCOIN"]
+
+    async def is_signed() -> bool:
+        return house.store.row(Payment, payment_of(house, first)).state == PaymentState.SIGNED
+
     while await house.node.rpc("getrawmempool") != [candidates(house, first)[-1]]:
-        # A node takes it once it pays for both that it drives out.
+        # A node takes it once it pays for both that it drives out. The sender is at work beside this.
+        await house.until(is_signed, "the dearer one is signed")
         _ = await carry_out(application, protocol.HurryPayment(payment_of(house, first)))
         _ = await sender.step()
     with pytest.raises(AdminError, match="may come back"):
