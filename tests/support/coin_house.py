@@ -19,6 +19,7 @@ from strongroom.records.deposits import Deposit
 from strongroom.records.heads import Head
 from strongroom.records.withdrawals import Payment, PaymentState
 from strongroom.store.sqlite.snapshot import SqliteSnapshot
+from strongroom.store.sqlite.store import SqliteStore
 from strongroom.wallet.cold import COLD_COIN
 from strongroom.wallet.verification import verify
 from support.nodes import FIRST_COINS, CoinNode
@@ -95,6 +96,13 @@ class CoinHouse:
             deposits = [(it.state, it.height, it.block) for it in self.store.each(Deposit)]
             told = f"{self.house.application.treasury.status()}, deposits {deposits}"
             raise AssertionError(f"never: {what}; {told}") from None
+        await self.folded()
+
+    async def folded(self) -> None:
+        """Wait until balances show every batch that is on disk: lists of rows are read from there, a moment earlier."""
+        assert isinstance(self.store, SqliteStore)
+        # The thread that commits does one thing after the other, and the loop hears of each in that order.
+        await asyncio.get_running_loop().run_in_executor(self.store._thread, lambda: None)
 
     async def until_status(self, member: Member, *wanted: str) -> None:
         """Wait until a customer's history reads so, the newest first."""
@@ -110,6 +118,7 @@ class CoinHouse:
             while tuple(await self.statuses(member)) != wanted:
                 _ = await self.node.mine(1)
                 await self.worked_through()
+        await self.folded()
 
     async def until_waiting(self, count: int) -> None:
         """Wait until so many transactions wait to be mined."""

@@ -126,6 +126,7 @@ class EvmHouse(CoinHouse):
             while not holds():
                 _ = await self.anvil.mine(1)
                 await self.worked_through()
+        await self.folded()
 
     async def reconciled_all(self) -> list[Reconciliation]:
         """Hold the books against the node, as `strongroom reconcile` does: the hot wallet and the deposit addresses."""
