@@ -22,7 +22,6 @@ from strongroom.custody.freshness import FreshnessTerms
 from strongroom.custody.keeper import KeeperTerms, Marks
 from strongroom.custody.networks.simulated_signing import SimulatedScheme
 from strongroom.custody.networks.utxo_parameters import CHAINS
-from strongroom.custody.rpc import Node
 from strongroom.custody.sender import PaymentTerms
 from strongroom.custody.signer import Scheme
 from strongroom.money import AmountError, parse_amount
@@ -31,6 +30,7 @@ from strongroom.wallet.catalogue import Catalogue
 
 if TYPE_CHECKING:
     from strongroom.custody.networks.utxo import FeePolicy
+    from strongroom.custody.rpc import Node
 
 EVM: Final = "evm"
 """The chain of a node of an EVM network."""
@@ -104,6 +104,8 @@ class RealChain(msgspec.Struct, frozen=True):
         `fingerprint` is the master key's, for signers elsewhere. Raises `ConfigError` for a password file that cannot
         be used, `ValueError` for what is no xpub.
         """
+        from strongroom.custody.rpc import Node
+
         node, branch = Node(_url(self.settings), self.settings.answer_within_s), Branch(self.spec, xpub)
 
         def address_at(position: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import structlog
 
@@ -29,7 +29,6 @@ from strongroom.custody.networks.simulated import SimulatedNode
 from strongroom.custody.pool import AddressPools, Source
 from strongroom.custody.reconciliation import Reconciliation, reconcile
 from strongroom.custody.remote_signer import RemoteSigner
-from strongroom.custody.rpc import Node
 from strongroom.custody.sender import Sender
 from strongroom.custody.signer import LocalSigner, SealError, Signer, open_seed, seal_seed
 from strongroom.custody.watcher import IDLE_S, Watcher
@@ -44,6 +43,9 @@ from strongroom.records.withdrawals import Payment
 from strongroom.wallet.addresses import HOUSE_POSITION, house_address
 from strongroom.wallet.catalogue import Catalogue
 from strongroom.wallet.context import Context
+
+if TYPE_CHECKING:
+    from strongroom.custody.rpc import Node
 
 SEED_FILE: Final = "seed.sealed"
 CHAINS_FILE: Final = "chains.sqlite"

@@ -10,13 +10,15 @@ Numbers with a point are read as `Decimal`: a node tells amounts that way, and n
 from __future__ import annotations
 
 import asyncio
+import io
 import ssl
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from decimal import Decimal
 from functools import cache
 from typing import Any, Final
 
-import httpx2
+import aiohttp
 import msgspec
 
 from strongroom.custody.chain import Unreachable
@@ -26,6 +28,9 @@ MAX_ANSWER_BYTES: Final = 256 * 2**20
 
 TIMEOUT_S: Final = 30.0
 """How long a node may take for one answer."""
+
+MAX_CONNECTIONS: Final = 16
+"""To one node at once; more questions wait for one of them."""
 
 _REASON_CHARS: Final = 300
 
@@ -65,24 +70,23 @@ _decode_raw: Final = msgspec.json.Decoder(_RawAnswer).decode
 
 @cache
 def _certificates() -> ssl.SSLContext:
-    """Return what a node behind TLS is held against: the same for every node, and slow to read."""
-    return httpx2.create_ssl_context(trust_env=False)
+    """Return what a node behind TLS is held against: the system's, the same for every node, and slow to read."""
+    return ssl.create_default_context()
 
 
 class Node:
     """The way to one node: `url` may hold a user and a password, which are told to nobody else."""
 
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
-        self._client = httpx2.AsyncClient(
-            verify=_certificates(), timeout=timeout_s, trust_env=False, follow_redirects=False
-        )
+        self._session: aiohttp.ClientSession | None = None
         self._url = url
         self._timeout_s = timeout_s
         self._next_id = 0
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._client.aclose()
+        if self._session is not None:
+            await self._session.close()
 
     async def call(self, method: str, *parameters: Any) -> Any:
         """Return a method's result. Raises `RpcError`, `Unreachable`."""
@@ -119,28 +123,35 @@ class Node:
         return {"jsonrpc": "2.0", "id": self._next_id, "method": method, "params": list(parameters)}
 
     async def _ask(self, question: Any, decode: Callable[[bytearray], Any] = decode) -> Any:
+        body = bytearray()
         try:
-            async with (
-                asyncio.timeout(self._timeout_s),
-                self._client.stream(
-                    "POST", self._url, content=_encode(question), headers={"content-type": "application/json"}
-                ) as response,
-            ):
-                body = bytearray()
-                async for piece in response.aiter_bytes():
+            async with asyncio.timeout(self._timeout_s), self._post(_encode(question)) as response:
+                async for piece in response.content.iter_any():
                     body += piece
                     if len(body) > MAX_ANSWER_BYTES:
                         raise Unreachable("the node's answer is too large")
         except TimeoutError:
             raise Unreachable(f"the node has not answered in {self._timeout_s:g} s") from None
-        except httpx2.HTTPError as error:
+        except aiohttp.ClientError as error:
             raise Unreachable(f"the node does not answer: {type(error).__name__}") from None
-        if response.status_code in (401, 403):
+        if response.status in (401, 403):
             raise Unreachable("the node refuses the user or the password")
         try:
             return decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise Unreachable(f"the node answers {response.status_code} and no JSON") from None
+            raise Unreachable(f"the node answers {response.status} and no JSON") from None
+
+    def _post(self, question: bytes) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        if self._session is None:
+            # Made with the first question: it belongs to the loop that runs then.
+            connector = aiohttp.TCPConnector(ssl=_certificates(), limit=MAX_CONNECTIONS)
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"content-type": "application/json"},
+                timeout=aiohttp.ClientTimeout(),
+            )
+        return self._session.post(self._url, data=io.BytesIO(question), allow_redirects=False)
 
 
 def _result(method: str, answer: _Answer | None) -> Any:
