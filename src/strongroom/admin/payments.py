@@ -9,7 +9,7 @@ from strongroom.admin.protocol import AdminError
 from strongroom.admin.states import states_named
 from strongroom.application import Application
 from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState
-from strongroom.wallet.payments import OPEN_PAYMENTS, reserved_coins
+from strongroom.wallet.payments import OPEN_PAYMENTS, payments_in, reserved_coins
 
 MAX_LISTED: Final = 1_000
 
@@ -18,8 +18,8 @@ async def list_payments(house: Application, request: protocol.ListPayments) -> l
     """Return payments in a state, oldest first, at most 1,000."""
     found: list[Payment] = []
     for network in house.context.catalogue.snapshot.networks:
-        for state in states_named(request.state, PaymentState, OPEN_PAYMENTS):
-            found += house.store.rows(Payment, {"network": network.number, "state": state}, MAX_LISTED)
+        states = states_named(request.state, PaymentState, OPEN_PAYMENTS)
+        found += payments_in(house.store, network.number, states, MAX_LISTED)
     return [shown(house, it) for it in sorted(found, key=lambda payment: payment.ref)[:MAX_LISTED]]
 
 
