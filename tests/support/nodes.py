@@ -17,9 +17,10 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -34,9 +35,14 @@ WAIT_S: Final = 60.0
 """How long a node may take to start, to stop, or to agree with another."""
 
 POLL_S: Final = 0.02
-LOWEST_PORT: Final = 20_000
+LOWEST_PORT: Final = 8_000
 PORTS: Final = 12_000
-"""Below the ports that the system gives to connections, so that a stopped node finds its own free again."""
+"""Below the ports that the system gives to connections, and that a demo draws from: a stopped node finds its own free
+again."""
+
+SHARES: Final = 8
+"""Each of so many processes that test at once counts through ports of its own, so that none takes another one's between
+its choice and its use."""
 
 STRANGER: Final = "stranger"
 FIRST_COINS: Final = 125
@@ -55,10 +61,20 @@ def need_node(name: str) -> Path:
     pytest.skip(reason)
 
 
+def _ports() -> Iterator[int]:
+    """Yield this process's share of the ports again and again, from one at random on."""
+    share = PORTS // SHARES
+    lowest = LOWEST_PORT + share * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % SHARES)
+    for number in count(secrets.randbelow(share)):
+        yield lowest + number % share
+
+
+_next_ports: Final = _ports()
+
+
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
-    for _ in range(100):
-        port = LOWEST_PORT + secrets.randbelow(PORTS)
+    """Return a port of loopback that nobody listens on, and that was not returned lately."""
+    for port in islice(_next_ports, 100):
         with socket.socket() as probe:
             try:
                 probe.bind((HOST, port))
