@@ -55,6 +55,17 @@ async def test_an_overdraft_is_refused_and_leaves_the_books_as_they_were(world: 
     assert world.store.items(outcome.item, 1)[0].refusal == "insufficient_balance"
 
 
+async def test_rows_of_several_values_come_in_one_look_in_key_order(world: World) -> None:
+    """Who lists payments of several states sees each once, oldest first or newest first, and at most the limit."""
+    numbers = {name: await world.user(name) for name in ("dora", "carol", "bob", "alice")}
+    wanted = {"uid": (numbers["dora"], numbers["alice"], numbers["bob"])}
+    everything = ["alice", "alice@example.com", "bob", "bob@example.com", "dora", "dora@example.com"]
+    assert [row.folded for row in world.store.rows(Name, wanted, 10)] == everything
+    assert [row.folded for row in world.store.rows(Name, wanted, 3)] == everything[:3]
+    assert [row.folded for row in world.store.rows(Name, wanted, 3, newest_first=True)] == everything[:2:-1]
+    assert [row.folded for row in world.store.rows(Name, {**wanted, "folded": "bob"}, 10)] == ["bob"]
+
+
 async def test_a_signature_is_used_up_by_success_and_by_refusal(world: World) -> None:
     """The same signed request again is an invalid nonce, whether the first succeeded or not."""
     alice = await world.user("alice")

@@ -56,8 +56,8 @@ async def list_deposits(house: Application, request: protocol.ListDeposits) -> l
     """Return the deposits in a state, oldest first. Raises `AdminError` for a state that there is none of."""
     found: list[Deposit] = []
     for network in house.context.catalogue.networks:
-        for state in states_named(request.state, DepositState, OPEN):
-            found += house.store.rows(Deposit, {"network": network, "state": state}, MAX_LISTED)
+        states = states_named(request.state, DepositState, OPEN)
+        found += house.store.rows(Deposit, {"network": network, "state": states}, MAX_LISTED)
     shown = sorted(found, key=lambda deposit: deposit.ref)[:MAX_LISTED]
     return [deposit_view(house.store, house.context.catalogue, deposit) for deposit in shown]
 

@@ -209,11 +209,9 @@ async def _show_balance(house: Application, request: protocol.ShowBalance) -> li
 
 
 async def _list_withdrawals(house: Application, request: protocol.ListWithdrawals) -> list[views.WithdrawalView]:
-    found: list[Withdrawal] = []
-    for state in states_named(request.state, WithdrawalState, OPEN_WITHDRAWALS):
-        found += house.store.rows(Withdrawal, {"state": state}, MAX_LISTED)
-    shown = sorted(found, key=lambda withdrawal: withdrawal.ref)[:MAX_LISTED]
-    return [views.withdrawal_view(house.store, house.context.catalogue, withdrawal) for withdrawal in shown]
+    states = states_named(request.state, WithdrawalState, OPEN_WITHDRAWALS)
+    found = house.store.rows(Withdrawal, {"state": states}, MAX_LISTED)
+    return [views.withdrawal_view(house.store, house.context.catalogue, withdrawal) for withdrawal in found]
 
 
 async def _approve(house: Application, request: protocol.ApproveWithdrawal) -> views.WithdrawalView:

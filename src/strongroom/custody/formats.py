@@ -7,6 +7,7 @@ Checksums are the library's (bip-utils); what is ours is which of the encodable 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final, Protocol
 
 import msgspec
@@ -25,6 +26,9 @@ MAX_ADDRESS_CHARS: Final = 90
 
 MAX_TAG: Final = 2**32 - 1
 """The largest destination tag of the XRP Ledger, an unsigned 32-bit number."""
+
+_RECENT: Final = 1_024
+"""Addresses whose checksums are remembered: one is looked at when it is asked for, paid, drafted and signed."""
 
 _KEY_HASH_BYTES: Final = 20
 _TAPROOT_VERSION: Final = 1
@@ -77,10 +81,7 @@ class BitcoinFormat(msgspec.Struct, frozen=True):
         return _no_tag(tag)
 
     def _segwit(self, address: str) -> str:
-        try:
-            version, program = SegwitBech32Decoder.Decode(self.hrp, address)
-        except (Bech32ChecksumError, ValueError) as problem:
-            raise ValueError(f"not a bech32 address: {problem}") from None
+        version, program = _witness(self.hrp, address)
         if version > _TAPROOT_VERSION or (version == _TAPROOT_VERSION and len(program) != _TAPROOT_BYTES):
             raise ValueError("a witness program of no known kind")
         return address.lower()
@@ -94,6 +95,15 @@ class BitcoinFormat(msgspec.Struct, frozen=True):
             raise ValueError("an address of another network")
         usual = self.versions[payload[0]]
         return address if usual == payload[0] else Base58Encoder.CheckEncode(bytes([usual]) + payload[1:])
+
+
+@lru_cache(maxsize=_RECENT)
+def _witness(hrp: str, address: str) -> tuple[int, bytes]:
+    """Return witness version and program of an address. Raises `ValueError`."""
+    try:
+        return SegwitBech32Decoder.Decode(hrp, address)
+    except (Bech32ChecksumError, ValueError) as problem:
+        raise ValueError(f"not a bech32 address: {problem}") from None
 
 
 class EvmFormat(msgspec.Struct, frozen=True):

@@ -24,7 +24,7 @@ from strongroom.records.settings import OfferSettings
 from strongroom.records.withdrawals import Payment, PaymentPurpose, PaymentState
 from strongroom.wallet.addresses import HOUSE_POSITION
 from strongroom.wallet.context import Context
-from strongroom.wallet.payments import OPEN_PAYMENTS, open_payments, outgoing, withdrawals_of
+from strongroom.wallet.payments import OPEN_PAYMENTS, open_payments, outgoing, payments_in, withdrawals_of
 from strongroom.wallet.pots import filled_pots
 
 MAX_OPEN: Final = 10_000
@@ -166,11 +166,10 @@ def _owned(context: Context, network: int) -> list[Coin]:
     """
     reads = context.reads
     coins = reads.rows(Coin, {"network": network, "payment": 0}, MAX_COINS)
-    for state in (*OPEN_PAYMENTS, PaymentState.VOIDED):
-        for payment in reads.rows(Payment, {"network": network, "state": state}, MAX_OPEN):
-            spent = [reads.row(Coin, network, outpoint) for outpoint in payment.spends]
-            # What it was to spend may be free again, or have been spent by another one.
-            coins += [coin for coin in spent if coin.payment == payment.ref]
+    for payment in payments_in(reads, network, (*OPEN_PAYMENTS, PaymentState.VOIDED), MAX_OPEN):
+        spent = [reads.row(Coin, network, outpoint) for outpoint in payment.spends]
+        # What it was to spend may be free again, or have been spent by another one.
+        coins += [coin for coin in spent if coin.payment == payment.ref]
     return [coin for coin in coins if coin.height]
 
 

@@ -131,10 +131,8 @@ class Restoration:
         found = {coin.outpoint for coin in reads.rows(Coin, {"network": network, "payment": 0}, MAX_COINS)}
         for payment in open_payments(self._context.reads, self._network, MAX_OPEN):
             found.update(payment.spends)
-        for state in OPEN:
-            equal = {"network": network, "state": state}
-            found.update(outpoint_of(deposit) for deposit in reads.rows(Deposit, equal, MAX_COINS))
-        return found
+        deposits = reads.rows(Deposit, {"network": network, "state": OPEN}, MAX_COINS * len(OPEN))
+        return found | {outpoint_of(deposit) for deposit in deposits}
 
     async def _change_of_open_payments(self) -> set[str]:
         """Return the change of payments that are in a block, or wait for one, and are not final: after the backup it
@@ -243,9 +241,8 @@ class Restoration:
         reads, network = self._context.reads, self._network
         coins = reads.rows(Coin, {"network": network, "payment": 0}, MAX_COINS)
         ours = {coin.outpoint for coin in coins if coin.height} | await self._change_of_open_payments()
-        for state in OPEN:
-            deposits = reads.rows(Deposit, {"network": network, "state": state}, MAX_COINS)
-            ours.update(outpoint_of(deposit) for deposit in deposits if deposit.block)
+        deposits = reads.rows(Deposit, {"network": network, "state": OPEN}, MAX_COINS * len(OPEN))
+        ours.update(outpoint_of(deposit) for deposit in deposits if deposit.block)
         free = sorted(it for it in ours if not reads.row(Coin, network, it).payment)
         return set(free) - set(await self._chain.unspent(free, waiting=True))
 

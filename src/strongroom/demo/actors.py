@@ -126,7 +126,7 @@ class Actors:
         raise InvariantBroken("the house's own money does not come to rest")
 
     def _is_moving(self) -> bool:
-        return any(self.context.reads.rows(Payment, {"state": state}, 1) for state in OPEN_PAYMENTS)
+        return bool(self.context.reads.rows(Payment, {"state": OPEN_PAYMENTS}, 1))
 
     def undo_next(self, network: str) -> None:
         """Have the block of the next payment on a network of accounts take its fee and pay nobody."""

@@ -241,5 +241,4 @@ class Past:
     def _check_nothing_is_open(self) -> None:
         reads = self._context.reads
         for kind, states in ((Withdrawal, OPEN_WITHDRAWALS), (Deposit, OPEN_DEPOSITS)):
-            for state in states:
-                check(not reads.rows(kind, {"state": state}, 1), "nothing of the demo's past is open")
+            check(not reads.rows(kind, {"state": states}, 1), "nothing of the demo's past is open")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
@@ -13,6 +13,9 @@ from strongroom.ledger.entries import Booked
 from strongroom.ledger.seals import Frontier
 from strongroom.records.heads import Head
 from strongroom.records.history import Line
+
+Equal: TypeAlias = Mapping[str, int | str | bytes | tuple[int, ...]]
+"""What fields of rows are to be, by their names; a tuple stands for any one of several."""
 
 
 class Sealed(NamedTuple):
@@ -119,10 +122,11 @@ class Reads(Protocol):
         """Return the heads of packed accounts of one owner, all of them as of one moment."""
         ...
 
-    def rows(
-        self, kind: type[Row], equal: Mapping[str, int | str | bytes], limit: int, *, newest_first: bool = False
-    ) -> list[Row]:
-        """Return at most `limit` rows whose fields equal these values, in the order of their keys."""
+    def rows(self, kind: type[Row], equal: Equal, limit: int, *, newest_first: bool = False) -> list[Row]:
+        """Return at most `limit` rows whose fields equal these values, in the order of their keys.
+
+        All of them as of one moment: what changes its state meanwhile is neither overlooked nor found twice.
+        """
         ...
 
     def each(self, kind: type[Row]) -> Iterator[Row]:

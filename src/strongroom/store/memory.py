@@ -5,11 +5,11 @@ It keeps nothing after the process ends and says so: it is never offered as an o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 from strongroom.engine.command import Command, Row
-from strongroom.engine.port import Lane, Sealed, StoredItem
+from strongroom.engine.port import Equal, Lane, Sealed, StoredItem
 from strongroom.engine.sealing import leaf_of, read_item, seal_item
 from strongroom.engine.state import DeclaredState, NonceKey, State, ThreadKey
 from strongroom.errors import check
@@ -93,14 +93,12 @@ class MemoryStore:
         """Return the heads of an owner's packed accounts."""
         return [self.row(Head, account) for account in accounts]
 
-    def rows(
-        self, kind: type[Row], equal: Mapping[str, int | str | bytes], limit: int, *, newest_first: bool = False
-    ) -> list[Row]:
+    def rows(self, kind: type[Row], equal: Equal, limit: int, *, newest_first: bool = False) -> list[Row]:
         """Return at most `limit` rows whose fields equal these values, in the order of their keys."""
         found = [
             row
             for row in self._kept.values()
-            if isinstance(row, kind) and all(getattr(row, name) == value for name, value in equal.items())
+            if isinstance(row, kind) and all(_is_one(getattr(row, name), value) for name, value in equal.items())
         ]
         return sorted(found, key=lambda row: row.key()[1:], reverse=newest_first)[:limit]
 
@@ -141,3 +139,7 @@ class MemoryStore:
     def subscribe(self, listener: Callable[[State], None]) -> None:
         """Call the listener with the state of each commit."""
         self._listeners.append(listener)
+
+
+def _is_one(found: object, wanted: int | str | bytes | tuple[int, ...]) -> bool:
+    return found in wanted if isinstance(wanted, tuple) else found == wanted

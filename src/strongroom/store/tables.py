@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import chain, product
 from typing import Any, Final
 
 import msgspec
 
+from strongroom.engine.port import Equal
+from strongroom.errors import check
 from strongroom.records.addresses import Address, AddressBook, Branch, Placed
 from strongroom.records.chains import Holding, Passed, Tip
 from strongroom.records.coins import Coin, Pot, Sent
@@ -52,6 +55,7 @@ class Table:
         self.types: tuple[type, ...] = tuple(types[c] if types[c] in _SQL_TYPES else str for c in self.columns)
         self.quoted = f'"{self.name}"'
         where = " AND ".join(f"{column} = {mark}" for column in self.key_columns)
+        self._selects: dict[tuple[tuple[str, ...], int, bool], str] = {}
         self.select_one = f"SELECT {', '.join(self.columns)} FROM {self.quoted} WHERE {where}"
 
     def encode(self, row: Kept) -> list[Any]:
@@ -72,10 +76,30 @@ class Table:
             fields[i] = bool(fields[i])
         return self.kind(*fields)
 
-    def select_where(self, names: Sequence[str], *, newest_first: bool) -> str:
-        """Return the query for rows whose columns equal given values, in key order, with a limit."""
-        where = " AND ".join(f"{name} = {self._mark}" for name in names if name in self.columns)
+    def select_where(self, equal: Equal, limit: int | None, *, newest_first: bool = False) -> tuple[str, list[Any]]:
+        """Return the query for at most so many rows whose columns equal given values, in key order, and its values.
+
+        Each of several values is looked for by itself and in order, as the indices have them: nothing is sorted but
+        what is found.
+        """
+        known = {name: value for name, value in equal.items() if name in self.columns}
+        choices = list(product(*(value if isinstance(value, tuple) else (value,) for value in known.values())))
+        check(bool(choices), "one value at least is looked for")
+        shape = (tuple(known), len(choices), newest_first)
+        sql = self._selects.get(shape)
+        if sql is None:
+            sql = self._selects[shape] = self._select(*shape)
+        if len(choices) == 1:
+            return sql, [*choices[0], limit]
+        return sql, [*chain.from_iterable((*choice, limit) for choice in choices), limit]
+
+    def _select(self, names: Sequence[str], choices: int, newest_first: bool) -> str:
+        where = " AND ".join(f"{name} = {self._mark}" for name in names)
         direction = "DESC" if newest_first else "ASC"
-        order = ", ".join(f"{column} {direction}" for column in self.key_columns)
+        order = f"ORDER BY {', '.join(f'{column} {direction}' for column in self.key_columns)} LIMIT {self._mark}"
         condition = f" WHERE {where}" if where else ""
-        return f"SELECT {', '.join(self.columns)} FROM {self.quoted}{condition} ORDER BY {order} LIMIT {self._mark}"
+        one = f"SELECT {', '.join(self.columns)} FROM {self.quoted}{condition} {order}"
+        if choices == 1:
+            return one
+        parts = " UNION ALL ".join(f"SELECT * FROM ({one}) AS part{number}" for number in range(choices))
+        return f"{parts} {order}"

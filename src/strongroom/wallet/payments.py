@@ -14,7 +14,7 @@ the same withdrawal. Its candidates, however many, spend the same and pay the sa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -353,20 +353,13 @@ def next_nonce(context: Context, network: int) -> int:
 
 
 def open_payments(reads: Reads, network: int, limit: int) -> list[Payment]:
-    """Return a network's payments that have a step before them, at most `limit` of each state, each once."""
+    """Return a network's payments that have a step before them, oldest first, at most `limit` for each state."""
     return payments_in(reads, network, OPEN_PAYMENTS, limit)
 
 
-def payments_in(reads: Reads, network: int, states: Iterable[PaymentState], limit: int) -> list[Payment]:
-    """Return a network's payments in one of some states, at most `limit` of each.
-
-    States are read one after the other: a payment that moves on meanwhile is found in both, and returned as it was
-    found last.
-    """
-    found: dict[int, Payment] = {}
-    for state in states:
-        found.update((it.ref, it) for it in reads.rows(Payment, {"network": network, "state": state}, limit))
-    return list(found.values())
+def payments_in(reads: Reads, network: int, states: Sequence[PaymentState], limit: int) -> list[Payment]:
+    """Return a network's payments in one of some states, oldest first, at most `limit` for each state."""
+    return reads.rows(Payment, {"network": network, "state": tuple(states)}, limit * len(states))
 
 
 def free_coins(context: Context, network: int) -> list[Coin]:

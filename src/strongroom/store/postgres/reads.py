@@ -6,7 +6,7 @@ connection of its own: a look-up in the middle of it is not held to that moment.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from time import monotonic
 from typing import Any, Final, cast
@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 import psycopg
 
 from strongroom.engine.command import Row
-from strongroom.engine.port import DiskFailed, Sealed, StoredItem
+from strongroom.engine.port import DiskFailed, Equal, Sealed, StoredItem
 from strongroom.engine.sealing import read_item, read_lines
 from strongroom.errors import check
 from strongroom.ledger.accounts import owner_of
@@ -72,16 +72,11 @@ class PostgresReads:
         folio = self._folio(owner)
         return [folio.head(account) for account in accounts]
 
-    def rows(
-        self, kind: type[Row], equal: Mapping[str, int | str | bytes], limit: int, *, newest_first: bool = False
-    ) -> list[Row]:
+    def rows(self, kind: type[Row], equal: Equal, limit: int, *, newest_first: bool = False) -> list[Row]:
         """Return at most `limit` rows whose fields equal these values, in the order of their keys."""
         table = _table_of(kind)
-        values = [equal[name] for name in equal if name in table.columns]
-        if has_nul(values):
-            return []
-        sql = table.select_where(list(equal), newest_first=newest_first)
-        return [cast(Row, table.decode(found)) for found in self._ask(sql, (*values, limit))]
+        sql, values = table.select_where(equal, limit, newest_first=newest_first)
+        return [] if has_nul(values) else [cast(Row, table.decode(found)) for found in self._ask(sql, values)]
 
     def each(self, kind: type[Row]) -> Iterator[Row]:
         """Yield every row of a kind in the order of their keys, as of one moment; threads owner by owner."""
@@ -90,7 +85,7 @@ class PostgresReads:
                 yield from cast(Iterator[Row], Folio({}, decode_spines(spines)).threads(owner))
             return
         table = _table_of(kind)
-        for found in self._walk(table.select_where((), newest_first=False), (None,)):
+        for found in self._walk(*table.select_where({}, None)):
             yield cast(Row, table.decode(found))
 
     def line(self, number: int) -> Line:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import cast
 
 import apsw
 
 from strongroom.engine.command import Row
-from strongroom.engine.port import Sealed, StoredItem
+from strongroom.engine.port import Equal, Sealed, StoredItem
 from strongroom.engine.sealing import read_item, read_lines
 from strongroom.errors import check
 from strongroom.ledger.seals import Frontier
@@ -64,14 +64,11 @@ class DiskReads:
         """Return yes: subscribers are told with the commit."""
         return True
 
-    def rows(
-        self, kind: type[Row], equal: Mapping[str, int | str | bytes], limit: int, *, newest_first: bool = False
-    ) -> list[Row]:
+    def rows(self, kind: type[Row], equal: Equal, limit: int, *, newest_first: bool = False) -> list[Row]:
         """Return at most `limit` rows whose fields equal these values, in the order of their keys."""
         table = _whole_table(kind)
-        values = [equal[name] for name in equal if name in table.columns]
-        sql = table.select_where(list(equal), newest_first=newest_first)
-        return [cast(Row, table.decode(found)) for found in run(self._reader, sql, (*values, limit))]
+        sql, values = table.select_where(equal, limit, newest_first=newest_first)
+        return [cast(Row, table.decode(found)) for found in run(self._reader, sql, values)]
 
     def each(self, kind: type[Row]) -> Iterator[Row]:
         """Yield every row of a kind in the order of their keys, as they stand on disk; threads owner by owner."""
@@ -79,7 +76,7 @@ class DiskReads:
             yield from cast(Iterator[Row], standing_threads(self._reader))
             return
         table = _whole_table(kind)
-        for found in run(self._reader, table.select_where((), newest_first=False), (-1,)):
+        for found in run(self._reader, *table.select_where({}, -1)):
             yield cast(Row, table.decode(found))
 
     def line(self, number: int) -> Line:
