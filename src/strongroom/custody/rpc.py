@@ -16,12 +16,15 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from decimal import Decimal
 from functools import cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import aiohttp
 import msgspec
 
 from strongroom.custody.chain import Unreachable
+
+if TYPE_CHECKING:
+    # At run time with the first question: it takes a fifth of a second to import, and most demos ask no node.
+    import aiohttp
 
 MAX_ANSWER_BYTES: Final = 256 * 2**20
 """A block of four megabytes with all that it spends is some 30 MB of JSON."""
@@ -123,6 +126,8 @@ class Node:
         return {"jsonrpc": "2.0", "id": self._next_id, "method": method, "params": list(parameters)}
 
     async def _ask(self, question: Any, decode: Callable[[bytearray], Any] = decode) -> Any:
+        import aiohttp
+
         body = bytearray()
         try:
             async with asyncio.timeout(self._timeout_s), self._post(_encode(question)) as response:
@@ -142,6 +147,8 @@ class Node:
             raise Unreachable(f"the node answers {response.status} and no JSON") from None
 
     def _post(self, question: bytes) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        import aiohttp
+
         if self._session is None:
             # Made with the first question: it belongs to the loop that runs then.
             connector = aiohttp.TCPConnector(ssl=_certificates(), limit=MAX_CONNECTIONS)
