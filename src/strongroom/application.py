@@ -113,6 +113,7 @@ class Application:
     async def running(self) -> AsyncGenerator[None]:
         """Run every loop; at the end stop them in reverse order, write out what was accepted, and close the books."""
         check(self.supervisor is None, "an application runs once")
+        self.store.warm()
         self.supervisor = supervisor = Supervisor(self.clock)
         supervisor.start(WRITER, self.writer.run, vital=True)
         leadership = self._books.leadership

@@ -230,8 +230,7 @@ async def test_a_restart_of_the_server_is_not_taken_for_its_absence(tmp_path: Pa
     """Connections that were cut are replaced before anybody is told of trouble."""
     async with followed(tmp_path, line) as world:
         uid = await world.user("alice")
-        line.turn(Mode.REFUSE)
-        line.turn(Mode.PASS)
+        line.cut()
         for _ in range(20):
             assert world.store.row(User, uid).uid == uid
             await asyncio.sleep(0.02)

@@ -6,14 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import psycopg
 import pytest
 
 from strongroom.clock import Ids, SetClock
+from strongroom.engine.command import NOBODY
 from strongroom.errors import InvariantBroken
+from strongroom.records.users import Name, Profile, User
 from strongroom.store.postgres import announcements
 from strongroom.store.postgres.store import PostgresStore
+from strongroom.wallet.context import perform_own
+from strongroom.wallet.users import MarkUser
 from strongroom.wallet.verification import verify
 from support.postgres import database_of
 from support.world import BTC, NOW_MS, World, opened
@@ -34,6 +39,11 @@ async def nodes(folder: Path, count: int) -> AsyncIterator[list[World]]:
         yield worlds
 
 
+def database(world: World) -> PostgresStore:
+    """Return a node's store."""
+    return cast(PostgresStore, world.store)
+
+
 async def said(world: World, sender: int, amount: str, receiver: str) -> str:
     """Let a user send bitcoin; return the refusal, empty when it was done."""
     outcome = await world.transfer(world.guard(sender), "BTC", amount, receiver)
@@ -45,6 +55,7 @@ async def test_no_node_decides_over_what_another_has_changed(tmp_path: Path) -> 
     async with nodes(tmp_path, 3) as worlds:
         alice, bob = await worlds[0].user("alice"), await worlds[0].user("bob")
         await worlds[0].fund(alice, BTC, UNITS)
+        database(worlds[2]).warm()
         for turn in range(UNITS):
             assert await said(worlds[turn % 3], alice, SENT, "bob") == ""
         for world in worlds:
@@ -53,6 +64,46 @@ async def test_no_node_decides_over_what_another_has_changed(tmp_path: Path) -> 
         assert await said(worlds[1], bob, f"0.00000{UNITS}", "alice") == ""
         assert await said(worlds[2], alice, f"0.00000{UNITS}", "bob") == ""
         assert verify(worlds[0].store).findings == []
+
+
+async def test_a_node_starts_with_what_the_newest_customers_need(tmp_path: Path) -> None:
+    """Names are told while nobody can read them in the database, and what was spent before the start is not there."""
+    async with nodes(tmp_path, 2) as [first, second]:
+        alice, bob = await first.user("alice"), await first.user("bob")
+        await first.fund(alice, BTC, UNITS)
+        assert await said(first, alice, SENT, "bob") == ""
+        database(second).warm()
+        with psycopg.connect(database_of(tmp_path)) as other:
+            other.execute('LOCK TABLE name, profile, "user" IN ACCESS EXCLUSIVE MODE')
+            assert [second.store.row(Name, name).uid for name in ("alice", "bob@example.com")] == [alice, bob]
+            assert second.store.row(Profile, bob).username == "bob"
+        assert await said(second, alice, f"0.00000{UNITS}", "bob") == "BADREQUEST: Insufficient wallet balance"
+        assert await said(first, alice, SENT, "bob") == ""
+        assert await said(second, bob, f"{SENT[:-1]}2", "alice") == ""
+        assert verify(first.store).findings == []
+
+
+async def test_who_is_frozen_after_the_start_is_frozen_at_every_node(tmp_path: Path) -> None:
+    """What a node has read when it started is forgotten as soon as another one changes it."""
+    async with nodes(tmp_path, 2) as [first, second]:
+        alice, _ = await first.user("alice"), await first.user("bob")
+        await first.fund(alice, BTC, UNITS)
+        database(second).warm()
+        await perform_own(first.context, lambda: MarkUser(NOBODY, alice, frozen=True, active=True))
+        assert await said(second, alice, SENT, "bob") != ""
+        assert second.store.row(User, alice).frozen
+
+
+async def test_a_node_whose_database_is_away_starts_cold(tmp_path: Path) -> None:
+    """What cannot be read is read later: that is told by whoever asks for it, and is no reason not to start."""
+    async with nodes(tmp_path, 1) as [world]:
+        alice = await world.user("alice")
+        store = database(world)
+        store.close_reader()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(store._route, "_given", f"{database_of(tmp_path)}_nowhere")
+            store.warm()
+        assert store.row(Name, "alice").uid == alice
 
 
 async def test_nodes_that_transfer_at_the_same_time_decide_over_each_others_commits(tmp_path: Path) -> None:

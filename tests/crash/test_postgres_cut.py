@@ -176,8 +176,8 @@ async def test_what_began_behind_a_silent_commit_does_not_wait_for_it(
         assert await behind[0] == UNAVAILABLE.name
         assert not silent.done()
         crashpoints.arm(None)
-        line.turn(Mode.REFUSE)
         line.turn(Mode.PASS)
+        line.cut()
         assert await silent == "done"
         await house.calm()
         assert house.got == 1
@@ -216,8 +216,7 @@ async def test_a_line_that_is_cut_before_the_commit_leaves_nothing(tmp_path: Pat
 async def test_a_line_that_was_cut_while_nothing_happened_is_not_noticed(tmp_path: Path, line: Line) -> None:
     """A restart of the server between two batches costs a new connection, and nobody an answer."""
     async with housed(tmp_path, line) as house:
-        line.turn(Mode.REFUSE)
-        line.turn(Mode.PASS)
+        line.cut()
         assert await house.answer(house.asked()) == "done"
         assert house.world.events.troubles == []
         assert house.got == 1

@@ -27,6 +27,14 @@ class Line:
 
         asyncio.run_coroutine_threadsafe(set_mode(), self._loop).result()
 
+    def cut(self) -> None:
+        """Cut what is open, and refuse nothing: whoever connects anew is let through."""
+
+        async def cut() -> None:
+            self._proxy.turn_to(self._proxy.target_port)
+
+        asyncio.run_coroutine_threadsafe(cut(), self._loop).result()
+
 
 @contextmanager
 def proxied(port: int) -> Iterator[Line]:

@@ -188,6 +188,10 @@ class Books(Store, Reads, Protocol):
         """How many processes have them open, this one included."""
         ...
 
+    def warm(self) -> None:
+        """Read what the first requests will ask for, where each would wait for it; bounded in rows and time."""
+        ...
+
     async def follow(self) -> None:
         """Tell subscribers of other processes' commits until cancelled; only where the books are shared."""
         ...

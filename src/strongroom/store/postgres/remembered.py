@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from strongroom.records.kept import Kept, Key
+from strongroom.records.keys import ApiKey
 from strongroom.records.settings import Settings
 from strongroom.records.users import Name, Profile, User
 
 LASTING: Final[frozenset[type[Kept]]] = frozenset({Name, Profile})
 """What is written once and never changed."""
 
-HEARD_OF: Final[frozenset[type[Kept]]] = frozenset({Settings, User})
+HEARD_OF: Final[frozenset[type[Kept]]] = frozenset({ApiKey, Settings, User})
 """What other nodes announce when they change it (`announcements`)."""
 
 MAX_ROWS: Final = 200_000

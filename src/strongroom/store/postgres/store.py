@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, cast
+
+import psycopg
 
 from strongroom.clock import Ids
 from strongroom.engine.command import Row
@@ -24,6 +27,7 @@ from strongroom.store.postgres.numbers import COUNT, NodeNumber
 from strongroom.store.postgres.reads import PostgresReads
 from strongroom.store.postgres.remembered import Remembered
 from strongroom.store.postgres.schema import prepare_database
+from strongroom.store.postgres.warming import warm
 
 _LANES: Final = 2
 """While one commits the other begins; a third would only wait longer."""
@@ -40,7 +44,7 @@ class PostgresStore(PostgresReads):
         super().__init__(conninfo, limits or Limits())
         prepare_database(conninfo, self._limits)
         self._remembered = Remembered()
-        copies = Copies()
+        self._copies = copies = Copies()
         self._listeners = Listeners(self._remembered, copies)
         self._lanes: list[Lane] = []
         self._follower = Follower(self._route, self._cut_unless)
@@ -110,6 +114,14 @@ class PostgresStore(PostgresReads):
         rows that servers keep in memory or wait for, once it is heard of.
         """
         self._listeners.subscribe(listener)
+
+    def warm(self) -> None:
+        """Read what the customers of the newest commits need (`warming`); before anything is followed or decided."""
+        # Without it the first requests are slower, and whoever asks next is told what is the matter.
+        with suppress(DiskFailed, psycopg.OperationalError):
+            reader = self._connect_anew()
+            with reader.within(self._limits.read_s):
+                warm(reader, self._copies, self._remembered)
 
     async def follow(self) -> None:
         """Tell subscribers what other nodes commit, several times a second, until cancelled."""

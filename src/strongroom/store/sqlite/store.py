@@ -249,6 +249,9 @@ class SqliteStore(DiskReads):
         """Return one: the folder is locked."""
         return 1
 
+    def warm(self) -> None:
+        """Read nothing: what is asked for is at hand."""
+
     async def follow(self) -> None:
         """End at once: there is nobody to follow."""
 
