@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple
 
 import httpx
 import psycopg
+from psycopg.rows import TupleRow
 
 from support.ha_lines import Lines
 from support.nodes import free_port
@@ -199,9 +200,7 @@ class Cluster:
             await self._decided(name)
         for name in self.members:
             self.programs[name].start()
-        state = await self.whole()
-        server = f"host={HOST} port={self.ports[state.leader]} user=postgres"
-        with psycopg.connect(f"{server} dbname=postgres", autocommit=True) as connection:
+        with await self._connected() as connection:
             connection.execute(f"CREATE ROLE {DATABASE} LOGIN".encode())
             connection.execute(
                 f"CREATE DATABASE {DATABASE} OWNER {DATABASE} ENCODING 'UTF8' TEMPLATE template0".encode()
@@ -255,6 +254,22 @@ class Cluster:
                 return state
             self._raise_if_late(deadline_s, f"the cluster is not whole: {state}")
             await asyncio.sleep(POLL_S)
+
+    async def _connected(self) -> psycopg.Connection[TupleRow]:
+        """Return a connection of the superuser to the leader of a cluster that is whole."""
+        state = await self.whole()
+        server = f"host={HOST} port={self.ports[state.leader]} user=postgres"
+        return psycopg.connect(f"{server} dbname=postgres", autocommit=True)
+
+    async def caught_up(self) -> None:
+        """Return once everybody who follows has all that is there now, the database itself to begin with."""
+        deadline_s = time.monotonic() + WAIT_S
+        with await self._connected() as connection:
+            end = connection.execute("SELECT pg_current_wal_lsn()").fetchone()
+            behind = b"SELECT count(*) FILTER (WHERE replay_lsn >= %s) FROM pg_stat_replication"
+            while connection.execute(behind, end).fetchone() != (COUNT - 1,):
+                self._raise_if_late(deadline_s, "the others have not caught up")
+                await asyncio.sleep(POLL_S)
 
     async def led_by_another(self, old: str, within_s: float) -> float:
         """Return after how many seconds somebody else leads. Raises `TimeoutError`."""

@@ -6,7 +6,7 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 from random import Random
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from support.fault_proxy import Mode
 from support.ha_cluster import TTL_S, Cluster, State
@@ -54,6 +54,10 @@ class Field:
             if not node.runs:
                 node.begin()
         _ = await self.cluster.whole()
+
+
+Strike: TypeAlias = Callable[[Field, State], Awaitable[str]]
+"""Strikes, and returns once it may heal what there is to say of it."""
 
 
 async def kill_leader(field: Field, state: State) -> str:
@@ -125,6 +129,16 @@ async def isolate_leader(field: Field, state: State) -> str:
     return await field.taken_over(state)
 
 
+def both(first: Strike, second: Strike) -> Strike:
+    """Let two things befall the cluster at the same time."""
+
+    async def strike(field: Field, state: State) -> str:
+        notes = await asyncio.gather(first(field, state), second(field, state))
+        return ", ".join(notes)
+
+    return strike
+
+
 class Fault(NamedTuple):
     """A fault: its name in the table, and what strikes and returns, once it may heal, what there is to say of it.
 
@@ -132,7 +146,7 @@ class Fault(NamedTuple):
     """
 
     name: str
-    strike: Callable[[Field, State], Awaitable[str]]
+    strike: Strike
     survived: bool = True
 
 
@@ -158,6 +172,9 @@ FAULTS: Final = (
     Fault("Strongroom node cut off the database", cut_node),
     Fault("leader isolated", isolate_leader),
     Fault("leader frozen", freeze_leader),
+    Fault("leader and Strongroom node killed", both(kill_leader, kill_node)),
+    Fault("leader and etcd killed", both(kill_leader, kill_etcd)),
+    Fault("leader frozen and Strongroom node cut off the database", both(freeze_leader, cut_node)),
 )
 
 

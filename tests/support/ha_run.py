@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
+import signal
 import sys
 import time
 from collections import Counter
@@ -31,7 +32,7 @@ from support.harness_model import Deed, Model, Row, mark_of
 from support.harness_rounds import Rounds
 from support.house_nodes import on_anvil
 
-ROUNDS: Final = 10
+ROUNDS: Final = 11
 SERVED_S: Final = 120.0
 """So long after a fault the service is there again, before anything was healed."""
 
@@ -164,6 +165,7 @@ async def rounds_over(chance: Random, *, synchronous: bool) -> AsyncGenerator[tu
             stack.callback(miner.cancel)
         rounds = HaRounds(house, payer, chance)
         await rounds.begin()
+        await cluster.caught_up()
         yield rounds, Field(cluster, house, lines, chance, lambda: len(rounds.clients.acknowledged_s))
     if not (synchronous and rounds.is_broken):
         shutil.rmtree(cluster.folder)
@@ -201,7 +203,9 @@ def say(text: str) -> None:
 
 
 async def run(rounds: int, seed: str, only: str, *, control_only: bool) -> bool:
-    """Play the rounds and the control; say whether all is as it must be."""
+    """Play the rounds and the control; say whether all is as it must be. Told to end, it stops all that it started."""
+    if (this := asyncio.current_task()) is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     say(f"seed {seed}")
     right = True
     if not control_only:
@@ -237,6 +241,8 @@ def main() -> None:
         right = asyncio.run(run(options.rounds, options.seed, options.only, control_only=options.control_only))
     except Missing as missing:
         sys.exit(f"ha: {missing}")
+    except asyncio.CancelledError:
+        sys.exit("ha: ended before its end")
     sys.exit(0 if right else 1)
 
 

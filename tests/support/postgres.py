@@ -50,7 +50,12 @@ SETTINGS: Final = {
 
 
 def programs() -> Path:
-    """Return the folder of the newest PostgreSQL's programs; fail the test where there is none."""
+    """Return the folder of the newest PostgreSQL's programs, or the one named by POSTGRES_PROGRAMS, another version's.
+
+    Fails the test where there is none.
+    """
+    if named := os.environ.get("POSTGRES_PROGRAMS"):
+        return Path(named)
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
     if not found:
         pytest.fail("there is no PostgreSQL: install Debian's package 'postgresql', or run 'make dev' as root")

@@ -118,7 +118,7 @@ class PostgresStore(PostgresReads):
     def warm(self) -> None:
         """Read what the customers of the newest commits need (`warming`); before anything is followed or decided."""
         # Without it the first requests are slower, and whoever asks next is told what is the matter.
-        with suppress(DiskFailed, psycopg.OperationalError):
+        with suppress(DiskFailed, psycopg.Error):
             reader = self._connect_anew()
             with reader.within(self._limits.read_s):
                 warm(reader, self._copies, self._remembered)

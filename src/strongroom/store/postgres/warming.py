@@ -35,7 +35,7 @@ def warm(reader: Connection, copies: Copies, remembered: Remembered) -> None:
     `psycopg.Error`.
     """
     [noted] = run_together(reader, [(_NEWEST, ())])
-    newest = list(dict.fromkeys(owner for (owners,) in noted for owner in owners if owner))[:MOST_OWNERS]
+    newest = list(dict.fromkeys(owner for (owners,) in noted for owner in owners))[:MOST_OWNERS]
     # The newest last: what was used last stays longest.
     for first in range(0, len(newest), _AT_ONCE):
         owners = [(owner,) for owner in newest[::-1][first : first + _AT_ONCE]]
