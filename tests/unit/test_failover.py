@@ -55,7 +55,7 @@ def test_every_fault_comes_once_before_any_comes_again() -> None:
     assert set(dealt[: len(FAULTS)]) == set(FAULTS)
     assert set(Counter(dealt).values()) == {2}
     assert deal(5, Random("seed")) == dealt[:5]
-    assert {fault.name for fault in deal(3, Random("seed"), "frozen")} == {"leader frozen"}
+    assert {fault.name for fault in deal(3, Random("seed"), "isolated")} == {"leader isolated"}
     assert deal(3, Random("seed"), "no such words") == []
 
 

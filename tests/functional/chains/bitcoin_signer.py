@@ -13,6 +13,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from strongroom.admin.payments import hurry_payment
+from strongroom.admin.protocol import AdminError, HurryPayment
+from strongroom.records.withdrawals import Payment
 from support.coin_house import CoinHouse, coin_house, coin_settings
 from support.demos import environment, invoke
 from support.nodes import Bitcoind
@@ -84,6 +87,9 @@ async def test_a_payment_waits_for_the_signer_and_its_cap_is_kept(house: CoinHou
     async with asyncio.timeout(60):
         while not sender.status.trouble.startswith("the signer does not answer"):
             _ = await sender.step()
+    [payment] = house.house.application.store.rows(Payment, {}, 2)
+    with pytest.raises(AdminError, match="still being signed: try again when it is out"):
+        _ = await hurry_payment(house.house.application, HurryPayment(payment.ref))
     with vault.signing():
         _ = await sender.step()
         await house.mine_until_status(alice, "COMPLETED", "COMPLETED")
