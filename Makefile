@@ -37,7 +37,7 @@ bench: dev ## Measure our speed beside nginx, pgbench and a FastAPI peer, and pr
 
 ha: dev ## Fail over: kill and cut a replicated database and its servers under load (HA="--rounds 3", HA=--async)
 	@scripts/setup-ha.sh
-	@PYTHONPATH=src:tests $(PYTHON) -m support.ha_run $(HA)
+	@exec env PYTHONPATH=src:tests $(PYTHON) -m support.ha_run $(HA)
 
 nodes: ## Install the chain nodes that the tests and "demo --chains" run into .nodes
 	@scripts/get-nodes.sh
