@@ -16,6 +16,7 @@ from strongroom.engine.command import NOBODY
 from strongroom.errors import InvariantBroken
 from strongroom.records.users import Name, Profile, User
 from strongroom.store.postgres import announcements
+from strongroom.store.postgres.announcements import Heard
 from strongroom.store.postgres.store import PostgresStore
 from strongroom.wallet.context import perform_own
 from strongroom.wallet.users import MarkUser
@@ -92,6 +93,19 @@ async def test_who_is_frozen_after_the_start_is_frozen_at_every_node(tmp_path: P
         await perform_own(first.context, lambda: MarkUser(NOBODY, alice, frozen=True, active=True))
         assert await said(second, alice, SENT, "bob") != ""
         assert second.store.row(User, alice).frozen
+
+
+async def test_nothing_is_kept_of_a_server_that_lacks_what_was_heard(tmp_path: Path) -> None:
+    """One that led before a failover still has keys as they were before they were revoked."""
+    async with nodes(tmp_path, 1) as [world]:
+        await world.fund(await world.user("alice"), BTC, UNITS)
+        store = database(world)
+        store._follower.heard = Heard(store._commits() + 1)
+        store.warm()
+        assert store._remembered.find(Name, ("alice",), is_current=True) is None
+        store._follower.heard = Heard(store._commits())
+        store.warm()
+        assert store._remembered.find(Name, ("alice",), is_current=True) is not None
 
 
 async def test_a_node_whose_database_is_away_starts_cold(tmp_path: Path) -> None:

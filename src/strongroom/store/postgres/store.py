@@ -121,7 +121,7 @@ class PostgresStore(PostgresReads):
         with suppress(DiskFailed, psycopg.Error):
             reader = self._connect_anew()
             with reader.within(self._limits.read_s):
-                warm(reader, self._copies, self._remembered)
+                warm(reader, self._follower.heard.number, self._copies, self._remembered)
 
     async def follow(self) -> None:
         """Tell subscribers what other nodes commit, several times a second, until cancelled."""

@@ -13,7 +13,7 @@ from strongroom.records.kept import Kept
 from strongroom.records.keys import ApiKey
 from strongroom.records.users import Name, Profile, User, fold
 from strongroom.store.folio import decode_folio
-from strongroom.store.postgres.arrays import columns
+from strongroom.store.postgres.arrays import columns, place_of
 from strongroom.store.postgres.connection import Connection
 from strongroom.store.postgres.copies import Copies, Copy
 from strongroom.store.postgres.pipeline import run_together
@@ -24,17 +24,21 @@ MOST_OWNERS: Final = 10_000
 """So many customers at most, those of the newest commits: less than a second's reading."""
 
 _AT_ONCE: Final = 500
+_COMMITS: Final = "SELECT commits FROM journal"
 _NEWEST: Final = "SELECT owners FROM batch ORDER BY number DESC LIMIT 5000"
-_KEYS: Final = f"SELECT {', '.join(ApiKey.__struct_fields__)} FROM api_key WHERE owner = ANY(%s::bigint[])"
+_KEYS: Final = f"SELECT {', '.join(ApiKey.__struct_fields__)} FROM api_key WHERE owner = ANY({place_of(int)})"
 
 
-def warm(reader: Connection, copies: Copies, remembered: Remembered) -> None:
-    """Read the folios, users, names and keys of the customers of the newest commits.
+def warm(reader: Connection, heard: int, copies: Copies, remembered: Remembered) -> None:
+    """Read the folios, users, names and keys of the customers of the newest commits; `heard` is the last one heard of.
 
-    In one go: nothing may be heard between a question and the moment at which its answer is kept. Raises
-    `psycopg.Error`.
+    In one go: nothing may be heard between a question and the moment at which its answer is kept. Of a server that
+    lacks what was heard, one that led before a failover, nothing is kept: what it says is old, and nobody would tell.
+    Raises `psycopg.Error`.
     """
-    [noted] = run_together(reader, [(_NEWEST, ())])
+    [[(commits,)], noted] = run_together(reader, [(_COMMITS, ()), (_NEWEST, ())])
+    if commits < heard:
+        return
     newest = list(dict.fromkeys(owner for (owners,) in noted for owner in owners))[:MOST_OWNERS]
     # The newest last: what was used last stays longest.
     for first in range(0, len(newest), _AT_ONCE):
