@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -10,7 +9,6 @@ from typing import cast
 import msgspec
 import pytest
 
-from strongroom.engine.command import NOBODY
 from strongroom.records.chains import Tip
 from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.history import Entry, Line, LineType, Note
@@ -27,12 +25,10 @@ from strongroom.wallet.history import (
     lines_of,
     newest_lines,
 )
-from support.effects import Do
+from support.histories import OWNER, see_pages, tell, tell_randomly
 from support.world import BITCOIN, BTC, ERC20, ETH, NOW_MS, USDT, World, opened
 
 COIN = 100_000_000
-OWNER = 77
-LINES_PER_COMMAND = 15
 
 
 @pytest.fixture
@@ -40,24 +36,6 @@ async def world() -> AsyncIterator[World]:
     """A house in memory."""
     async with opened(MemoryStore()) as world:
         yield world
-
-
-async def tell(world: World, *entries: Entry, kept: tuple[Kept, ...] = ()) -> None:
-    """Write lines, and rows beside the first of them; ten milliseconds pass with every few lines."""
-    for first in range(0, max(1, len(entries)), LINES_PER_COMMAND):
-        world.clock.at_ms += 10
-        await world.context.submit(Do(NOBODY, (), () if first else kept, entries[first : first + LINES_PER_COMMAND]))
-
-
-async def tell_randomly(world: World, count: int, seed: int) -> list[Line]:
-    """Write lines of random assets and types, and return all of them, newest first."""
-    chance = random.Random(seed)
-    types = [LineType.TRANSFER_OUT, LineType.TRANSFER_IN, LineType.CONVERT, LineType.SUB_ACCOUNT_IN]
-    entries = [
-        Entry(OWNER, chance.choice((BTC, USDT)), chance.choice(types), ref, ref, ref) for ref in range(1, count + 1)
-    ]
-    await tell(world, *entries)
-    return [line for item in reversed(world.store.items(1, 1_000_000)) for line in reversed(item.lines)]
 
 
 @contextmanager
@@ -78,29 +56,9 @@ def counted(world: World) -> Iterator[list[int]]:
         store.line = read  # type: ignore[method-assign]
 
 
-def within(line: Line, start_ms: int | None, end_ms: int | None) -> bool:
-    """Say whether a line lies within the times, the start inclusive and the end exclusive."""
-    return (start_ms is None or line.at_ms >= start_ms) and (end_ms is None or line.at_ms < end_ms)
-
-
 async def test_every_page_of_every_choice_has_the_lines_a_scan_would_find(world: World) -> None:
     """Whatever asset, types, times, page and size are asked for, the answer is that of reading everything."""
-    everything = await tell_randomly(world, 400, seed=1)
-    chance = random.Random(2)
-    times = [None, 0, *(line.at_ms + shift for line in everything[::40] for shift in (0, 1)), NOW_MS * 2]
-    for _ in range(1500):
-        start_ms, end_ms = chance.choice(times), chance.choice(times)
-        types = None if chance.random() < 0.3 else chance.sample(list(LineType)[:9], chance.randrange(6))
-        skip, limit = chance.choice((0, 1, 2, 7, chance.randrange(450))), chance.randrange(1, 60)
-        found = [
-            line
-            for line in everything
-            if within(line, start_ms, end_ms) and line.asset == BTC and (types is None or line.type in types)
-        ]
-        assert lines_of(world.store, OWNER, BTC, types, start_ms, end_ms, limit, skip) == found[skip : skip + limit]
-        assert count_lines(world.store, OWNER, BTC, types, start_ms, end_ms) == len(found)
-        whole = [line for line in everything if within(line, start_ms, end_ms)]
-        assert newest_lines(world.store, OWNER, None, start_ms, end_ms, limit, skip) == whole[skip : skip + limit]
+    see_pages(world, await tell_randomly(world, 400, seed=1), pages=1_500, seed=2)
 
 
 @pytest.fixture(params=[10_000])
@@ -171,7 +129,8 @@ async def described(world: World, entry: Entry, *kept: Kept) -> history.HistoryR
     """Write one line with its rows and return what it tells."""
     await tell(world, entry, kept=kept)
     line = newest_lines(world.store, entry.owner, None, None, None, 1)[0]
-    return describe(world.store, world.context.catalogue, line)
+    [row] = describe(world.store, world.context.catalogue, [line])
+    return row
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
@@ -12,10 +12,14 @@ from strongroom.engine.state import State
 from strongroom.ledger.entries import Booked
 from strongroom.ledger.seals import Frontier
 from strongroom.records.heads import Head
-from strongroom.records.history import Line
+from strongroom.records.history import Line, Thread
+from strongroom.records.kept import Kept, Key
 
 Equal: TypeAlias = Mapping[str, int | str | bytes | tuple[int, ...]]
 """What fields of rows are to be, by their names; a tuple stands for any one of several."""
+
+LineLink: TypeAlias = Literal["all_before", "all_jump", "kind_before", "kind_jump"]
+"""A field of a history line that has the number of another one: the line before in a thread, or one far before."""
 
 
 class Sealed(NamedTuple):
@@ -98,7 +102,15 @@ class Store(Protocol):
         ...
 
 
-class Reads(Protocol):
+class ReadsRows(Protocol):
+    """Look-ups of single committed rows."""
+
+    def row(self, kind: type[Row], *key: int | str | bytes) -> Row:
+        """Return the committed row, or the absent one."""
+        ...
+
+
+class Reads(ReadsRows, Protocol):
     """Queries over committed state only."""
 
     @property
@@ -114,8 +126,11 @@ class Reads(Protocol):
         """
         ...
 
-    def row(self, kind: type[Row], *key: int | str | bytes) -> Row:
-        """Return the committed row, or the absent one."""
+    def rows_at(self, keys: Sequence[Key]) -> list[Kept]:
+        """Return the rows at these addresses, absent ones included, in their order.
+
+        None of them may be a head or a thread. Where a look-up takes its time, that of all of them takes it once.
+        """
         ...
 
     def heads(self, owner: int, accounts: Sequence[int]) -> list[Head]:
@@ -133,8 +148,20 @@ class Reads(Protocol):
         """Yield every kept row of a kind that does not trail, in the order of their keys."""
         ...
 
+    def threads(self, owner: int, kinds: Sequence[tuple[int, int]]) -> list[Thread]:
+        """Return threads of one owner, each by its asset and type, all of them as of one moment."""
+        ...
+
     def line(self, number: int) -> Line:
         """Return a history line; the absent one if there is none."""
+        ...
+
+    def trails(self, numbers: Sequence[int], link: LineLink, limit: int) -> list[Line]:
+        """Return the lines of these numbers, of which each is there, and more that may be wanted next.
+
+        These are the ones that the link leads to from each, one after the other; where it leads far, and to no line,
+        the one before. At most `limit` lines for each number, and none but that where each is at hand as quickly.
+        """
         ...
 
     def last(self) -> tuple[int, int]:

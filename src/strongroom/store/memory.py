@@ -18,9 +18,10 @@ from strongroom.records.guards import Nonce
 from strongroom.records.heads import Head
 from strongroom.records.history import Line, Thread
 from strongroom.records.kept import Kept, Key
+from strongroom.store.athand import AtHand
 
 
-class MemoryStore:
+class MemoryStore(AtHand):
     """`Store` and `Reads` over dictionaries. A command that does not declare what it needs fails here."""
 
     def __init__(self) -> None:

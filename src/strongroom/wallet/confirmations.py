@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from strongroom.engine.port import Reads
+from strongroom.engine.port import ReadsRows
 from strongroom.records.chains import Tip
 from strongroom.records.settings import NetworkSettings
 
@@ -17,7 +17,7 @@ class Confirmations(NamedTuple):
 
 
 def confirmations_of(
-    reads: Reads, network: NetworkSettings, height: int, *, ended: bool = False, needed: int = 0
+    reads: ReadsRows, network: NetworkSettings, height: int, *, ended: bool = False, needed: int = 0
 ) -> Confirmations:
     """Return the confirmations of a transaction in the block at `height`, 0 for one that is in no block.
 

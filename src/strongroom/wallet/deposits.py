@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from strongroom.engine.command import NOBODY, Command, Decision, Stale, View
-from strongroom.engine.port import Reads
+from strongroom.engine.port import ReadsRows
 from strongroom.errors import InvariantBroken, check
 from strongroom.ledger.accounts import Purpose, house, omnibus
 from strongroom.ledger.entries import Posting
@@ -391,7 +391,7 @@ def prepare_drop(deposit: Deposit) -> DropDeposit:
     return DropDeposit(NOBODY, deposit.ref)
 
 
-def deposit_confirmations(reads: Reads, deposit: Deposit) -> Confirmations:
+def deposit_confirmations(reads: ReadsRows, deposit: Deposit) -> Confirmations:
     """Return how many confirmations a deposit has, of those it needs: worked out from the chain's tip, never kept."""
     network = catalogue_of(reads.row(Settings, 0).snapshot).network(deposit.network)
     ended = deposit.internal or deposit.state in CREDITED

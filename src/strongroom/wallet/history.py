@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Final
 
 import msgspec
 
-from strongroom.engine.port import Reads
+from strongroom.engine.port import Reads, ReadsRows
+from strongroom.records.chains import Tip
 from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.history import Line, LineType, Note, Thread
+from strongroom.records.kept import Key
 from strongroom.records.settings import AssetSettings, NetworkSettings
 from strongroom.records.users import Profile
 from strongroom.records.withdrawals import Payment, Withdrawal, WithdrawalState
 from strongroom.wallet.catalogue import Catalogue
 from strongroom.wallet.confirmations import Confirmations
 from strongroom.wallet.deposits import deposit_confirmations
+from strongroom.wallet.foreseen import Foreseen
 from strongroom.wallet.threads import KnownLines, Strand, page_of
 from strongroom.wallet.withdrawals import withdrawal_confirmations
 
 _FAMILY: Final = (LineType.SUB_ACCOUNT_IN, LineType.SUB_ACCOUNT_OUT)
+
+_ROWS: Final[dict[int, type[Deposit | Withdrawal]]] = {LineType.DEPOSIT: Deposit, LineType.WITHDRAW: Withdrawal}
+"""The kinds of the rows that lines of these types are about."""
 
 
 class Status(Enum):
@@ -123,7 +129,7 @@ def newest_lines(
     """
     if asset is not None:
         return lines_of(reads, owner, asset, None, start_ms, end_ms, limit, skip)
-    whole = Strand(KnownLines(reads), reads.row(Thread, owner, 0, 0), start_ms, end_ms)
+    whole = Strand(KnownLines(reads), reads.row(Thread, owner, 0, 0), start_ms, end_ms, limit)
     return page_of([whole], skip, limit)
 
 
@@ -138,7 +144,7 @@ def lines_of(
     skip: int = 0,
 ) -> list[Line]:
     """Return a user's lines of an asset and of some types (None for all), newest first, as `newest_lines` does."""
-    return page_of(_strands(reads, owner, [asset], types, start_ms, end_ms), skip, limit)
+    return page_of(_strands(reads, owner, [asset], types, start_ms, end_ms, limit), skip, limit)
 
 
 def count_lines(
@@ -163,14 +169,42 @@ def family_transfers(
     page_size: int,
 ) -> FamilyPage:
     """Return a page (from 1 on) of the transfers between a user and its sub-accounts or parent, in every asset."""
-    strands = _strands(reads, owner, catalogue.assets, _FAMILY, start_ms, end_ms)
+    strands = _strands(reads, owner, catalogue.assets, _FAMILY, start_ms, end_ms, page_size)
     total = sum(strand.remaining for strand in strands)
     lines = page_of(strands, (page - 1) * page_size, page_size)
-    return FamilyPage([_family_transfer(reads, catalogue, line) for line in lines], total)
+    rows = Foreseen(reads)
+    rows.foresee(Profile.at(uid) for line in lines for uid in (line.owner, line.other))
+    return FamilyPage([_family_transfer(rows, catalogue, line) for line in lines], total)
 
 
-def describe(reads: Reads, catalogue: Catalogue, line: Line) -> HistoryRow:
-    """Return what a line tells at this moment."""
+def describe(reads: Reads, catalogue: Catalogue, lines: Sequence[Line]) -> list[HistoryRow]:
+    """Return what each of the lines tells at this moment."""
+    rows = Foreseen(reads)
+    rows.foresee(_rows_of(lines))
+    rows.foresee(_rows_behind(rows, lines))
+    return [_describe(rows, catalogue, line) for line in lines]
+
+
+def _rows_of(lines: Iterable[Line]) -> Iterator[Key]:
+    """Yield the addresses of the rows that lines name."""
+    for line in lines:
+        if (kind := _ROWS.get(line.type)) is not None:
+            yield kind.at(line.ref)
+        elif line.other:
+            yield Profile.at(line.other)
+
+
+def _rows_behind(rows: ReadsRows, lines: Iterable[Line]) -> Iterator[Key]:
+    """Yield the addresses of the rows that those name in turn, for as long as they are under way."""
+    for line in lines:
+        row = rows.row(_ROWS[line.type], line.ref) if line.type in _ROWS else None
+        if row is not None and row.owner:
+            yield Tip.at(row.network)
+            if isinstance(row, Withdrawal) and row.state == WithdrawalState.PAYING:
+                yield Payment.at(row.payment)
+
+
+def _describe(reads: ReadsRows, catalogue: Catalogue, line: Line) -> HistoryRow:
     type_ = LineType(line.type)
     course = _course(reads, catalogue, line)
     is_void = course.status in _WITHOUT_EFFECT
@@ -197,19 +231,18 @@ def _strands(
     types: Collection[LineType] | None,
     start_ms: int | None,
     end_ms: int | None,
+    ahead: int = 1,
 ) -> list[Strand]:
-    """Return the strands of every asset and type that have lines within the times."""
+    """Return the strands of every asset and type that have lines within the times; `ahead` as `Strand` has it."""
     lines = KnownLines(reads)
-    threads = [
-        reads.row(Thread, owner, asset, type_)
-        for asset in assets
-        for type_ in set(LineType if types is None else types)
-    ]
-    strands = [Strand(lines, thread, start_ms, end_ms) for thread in threads if thread.count]
+    kinds = [(asset, type_) for asset in assets for type_ in set(LineType if types is None else types)]
+    threads = [thread for thread in reads.threads(owner, kinds) if thread.count]
+    lines.ask_newest(threads, end_ms, ahead)
+    strands = [Strand(lines, thread, start_ms, end_ms, ahead) for thread in threads]
     return [strand for strand in strands if strand.remaining]
 
 
-def _family_transfer(reads: Reads, catalogue: Catalogue, line: Line) -> FamilyTransfer:
+def _family_transfer(reads: ReadsRows, catalogue: Catalogue, line: Line) -> FamilyTransfer:
     sender, receiver = line.owner, line.other
     if line.type == LineType.SUB_ACCOUNT_IN:
         sender, receiver = receiver, sender
@@ -217,7 +250,7 @@ def _family_transfer(reads: Reads, catalogue: Catalogue, line: Line) -> FamilyTr
     return FamilyTransfer(line.at_ms, names[0], names[1], catalogue.assets[line.asset], line.amount)
 
 
-def _course(reads: Reads, catalogue: Catalogue, line: Line) -> Course:
+def _course(reads: ReadsRows, catalogue: Catalogue, line: Line) -> Course:
     if line.type == LineType.DEPOSIT:
         return _course_of_deposit(reads, catalogue, line)
     if line.type == LineType.WITHDRAW:
@@ -225,7 +258,7 @@ def _course(reads: Reads, catalogue: Catalogue, line: Line) -> Course:
     return Course()
 
 
-def _course_of_deposit(reads: Reads, catalogue: Catalogue, line: Line) -> Course:
+def _course_of_deposit(reads: ReadsRows, catalogue: Catalogue, line: Line) -> Course:
     """Return how a deposit goes; one without a row of its own came through the bank and is complete."""
     deposit = reads.row(Deposit, line.ref)
     if not deposit.owner:
@@ -234,7 +267,7 @@ def _course_of_deposit(reads: Reads, catalogue: Catalogue, line: Line) -> Course
     return _course_of(reads, catalogue, deposit, _OF_DEPOSIT[DepositState(deposit.state)], internal=internal)
 
 
-def _course_of_withdrawal(reads: Reads, catalogue: Catalogue, line: Line) -> Course:
+def _course_of_withdrawal(reads: ReadsRows, catalogue: Catalogue, line: Line) -> Course:
     """Return how a withdrawal goes; one without a row of its own went through the bank and is complete."""
     withdrawal = reads.row(Withdrawal, line.ref)
     if not withdrawal.owner:
@@ -245,7 +278,7 @@ def _course_of_withdrawal(reads: Reads, catalogue: Catalogue, line: Line) -> Cou
 
 
 def _course_of(
-    reads: Reads, catalogue: Catalogue, row: Deposit | Withdrawal, status: Status, *, internal: bool
+    reads: ReadsRows, catalogue: Catalogue, row: Deposit | Withdrawal, status: Status, *, internal: bool
 ) -> Course:
     """Return the course of a row; inside the house there is neither a transaction nor a confirmation."""
     network, address = catalogue.network(row.network), f"{row.address}:{row.tag}" if row.tag else row.address
@@ -256,7 +289,7 @@ def _course_of(
     return Course(status, network, address, _txid_of(reads, row), withdrawal_confirmations(reads, row))
 
 
-def _txid_of(reads: Reads, withdrawal: Withdrawal) -> str:
+def _txid_of(reads: ReadsRows, withdrawal: Withdrawal) -> str:
     """Return the transaction that pays a withdrawal: while it is in no block, the newest one that was signed for it."""
     if withdrawal.txid or withdrawal.state != WithdrawalState.PAYING:
         return withdrawal.txid

@@ -1,52 +1,87 @@
 """Threads of history lines as a reader follows them: to a time, to a count, and several merged, without a scan.
 
 The far pointers of `records.history` lead to the line at any count or time in a logarithmic number of steps, so that a
-page costs the same however long the history is.
+page costs the same however long the history is. Lines are asked for with those that will probably be wanted next: for
+a store that is a round trip away, each question counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from heapq import heapify, heappop, heappush
-from typing import Final
+from typing import Final, NamedTuple
 
-from strongroom.engine.port import Reads
+from strongroom.engine.port import LineLink, Reads
 from strongroom.records.history import Line, Thread
 
 _NO_LINE: Final = Line(0)
 
+MOST_AHEAD: Final = 100
+"""So many lines of a thread are asked for together at most."""
+
+_FAR_AHEAD: Final = 80
+"""So many steps along far pointers, or where there is none to the line before, lead from the newest line of 2^40 to the
+first."""
+
+
+class _Links(NamedTuple):
+    """How lines of a thread are linked: to the line before, and to one far before."""
+
+    near: LineLink
+    far: LineLink
+
+
+_WHOLE: Final = _Links("all_before", "all_jump")
+_KIND: Final = _Links("kind_before", "kind_jump")
+
 
 class KnownLines:
-    """Lines by their number, each read once; 0 is the line before the first."""
+    """Lines by their number, each asked for once; 0 is the line before the first."""
 
     def __init__(self, reads: Reads) -> None:
         self._reads = reads
         self._known: dict[int, Line] = {0: _NO_LINE}
 
-    def at(self, number: int) -> Line:
-        """Return a line."""
-        line = self._known.get(number)
-        if line is None:
-            line = self._known[number] = self._reads.line(number)
-        return line
+    def at(self, number: int, link: LineLink, ahead: int) -> Line:
+        """Return a line. Where it has to be asked for, a link will probably be followed from it: to `ahead` lines."""
+        if number not in self._known:
+            self.ask([number], link, ahead)
+        return self._known[number]
+
+    def ask(self, numbers: Collection[int], link: LineLink, ahead: int) -> None:
+        """Ask for lines together; from each of them a link will probably be followed."""
+        asked = [number for number in numbers if number not in self._known]
+        if asked:
+            self._known |= {line.number: line for line in self._reads.trails(asked, link, ahead)}
+            for number in asked:
+                _ = self._known.setdefault(number, Line(number))
+
+    def ask_newest(self, threads: Iterable[Thread], end_ms: int | None, ahead: int) -> None:
+        """Ask for the newest lines of threads of one asset and type each, where `Strand` begins with them."""
+        link, count = (_KIND.near, min(ahead, MOST_AHEAD)) if end_ms is None else (_KIND.far, _FAR_AHEAD)
+        self.ask([thread.newest for thread in threads], link, count)
 
 
 class Strand:
     """What is left of a thread's lines within [`start_ms`, `end_ms`) (Unix milliseconds, None for no bound).
 
-    `newest` is the newest one left; the number 0 where none is.
+    `newest` is the newest one left; the number 0 where none is. `ahead` says how many will probably be wanted.
     """
 
-    def __init__(self, lines: KnownLines, thread: Thread, start_ms: int | None, end_ms: int | None) -> None:
+    def __init__(
+        self, lines: KnownLines, thread: Thread, start_ms: int | None, end_ms: int | None, ahead: int = 1
+    ) -> None:
         self._lines = lines
         self._is_whole = not thread.asset
-        newest, older = lines.at(thread.newest), _NO_LINE
+        self._links = _KIND if thread.asset else _WHOLE
+        self._ahead = min(ahead, MOST_AHEAD)
+        newest, older = self._at(thread.newest) if end_ms is None else self._at_far(thread.newest), _NO_LINE
         if end_ms is not None:
             newest = self._back(newest, lambda line: line.at_ms < end_ms)
         if start_ms is not None:
             older = self._back(newest, lambda line: line.at_ms < start_ms)
         self._end = self._count(older)
-        self.newest = newest if self._count(newest) > self._end else _NO_LINE
+        self._begin_at(newest)
 
     @property
     def remaining(self) -> int:
@@ -59,9 +94,15 @@ class Strand:
         return self._back(self.newest, lambda line: self._count(line) <= wanted)
 
     def drop_to(self, line: Line) -> None:
-        """Leave out all from the newest line to this one."""
-        before = self._lines.at(line.all_before if self._is_whole else line.kind_before)
-        self.newest = before if self._count(before) > self._end else _NO_LINE
+        """Leave out all from the newest line to this one; those behind it will be read."""
+        self._begin_at(self._at(getattr(line, self._links.near)))
+
+    def leap_over(self, line: Line) -> None:
+        """Do the same where more will probably be left out."""
+        self._begin_at(self._at_far(getattr(line, self._links.near)))
+
+    def _begin_at(self, line: Line) -> None:
+        self.newest = line if self._count(line) > self._end else _NO_LINE
 
     def drop_all(self) -> None:
         """Leave out every line."""
@@ -72,23 +113,33 @@ class Strand:
 
     def _back(self, line: Line, is_reached: Callable[[Line], bool]) -> Line:
         """Return the newest line, from this one back, that is reached; all older ones must be reached as well."""
+        links = self._links
         while line.number and not is_reached(line):
-            near, far = (line.all_before, line.all_jump) if self._is_whole else (line.kind_before, line.kind_jump)
-            leap = self._lines.at(far)
-            line = leap if leap.number and not is_reached(leap) else self._lines.at(near)
+            leap = self._at_far(getattr(line, links.far))
+            line = leap if leap.number and not is_reached(leap) else self._at_far(getattr(line, links.near))
         return line
+
+    def _at(self, number: int) -> Line:
+        """Return a line behind which others will be read one after the other."""
+        return self._lines.at(number, self._links.near, self._ahead)
+
+    def _at_far(self, number: int) -> Line:
+        """Return a line from which the far pointers will be followed."""
+        return self._lines.at(number, self._links.far, _FAR_AHEAD)
 
 
 def page_of(strands: Sequence[Strand], skip: int, limit: int) -> list[Line]:
-    """Return at most `limit` lines of all strands, newest first, after leaving out the newest `skip`."""
+    """Return at most `limit` lines, 1 or more, of all strands, newest first, after leaving out the newest `skip`."""
     _skip(strands, skip)
     heap = [(-strand.newest.number, place) for place, strand in enumerate(strands) if strand.remaining]
     heapify(heap)
     page: list[Line] = []
-    while heap and len(page) < limit:
+    while heap:
         _, place = heappop(heap)
         strand = strands[place]
         page.append(strand.newest)
+        if len(page) >= limit:
+            break
         strand.drop_to(strand.newest)
         if strand.remaining:
             heappush(heap, (-strand.newest.number, place))
@@ -107,7 +158,7 @@ def _skip(strands: Sequence[Strand], skip: int) -> None:
             for _, strand in heap:
                 strand.drop_all()
             return
-        step = max(1, skip // (2 * len(heap)))
+        step = max(1, skip // (2 * len(heap) - 1))
         ahead = [(-strand.ahead(step).number, place) for place, strand in heap]
         heapify(ahead)
         while ahead and skip > len(ahead) * (step - 1):
@@ -119,7 +170,7 @@ def _drop_one(strands: Sequence[Strand], ahead: list[tuple[int, int]], step: int
     _, place = heappop(ahead)
     strand = strands[place]
     count = min(step, strand.remaining)
-    strand.drop_to(strand.ahead(step))
+    strand.leap_over(strand.ahead(step))
     if strand.remaining:
         heappush(ahead, (-strand.ahead(step).number, place))
     return count

@@ -13,7 +13,7 @@ import msgspec
 
 from strongroom.clock import DAY_MS
 from strongroom.engine.command import Command, Decision, Guard, Stale, View
-from strongroom.engine.port import Reads
+from strongroom.engine.port import ReadsRows
 from strongroom.errors import (
     INSUFFICIENT_BALANCE,
     INVALID_CURRENCY,
@@ -366,7 +366,7 @@ def _spent_by(view: View, withdrawals: Sequence[Withdrawal], sign: int) -> list[
     return [msgspec.structs.replace(row, amount=max(0, row.amount + more)) for row, more in spent]
 
 
-def withdrawal_confirmations(reads: Reads, withdrawal: Withdrawal) -> Confirmations:
+def withdrawal_confirmations(reads: ReadsRows, withdrawal: Withdrawal) -> Confirmations:
     """Return the confirmations of a withdrawal's transaction; none are needed inside the house."""
     if withdrawal.deposit:
         return Confirmations(0, 0)

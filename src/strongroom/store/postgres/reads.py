@@ -6,34 +6,53 @@ connection of its own: a look-up in the middle of it is not held to that moment.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from time import monotonic
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
+import msgspec
 import psycopg
 
 from strongroom.engine.command import Row
-from strongroom.engine.port import DiskFailed, Equal, Sealed, StoredItem
+from strongroom.engine.port import DiskFailed, Equal, LineLink, Sealed, StoredItem
 from strongroom.engine.sealing import read_item, read_lines
 from strongroom.errors import check
 from strongroom.ledger.accounts import owner_of
 from strongroom.ledger.seals import Frontier
 from strongroom.records.heads import Head
 from strongroom.records.history import LINES_PER_ITEM, Line, Thread
-from strongroom.records.kept import Kept
+from strongroom.records.kept import Kept, Key
 from strongroom.store.folio import Folio, decode_folio, decode_heads, decode_spines
 from strongroom.store.journal import frontier_of
+from strongroom.store.postgres.arrays import pack, place_of
 from strongroom.store.postgres.cable import Cable
 from strongroom.store.postgres.connection import RECONNECT_S, Connection, Limits, connect_reader
+from strongroom.store.postgres.pipeline import Rows, run_together
 from strongroom.store.postgres.route import Route
-from strongroom.store.postgres.tables import TABLES, KindTable, has_nul
+from strongroom.store.postgres.tables import TABLES, KindTable, Statement, has_nul
 
 _WALK_ROWS: Final = 1_000
 _LONG_S: Final = 1.0
 """A connection that is lost in less than that was ended by somebody: a new one may be had."""
 
 _NO_FOLIO: Final = Folio({}, {})
+
+_PLACES: Final = {name: place for place, name in enumerate(Line.__struct_fields__)}
+_LINE: Final = f"item.text::json -> 'lines' -> (wanted.number % {LINES_PER_ITEM})::int"
+_ITEM: Final = f"JOIN item ON item.number = wanted.number / {LINES_PER_ITEM}"
+_LINKED: Final = "COALESCE(NULLIF((line ->> %s::int)::bigint, 0), (line ->> %s::int)::bigint)"
+_TRAILS: Final = (
+    f"WITH RECURSIVE trail (line, length) AS (SELECT {_LINE}, 1 FROM unnest({place_of(int)}) AS wanted (number) {_ITEM}"
+    f" UNION ALL SELECT {_LINE}, length + 1 FROM trail CROSS JOIN LATERAL (SELECT {_LINKED})"
+    f" AS wanted (number) {_ITEM} WHERE length < %s::int AND wanted.number > 0)"
+    " SELECT line::text FROM trail WHERE line IS NOT NULL"
+)
+"""The server follows a link from line to line, where each step would be a round trip for whoever asks."""
+
+_decode_line: Final = msgspec.json.Decoder(Line).decode
+
+Answer = TypeVar("Answer")
 
 
 class PostgresReads:
@@ -67,10 +86,28 @@ class PostgresReads:
         found = [] if has_nul(key) else self._ask(TABLES[kind].select_one, key)
         return cast(Row, TABLES[kind].decode(found[0]) if found else kind(*key))
 
+    def rows_at(self, keys: Sequence[Key]) -> list[Kept]:
+        """Return the rows at these addresses, absent ones included, in their order; in one round trip."""
+        by_kind: dict[type[Kept], list[Key]] = {}
+        for key in keys:
+            by_kind.setdefault(key[0], []).append(key[1:])
+        tables = [_table_of(kind) for kind in by_kind]
+        asked = [(table, table.fetch(by_kind[table.kind])) for table in tables]
+        wanted = [(table, statement) for table, statement in asked if statement is not None]
+        found: dict[Key, Kept] = {}
+        for (table, _), rows in zip(wanted, self._ask_all([it for _, it in wanted]) if wanted else (), strict=True):
+            found.update((row.key(), row) for row in map(table.decode, rows))
+        return [found.get(key) or key[0].absent(key) for key in keys]
+
     def heads(self, owner: int, accounts: Sequence[int]) -> list[Head]:
         """Return the heads of an owner's packed accounts, as one row tells them."""
         folio = self._folio(owner)
         return [folio.head(account) for account in accounts]
+
+    def threads(self, owner: int, kinds: Sequence[tuple[int, int]]) -> list[Thread]:
+        """Return threads of one owner, as one row tells them."""
+        folio = self._folio(owner)
+        return [folio.thread((owner, asset, type_)) for asset, type_ in kinds]
 
     def rows(self, kind: type[Row], equal: Equal, limit: int, *, newest_first: bool = False) -> list[Row]:
         """Return at most `limit` rows whose fields equal these values, in the order of their keys."""
@@ -94,6 +131,12 @@ class PostgresReads:
         found = self._ask("SELECT text FROM item WHERE number = %s", (item,))
         lines = read_lines(found[0][0].encode()) if found else []
         return lines[place] if place < len(lines) else Line(number)
+
+    def trails(self, numbers: Sequence[int], link: LineLink, limit: int) -> list[Line]:
+        """Return the lines of these numbers, and those that the link leads to from each; in one round trip."""
+        places = _PLACES[link], _PLACES[f"{link.partition('_')[0]}_before"]
+        [rows] = self._ask_all([(_TRAILS, (pack(int, numbers), *places, limit))])
+        return [_decode_line(text) for (text,) in rows]
 
     def _commits(self) -> int:
         """Return how many commits there were."""
@@ -162,26 +205,39 @@ class PostgresReads:
     def note_silence(self) -> None:
         """Note that the database was waited for in vain, for long; here nobody asks."""
 
-    def _ask(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Return the rows of a short answer; where nothing came for long, nothing more is waited for."""
+    def _ask(self, sql: str, values: Sequence[Any] = ()) -> Rows:
+        """Return the rows of a short answer."""
+
+        def question(reader: Connection) -> Rows:
+            cursor = reader.run(sql, values)
+            return cursor.fetchall() if cursor.description else []
+
+        return self._asked(question)
+
+    def _ask_all(self, statements: Iterable[Statement]) -> list[Rows]:
+        """Return the rows of several statements, which go together."""
+        return self._asked(lambda reader: run_together(reader, statements))
+
+    def _asked(self, question: Callable[[Connection], Answer]) -> Answer:
+        """Return what a question comes to; where nothing came for long, nothing more is waited for."""
         self.check_reachable()
         began_s = monotonic()
         try:
             if (reader := self._reader) is not None and not reader.is_lost:
                 try:
-                    return self._ask_on(reader, sql, values)
+                    return self._ask_on(reader, question)
                 except psycopg.OperationalError:
                     if not reader.is_lost or monotonic() - began_s >= _LONG_S:
                         raise
-            return self._ask_on(self._connect_anew(), sql, values)
+            return self._ask_on(self._connect_anew(), question)
         except psycopg.OperationalError as error:
             if monotonic() - began_s >= _LONG_S:
                 self.note_silence()
             raise DiskFailed(str(error)) from error
 
-    def _ask_on(self, reader: Connection, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    def _ask_on(self, reader: Connection, question: Callable[[Connection], Answer]) -> Answer:
         with reader.within(self._limits.read_s):
-            return reader.run(sql, values).fetchall()
+            return question(reader)
 
     def _walk(self, sql: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a long answer, of which only a part is in memory at any time."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 
 from strongroom.engine.port import DiskFailed
 from strongroom.engine.state import State
-from strongroom.store.postgres.connection import Limits, connect_reader
+from strongroom.store.postgres.connection import Connection, Limits, connect_reader
 from strongroom.store.postgres.reads import PostgresReads, walk_on
 from strongroom.store.postgres.schema import STANDING, Standing, known_schema
+
+Answer = TypeVar("Answer")
 
 
 class OneTransaction(PostgresReads):
@@ -41,13 +43,12 @@ class OneTransaction(PostgresReads):
         """End the transaction."""
         self.close_reader()
 
-    def _ask(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def _asked(self, question: Callable[[Connection], Answer]) -> Answer:
         if self._reader is None:
             raise DiskFailed("the snapshot was closed")
         try:
             with self._reader.within(self._limits.read_s):
-                cursor = self._reader.run(sql, values)
-                return cursor.fetchall() if cursor.description else []
+                return question(self._reader)
         except psycopg.OperationalError as error:
             raise DiskFailed(str(error)) from error
 

@@ -17,6 +17,7 @@ from strongroom.clock import Ids
 from strongroom.engine.command import Row
 from strongroom.engine.port import DiskFailed
 from strongroom.engine.state import State
+from strongroom.records.kept import Kept, Key
 from strongroom.store.postgres.announcements import Heard
 from strongroom.store.postgres.connection import Limits
 from strongroom.store.postgres.copies import Copies
@@ -141,6 +142,16 @@ class PostgresStore(PostgresReads):
             found = super().row(kind, *key)
             self._remembered.keep(found, key)
         return cast(Row, found)
+
+    def rows_at(self, keys: Sequence[Key]) -> list[Kept]:
+        """Return the rows at these addresses; what is remembered from memory, as `row` does."""
+        is_current = self.is_current
+        known = {key: self._remembered.find(key[0], key[1:], is_current=is_current) for key in keys}
+        asked = [key for key, row in known.items() if row is None]
+        for key, row in zip(asked, super().rows_at(asked), strict=True):
+            self._remembered.keep(row, key[1:])
+            known[key] = row
+        return [cast(Kept, known[key]) for key in keys]
 
     def _cut_unless(self, server: str) -> None:
         self._cable.cut_unless(server)

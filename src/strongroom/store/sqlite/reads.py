@@ -14,6 +14,7 @@ from strongroom.errors import check
 from strongroom.ledger.seals import Frontier
 from strongroom.records.history import LINES_PER_ITEM, Line, Thread
 from strongroom.records.kept import Kept, Key
+from strongroom.store.athand import AtHand
 from strongroom.store.journal import frontier_of
 from strongroom.store.sqlite.connection import run
 from strongroom.store.sqlite.standing import standing_balances, standing_threads
@@ -42,7 +43,7 @@ def load_frontier(connection: apsw.Connection) -> tuple[int, Frontier]:
     return at_ms, frontier_of(last_item, peaks)
 
 
-class DiskReads:
+class DiskReads(AtHand):
     """What `Reads` asks of the tables as they are on disk: the same for a store at work and for a snapshot.
 
     Whoever inherits says what stands in memory before them: `row`, and the newest item and seal in `_frontier` and

@@ -94,7 +94,7 @@ def answer_history(call: Call) -> bytes:
     asset = None if request.currency is None else catalogue.asset(request.currency).number
     lines = newest_lines(reads, call.owner, asset, request.start_time, request.end_time, request.count)
     username = reads.row(Profile, call.owner).username
-    return encode([_item(describe(reads, catalogue, line), username) for line in lines])
+    return encode([_item(row, username) for row in describe(reads, catalogue, lines)])
 
 
 def _item(row: HistoryRow, username: str) -> HistoryItem:

@@ -97,7 +97,7 @@ def answer_history(call: Call) -> bytes:
         types = {_TYPES[name.upper()] for name in request.history_types if name.upper() in _TYPES}
     size, skip = request.page_size, (request.page - 1) * request.page_size
     lines = lines_of(reads, call.owner, asset, types, start_ms, end_ms, size, skip)
-    return envelope([_item(describe(reads, catalogue, line)) for line in lines], now_ms)
+    return envelope([_item(row) for row in describe(reads, catalogue, lines)], now_ms)
 
 
 def period_of(start_ms: int | None, end_ms: int | None, now_ms: int) -> tuple[int, int | None]:
