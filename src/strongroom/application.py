@@ -16,6 +16,7 @@ from strongroom.api.client_address import ClientAddresses
 from strongroom.api.dialects import OPERATIONS
 from strongroom.api.health import Front, Page, Readiness
 from strongroom.api.limits import RateLimits
+from strongroom.api.reading import THREADS, ReadingThreads
 from strongroom.api.reference import static_pages
 from strongroom.api.server import Api
 from strongroom.api.wallet_cache import WalletCache
@@ -95,14 +96,18 @@ class Application:
             self._books.close()
             raise
         self.limits = RateLimits(self.clock, tiers_of(config), tell=self._books.blocks.tell)
+        services = Services(self.context, self.treasury.pools, WalletCache(self.context))
+        readers = self.store.readers(THREADS)
+        self._reading = ReadingThreads(services, readers) if readers else None
         self.api = Api(
-            Services(self.context, self.treasury.pools, WalletCache(self.context)),
+            services,
             OPERATIONS,
             Authenticator(self.store, self.clock, self.box.open, config.nonce_window_ms),
             self.limits,
             addresses,
             self.events,
             frozenset(config.cors_origins),
+            self._reading,
         )
         self.front = Front(self.api, self.clock, self.ids, addresses, self.readiness, self._metrics_page, operators)
         for path, page in static_pages().items():
@@ -134,6 +139,8 @@ class Application:
             self.writer.close()
             await supervisor.join(WRITER, self.config.finish_s)
             await self.treasury.close()
+            if self._reading is not None:
+                await asyncio.to_thread(self._reading.close)
             self._books.close()
 
     def outside(self, network: str) -> Outside | None:
@@ -186,11 +193,15 @@ class Application:
             _ = await expire_due(self.context)
             await asyncio.sleep(EXPIRY_EVERY_S)
 
+    def _reads_waiting(self) -> int:
+        return 0 if self._reading is None else self._reading.waiting
+
     def _metrics_page(self) -> Page:
         return Page(CONTENT_TYPE, self.metrics.page())
 
     def _watch(self) -> None:
         self.metrics.watch("strongroom_queue_commands", "Commands that wait for the writer", lambda: self.writer.depth)
+        self.metrics.watch("strongroom_reads_waiting", "Signed reads that wait for the database", self._reads_waiting)
         self.metrics.watch("strongroom_rate_limit_buckets", "Counters of the rate limits", lambda: self.limits.tracked)
         self.metrics.watch("strongroom_ready", "1 while requests are taken", lambda: self.readiness().ready)
         self.metrics.watch("strongroom_log_pages", "Pages in the write-ahead log", lambda: self.store.log_pages)

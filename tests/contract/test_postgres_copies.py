@@ -100,12 +100,12 @@ async def test_nothing_is_kept_of_a_server_that_lacks_what_was_heard(tmp_path: P
     async with nodes(tmp_path, 1) as [world]:
         await world.fund(await world.user("alice"), BTC, UNITS)
         store = database(world)
-        store._follower.heard = Heard(store._commits() + 1)
+        store._node.follower.heard = Heard(store._commits() + 1)
         store.warm()
-        assert store._remembered.find(Name, ("alice",), is_current=True) is None
-        store._follower.heard = Heard(store._commits())
+        assert store._node.remembered.find(Name, ("alice",), is_current=True) is None
+        store._node.follower.heard = Heard(store._commits())
         store.warm()
-        assert store._remembered.find(Name, ("alice",), is_current=True) is not None
+        assert store._node.remembered.find(Name, ("alice",), is_current=True) is not None
 
 
 async def test_a_node_whose_database_is_away_starts_cold(tmp_path: Path) -> None:

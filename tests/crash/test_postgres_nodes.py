@@ -14,6 +14,7 @@ from typing import Final
 import pytest
 
 from strongroom.store.postgres.reads import PostgresReads
+from strongroom.store.postgres.route import Route
 from strongroom.wallet.verification import verify
 from support.postgres import PostgresServer, database_of
 from support.postgres_node import AT_ONCE, LIMITS, NAMES, UNAVAILABLE, node_world, said, started, transfer_randomly
@@ -63,7 +64,7 @@ async def test_two_nodes_make_one_ledger(tmp_path: Path) -> None:
     async with house(dsn) as (world, uids), started(dsn, 1, COUNT) as first, started(dsn, 2, COUNT) as second:
         before, _ = world.store.last()
         own = asyncio.create_task(transfer_randomly(world, uids, COUNT // 4, random.Random(0)))
-        reads, readings = PostgresReads(dsn, LIMITS), 0
+        reads, readings = PostgresReads(Route(dsn), LIMITS), 0
         while first.returncode is None or second.returncode is None:
             assert total(reads) == len(NAMES) * RICH
             readings += 1

@@ -10,9 +10,9 @@ import pytest
 
 from strongroom.engine.command import NOBODY
 from strongroom.engine.settle import Outcome
-from strongroom.errors import Refused
+from strongroom.errors import InvariantBroken, Refused
 from strongroom.ledger.accounts import Account, Purpose, house, owed
-from strongroom.money import convert
+from strongroom.money import MAX_UNITS, convert
 from strongroom.rates.book import RateBook
 from strongroom.rates.table import TableSource
 from strongroom.records.heads import Head
@@ -146,20 +146,20 @@ async def test_the_inventory_can_be_emptied_but_not_overdrawn(world: World) -> N
     assert balance(world, house(Purpose.INVENTORY, USDT)) == 0
 
 
-async def test_an_asset_that_is_not_offered_for_conversion_is_an_invalid_currency(world: World) -> None:
+@pytest.mark.parametrize("code", ["BTC", "USDT"])
+async def test_an_asset_that_is_not_offered_for_conversion_is_an_invalid_currency(world: World, code: str) -> None:
     """Switching conversion off for either asset refuses it, also for one that was prepared before."""
     guard = world.guard(alice(world))
     prepared = prepare_conversion(world.context, guard, "BTC", "USDT", "0.1")
     assets = tuple(
-        msgspec.structs.replace(asset, actions=("SEND",)) if asset.code == "USDT" else asset
-        for asset in SNAPSHOT.assets
+        msgspec.structs.replace(asset, actions=("SEND",)) if asset.code == code else asset for asset in SNAPSHOT.assets
     )
     changed = msgspec.structs.replace(SNAPSHOT, assets=assets)
     await perform_own(world.context, lambda: prepare_settings(world.context, NOBODY, changed))
     outcome = await world.context.submit(prepared)
     assert outcome.refusal is not None
-    assert outcome.refusal.message == "BADREQUEST: Invalid currency USDT"
-    assert await refusal(world, "USDT", "BTC", "0.1") == (11, "BADREQUEST: Invalid currency USDT")
+    assert outcome.refusal.message == f"BADREQUEST: Invalid currency {code}"
+    assert await refusal(world, "USDT", "BTC", "0.1") == (11, f"BADREQUEST: Invalid currency {code}")
 
 
 async def test_a_price_that_is_too_old_is_never_used(world: World) -> None:
@@ -186,6 +186,46 @@ async def test_a_conversion_that_waited_too_long_is_prepared_again(world: World)
     outcome = await perform(world.context, guard, prepare)
     assert prepared == [49_750 * COIN, 39_800 * COIN]
     assert msgspec.json.decode(outcome.result, type=Converted).settlement == 39_800 * COIN
+
+
+async def test_the_rate_stands_until_its_last_moment(world: World) -> None:
+    """A conversion that is decided five seconds after it was prepared counts, one a millisecond later does not."""
+    for late_ms, is_stale in ((5_000, False), (5_001, True)):
+        prepared = prepare_conversion(world.context, world.guard(alice(world)), "BTC", "USDT", "0.1")
+        world.clock.at_ms += late_ms
+        assert (await world.context.submit(prepared)).stale is is_stale
+
+
+async def test_a_closed_account_converts_nothing(world: World) -> None:
+    """It is told the same as a frozen one."""
+    await perform_own(world.context, lambda: MarkUser(NOBODY, alice(world), frozen=False, active=False))
+    assert await refusal(world, "BTC", "USDT", "0.1") == (17, "BADREQUEST: Account is frozen")
+
+
+@pytest.mark.parametrize("more", [{"settlement": 1}, {"spread": -1}, {"settlement": 1, "spread": -1}])
+async def test_a_settlement_that_does_not_follow_from_its_rate_is_not_booked(
+    world: World, more: dict[str, int]
+) -> None:
+    """However it came about, and be it by one unit: the books stay as they were, and the customer is told no more."""
+    before = sorted(world.store.balances())
+    prepared = prepare_conversion(world.context, world.guard(alice(world)), "BTC", "USDT", "0.1")
+    forged = {name: getattr(prepared, name) + units for name, units in more.items()}
+    with pytest.raises(InvariantBroken, match="a settlement follows from the rate it carries"):
+        await world.context.submit(msgspec.structs.replace(prepared, **forged))
+    assert sorted(world.store.balances()) == before
+
+
+async def test_settlement_and_spread_together_stay_in_the_ledgers_range(world: World) -> None:
+    """The last amount whose other leg the ledger can hold is refused for the inventory only, the next for its range."""
+    rate = 1 << 22
+    world.context.rates.set_table(TableSource({"BTC/USDT": str(rate)}, NOW_MS).prices())
+    beyond = MAX_UNITS // rate
+    for units, told in (
+        (beyond - 1, (17, "Inventory is short")),
+        (beyond, (-2, "amount is beyond the ledger's range")),
+    ):
+        amount = f"{units // COIN}.{units % COIN:08}"
+        assert await refusal(world, "BTC", "USDT", amount) == (told[0], f"BADREQUEST: {told[1]}")
 
 
 async def test_an_amount_whose_settlement_no_ledger_holds_is_refused(world: World) -> None:

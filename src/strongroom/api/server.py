@@ -25,6 +25,7 @@ from strongroom.api.operations import (
     Route,
     routes_of,
 )
+from strongroom.api.reading import ReadingThreads
 from strongroom.api.replies import Reply, error_body, header, header_pairs
 from strongroom.api.requests import Disconnected, Receive, Request, Scope, Send, read_body, read_head
 from strongroom.engine.command import Guard
@@ -78,7 +79,9 @@ class Api:
         addresses: ClientAddresses,
         events: RequestEvents,
         cors_origins: frozenset[str] = frozenset(),
+        reading: ReadingThreads | None = None,
     ) -> None:
+        """Signed reads are answered in the threads of `reading`; without them, in the event loop."""
         self._services = services
         self._context = services.context
         self._clock = services.context.clock
@@ -88,6 +91,7 @@ class Api:
         self._addresses = addresses
         self._events = events
         self._cors_origins = {origin.encode(): origin.encode().decode("latin-1") for origin in cors_origins}
+        self._reading = reading
         self._performing: set[asyncio.Task[None]] = set()
         self.draining = False
 
@@ -203,13 +207,24 @@ class Api:
             return standing
         return self._limits.signed_call(tier, user, caller.key.number, endpoint.name)
 
-    def _read(self, exchange: Exchange, call: Call) -> Reply:
-        """Carry out a reading operation."""
+    def _read(self, exchange: Exchange, call: Call) -> Reply | None:
+        """Carry out a reading operation, beside the event loop where the books take their time."""
         operation = call.operation
         if call.body or operation.request is not NoParameters:
             # Also where there is no parameter to read: a bad body is refused by every operation.
             _ = call.read(operation.request)
-        return Reply(200, cast(Answer, operation.answer)(call), cast(Endpoint, exchange.endpoint).headers)
+        if self._reading is None or call.caller is None:
+            return self._have_read(exchange, cast(Answer, operation.answer)(call))
+        self._reading.read(call, lambda answer: self._take(exchange, self._have_read, answer))
+        return None
+
+    def _have_read(self, exchange: Exchange, answer: bytes | Exception) -> Reply:
+        """Answer with what a reading operation came to."""
+        if isinstance(answer, DiskFailed):
+            return self._failure(exchange, UNAVAILABLE("Ledger cannot be read"))
+        if isinstance(answer, Exception):
+            return self._failure(exchange, answer)
+        return Reply(200, answer, cast(Endpoint, exchange.endpoint).headers)
 
     def _remember(self, exchange: Exchange, caller: Caller) -> None:
         """Remember the signature of a GET whose path also changes state, so that it can authorise no change."""
@@ -217,7 +232,7 @@ class Api:
         command = Remember(guard, caller.key.number, caller.signature, caller.expires_ms)
         self._context.offer(command, lambda outcome: self._take(exchange, self._remembered, outcome))
 
-    def _remembered(self, exchange: Exchange, outcome: Outcome | Exception) -> Reply:
+    def _remembered(self, exchange: Exchange, outcome: Outcome | Exception) -> Reply | None:
         error = _error_of(outcome)
         return self._read(exchange, cast(Call, exchange.call)) if error is None else self._failure(exchange, error)
 

@@ -215,6 +215,13 @@ class Books(Store, Reads, Protocol):
         """How many processes have them open, this one included."""
         ...
 
+    def readers(self, count: int) -> Sequence[Reads]:
+        """Return so many others that read what this one does, each for a thread of its own.
+
+        None where a look-up takes so little that nothing else need go on meanwhile. They are closed with the books.
+        """
+        ...
+
     def warm(self) -> None:
         """Read what the first requests will ask for, where each would wait for it; bounded in rows and time."""
         ...

@@ -55,8 +55,8 @@ class Book(Command, frozen=True):
     ref: int
 
     def needs(self) -> list[Key]:
-        """The customer, both accounts, and the history."""
-        accounts = [available(self.owner, self.asset), staked(self.owner, self.asset)]
+        """The customer, its accounts and the house's, and the history."""
+        accounts = [staked(self.owner, self.asset)]
         accounts += [house(purpose, self.asset) for purpose in (Purpose.EQUITY, Purpose.BANK)]
         return [
             User.at(self.owner),

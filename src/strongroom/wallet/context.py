@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from typing import ClassVar, Final, Protocol, TypeAlias
 
 from strongroom.clock import Clock, Ids
@@ -72,6 +73,12 @@ class Context:
         self.rates = RateBook(())
         self.formats: Mapping[str, AddressFormat] = {}
         self.suspensions = Suspensions()
+
+    def beside(self, reads: Reads) -> Context:
+        """Return the same means for another thread, which reads for itself and whose time goes on by itself."""
+        other = copy(self)
+        other.reads, other.clock = reads, copy(self.clock)
+        return other
 
     @property
     def catalogue(self) -> Catalogue:

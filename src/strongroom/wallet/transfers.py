@@ -99,8 +99,8 @@ def _check_asset(view: View, asset: int) -> None:
 
 
 def is_family(one: User, other: User) -> bool:
-    """Say whether two users are a parent and its sub-account, or sub-accounts of one parent."""
-    return one.uid != other.uid and (one.parent or one.uid) == (other.parent or other.uid)
+    """Say whether two different users are a parent and its sub-account, or sub-accounts of one parent."""
+    return (one.parent or one.uid) == (other.parent or other.uid)
 
 
 def prepare_transfer(

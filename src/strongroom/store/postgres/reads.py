@@ -62,11 +62,15 @@ class PostgresReads:
     failover that is over shows nowhere.
     """
 
-    def __init__(self, conninfo: str, limits: Limits) -> None:
-        self._route = Route(conninfo)
+    def __init__(self, route: Route, limits: Limits) -> None:
+        self._route = route
         self._limits = limits
         self._reader: Connection | None = None
         self._cable = Cable()
+
+    def cut_unless(self, server: str) -> None:
+        """Let nobody wait any longer unless the connection leads to this server; for any thread."""
+        self._cable.cut_unless(server)
 
     def close_reader(self) -> None:
         """Close the reading connection, if there is one."""

@@ -46,6 +46,11 @@ class Remembered:
             rows.clear()
         rows[key] = row
 
+    def keep_lasting(self, row: Kept, key: tuple[Any, ...]) -> None:
+        """Keep a row that was read, if it is of a kind that never changes; for any thread."""
+        if type(row) in LASTING:
+            self.keep(row, key)
+
     def forget(self, changed: Iterable[Key]) -> None:
         """Forget rows that a commit has changed."""
         for kind, *key in changed:

@@ -13,6 +13,7 @@ from strongroom.engine.port import DiskFailed
 from strongroom.engine.state import State
 from strongroom.store.postgres.connection import Connection, Limits, connect_reader
 from strongroom.store.postgres.reads import PostgresReads, walk_on
+from strongroom.store.postgres.route import Route
 from strongroom.store.postgres.schema import STANDING, Standing, known_schema
 
 Answer = TypeVar("Answer")
@@ -23,7 +24,7 @@ class OneTransaction(PostgresReads):
 
     def __init__(self, conninfo: str, limits: Limits) -> None:
         """`_reader` is the connection, and whoever inherits opens it."""
-        super().__init__(conninfo, limits)
+        super().__init__(Route(conninfo), limits)
         self._walks = itertools.count()
 
     @property

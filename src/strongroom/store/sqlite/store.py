@@ -14,7 +14,7 @@ import apsw
 from strongroom.clock import Ids
 from strongroom.crashpoints import reach
 from strongroom.engine.command import Command, Row
-from strongroom.engine.port import DiskFailed, InDoubt, Lane, NotDone
+from strongroom.engine.port import DiskFailed, InDoubt, Lane, NotDone, Reads
 from strongroom.engine.state import NonceKey, State, ThreadKey
 from strongroom.engine.telling import tell
 from strongroom.errors import check
@@ -248,6 +248,10 @@ class SqliteStore(DiskReads):
     def nodes(self) -> int:
         """Return one: the folder is locked."""
         return 1
+
+    def readers(self, count: int) -> Sequence[Reads]:
+        """Return none: a look-up takes some microseconds."""
+        return ()
 
     def warm(self) -> None:
         """Read nothing: what is asked for is at hand."""
