@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -15,14 +14,11 @@ from strongroom.records.history import Entry, LineType, Thread
 from strongroom.records.kept import Kept
 from strongroom.records.users import Name, Profile
 from strongroom.records.withdrawals import Payment, Withdrawal, WithdrawalState
-from strongroom.store.postgres.connection import Connection
-from strongroom.store.postgres.store import PostgresStore
 from strongroom.wallet.history import describe, lines_of, newest_lines
+from support.counted import Counted
 from support.histories import OWNER, see_pages, tell, tell_randomly
 from support.postgres import database_of
 from support.world import BITCOIN, BTC, ERC20, ETH, EVERY_STORE, NOW_MS, USDT, World, new_store, opened
-
-Answer = TypeVar("Answer")
 
 LINES = 300
 
@@ -106,16 +102,6 @@ async def test_lines_come_with_none_but_those_that_the_link_leads_to(world: Worl
         numbers = {line.number for line in lines}
         assert {whole.newest, kind.newest} <= numbers <= allowed
         assert all(line == world.store.line(line.number) for line in lines)
-
-
-class Counted(PostgresStore):
-    """A store on PostgreSQL that counts the questions it asks."""
-
-    questions = 0
-
-    def _asked(self, question: Callable[[Connection], Answer]) -> Answer:
-        self.questions += 1
-        return super()._asked(question)
 
 
 async def test_a_page_from_a_database_costs_a_few_questions(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ Every asset's accounts sum to zero, so what the customers have is minus what the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from prometheus_client.core import CounterMetricFamily, Metric
 
@@ -45,31 +45,38 @@ def balances(reads: Reads) -> Iterable[Metric]:
         "strongroom_house_balance", "What the house's accounts hold; negative is owned", ("asset", "purpose", "network")
     )
     customers = gauge("strongroom_customers_balance", "What the house owes its customers", ("asset",))
+    networks = {0: "", **{network.number: network.code for network in snapshot.networks}}
+    heads = _house_heads(reads, snapshot, networks)
     for asset in snapshot.assets:
         total = 0
-        for purpose, network, balance in _house_accounts(reads, snapshot, asset):
-            total += balance
-            house.add_metric([asset.code, purpose.name.lower(), network], _shown(balance, asset))
+        for purpose in HOUSE_PURPOSES:
+            for owner, network in networks.items():
+                head = heads[Account(owner, asset.number, purpose).pack()]
+                if head.count:
+                    total += head.after
+                    house.add_metric([asset.code, purpose.name.lower(), network], _shown(head.after, asset))
         customers.add_metric([asset.code], _shown(-total, asset))
     return house, customers
 
 
-def _house_accounts(reads: Reads, snapshot: Snapshot, asset: AssetSettings) -> Iterable[tuple[Purpose, str, int]]:
-    """Yield the asset's house accounts that were ever used: purpose, network or "", and balance."""
-    owners = {0: "", **{network.number: network.code for network in snapshot.networks}}
-    for purpose in HOUSE_PURPOSES:
-        for owner, network in owners.items():
-            head = reads.row(Head, Account(owner, asset.number, purpose).pack())
-            if head.count:
-                yield purpose, network, head.after
+def _house_heads(reads: Reads, snapshot: Snapshot, owners: Iterable[int]) -> dict[int, Head]:
+    """Return the heads of all accounts that the house can have, looked up together for each network."""
+    heads: dict[int, Head] = {}
+    for owner in owners:
+        accounts = [
+            Account(owner, asset.number, purpose).pack() for asset in snapshot.assets for purpose in HOUSE_PURPOSES
+        ]
+        heads.update(zip(accounts, reads.heads(owner, accounts), strict=True))
+    return heads
 
 
 def chains(reads: Reads) -> Iterable[Metric]:
     """Return the height up to which each network has been worked through, and the time of that block."""
     height = gauge("strongroom_chain_height", "Newest block that was worked through", ("network",))
     seen = gauge("strongroom_chain_seen_seconds", "When that was, in Unix seconds", ("network",))
-    for network in reads.row(Settings, 0).snapshot.networks:
-        tip = reads.row(Tip, network.number)
+    known = reads.row(Settings, 0).snapshot.networks
+    for network, row in zip(known, reads.rows_at([Tip.at(network.number) for network in known]), strict=True):
+        tip = cast(Tip, row)
         height.add_metric([network.code], tip.height)
         seen.add_metric([network.code], tip.at_ms / 1000)
     return height, seen
