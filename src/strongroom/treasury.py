@@ -267,7 +267,7 @@ class Treasury:
             "sender": sender.trouble,
             "open_payments": sender.open_payments,
             "stuck_payments": len(sender.stuck),
-            "unbooked": watcher.status.unbooked,
+            "unbooked": watcher.unbooked,
             "reversed_deposits": watcher.status.reversed,
             "reopened_payments": watcher.status.reopened,
             "restored": watcher.restoration.reason,

@@ -251,7 +251,7 @@ async def test_what_belongs_to_nobody_is_told_once_and_booked_to_nobody(house: W
         "the tag is nobody's",
         "the token is unknown",
     ]
-    assert {number: watcher.status.unbooked for number, watcher in house.watchers.items()} == {
+    assert {number: watcher.unbooked for number, watcher in house.watchers.items()} == {
         BITCOIN: 1,
         RIPPLE: 1,
         ERC20: 2,

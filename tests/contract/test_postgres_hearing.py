@@ -29,6 +29,7 @@ from strongroom.wallet.settings import prepare_settings
 from strongroom.wallet.users import MarkUser, find_receiver
 from strongroom.wallet.verification import verify
 from support.house_nodes import store_of
+from support.nodes import wait_until
 from support.paying import COIN, paying
 from support.postgres import database_of, shared_server
 from support.world import BITCOIN, BTC, NOW_MS, World, opened
@@ -78,7 +79,11 @@ async def test_a_node_that_only_listens_hears_what_others_commit(tmp_path: Path)
         await first.context.submit(MarkUser(NOBODY, uid, frozen=True, active=True))
         await ears.until((User, uid))
         assert second.store.row(User, uid).frozen
-        assert second.store.is_current
+
+        async def is_current() -> bool:
+            return second.store.is_current
+
+        await wait_until(is_current, "the node that listens says that it is up to date")
         _ = following.cancel()
 
 

@@ -383,7 +383,7 @@ async def test_what_arrives_at_an_address_of_after_the_backup_is_withheld_until_
         [deposit] = payouts.reads.rows(Deposit, {}, 10)
         assert (deposit.state, deposit.owner, deposit.amount) == (DepositState.WITHHELD, 0, 5 * COIN)
         assert payouts.balance(house(Purpose.SUSPENSE, BTC)) == 5 * COIN
-        assert (home.reason, home.watcher.status.unbooked) == ("", 1)
+        assert (home.reason, home.watcher.unbooked) == ("", 1)
         await _claim(payouts, deposit)
         place = payouts.reads.row(Address, BITCOIN, deposit.address, "")
         assert (place.owner, place.asset, place.paid, branch_of(place.position)) == (payouts.bob, BTC, True, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from strongroom.custody import watcher
+from strongroom.custody import sightings
 from strongroom.records.withdrawals import Reserved
 from strongroom.wallet import moves, payments, settlements
 from support.simulation_planting import MISTAKES, mistake, replaced
@@ -26,7 +26,7 @@ def _forgets_change() -> Iterator[None]:
 @mistake
 def _takes_change_for_a_deposit() -> Iterator[None]:
     # Nothing is ever reserved under a txid.
-    with replaced((watcher, "Sent", Reserved)):
+    with replaced((sightings, "Sent", Reserved)):
         yield
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from strongroom.custody import restoration, sender, watcher
+from strongroom.custody import restoration, sender, sightings, watcher
 from strongroom.engine.command import Decision
 from strongroom.ledger.accounts import Purpose, available
 from strongroom.records.withdrawals import Payment
@@ -123,7 +123,7 @@ def _gives_old_addresses_again() -> Iterator[None]:
 
 @mistake
 def _overlooks_old_addresses() -> Iterator[None]:
-    with replaced((watcher, "is_retired", lambda address, epoch: False)):
+    with replaced((sightings, "is_retired", lambda address, epoch: False)):
         yield
 
 

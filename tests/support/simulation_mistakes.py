@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from strongroom.api import wallet_cache
-from strongroom.custody import pool, sender, watcher
+from strongroom.custody import pool, sender, sightings, watcher
 from strongroom.custody.chain import Unreachable
 from strongroom.engine import settle, writer
 from strongroom.engine.command import NOBODY, Decision
@@ -350,13 +350,13 @@ def _passes_blocks_before_it_reads_them() -> Iterator[None]:
 
 @mistake
 def _takes_a_block_for_the_deposit() -> Iterator[None]:
-    right = watcher.Watcher._sighting
+    right = sightings.Sightings._sighting
 
     def sighting(self: Any, *arguments: Any, **more: Any) -> Any:
         found = right(self, *arguments, **more)
         return found and found._replace(position=found.position + (int(found.block[-6:], 16) if found.block else 0))
 
-    with replaced((watcher.Watcher, "_sighting", sighting)):
+    with replaced((sightings.Sightings, "_sighting", sighting)):
         yield
 
 

@@ -21,6 +21,7 @@ from strongroom.errors import Refused
 from strongroom.records.addresses import Address, Placed, index_of
 from strongroom.wallet.addresses import HOUSE_POSITION, next_behind, next_position, prepare_stock
 from strongroom.wallet.context import Context
+from strongroom.wallet.foreseen import Foreseen
 
 LOW: Final = 50
 """With fewer free addresses than this on a network, more are derived."""
@@ -150,9 +151,12 @@ class AddressPools:
         reads = self._context.reads
         end = next_position(reads, network)
         newest = range(max(end - index_of(end), end - _MAX_POOLED), end)
-        placed = [reads.row(Placed, network, position) for position in {HOUSE_POSITION, *newest}]
-        rows = [reads.row(Address, network, it.address, it.tag) for it in placed if it.address]
-        waiting = [row for row in rows if not row.owner]
+        positions = {HOUSE_POSITION, *newest}
+        rows = Foreseen(reads, (Placed.at(network, position) for position in positions))
+        placed = [rows.row(Placed, network, position) for position in positions]
+        rows.foresee(Address.at(network, it.address, it.tag) for it in placed if it.address)
+        found = [rows.row(Address, network, it.address, it.tag) for it in placed if it.address]
+        waiting = [row for row in found if not row.owner]
         free.known.intersection_update(row.position for row in waiting)
         return sorted((row for row in waiting if row.position not in free.known), key=lambda row: row.position)
 

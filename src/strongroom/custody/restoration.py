@@ -84,13 +84,14 @@ class Restoration:
     async def adoptions(self, block: Block, outputs: Sequence[Output], *, everything: bool) -> AsyncIterator[Command]:
         """Yield what takes a block's unknown payments into the books, each to be carried out before the next.
 
-        `outputs` are the block's. Unless `everything` is unknown since the backup, those are looked at that have gone
-        to the cold address of a chain of accounts: its signer may send one that the server has forgotten.
+        `outputs` are the block's. Unless `everything` is unknown since the backup, those are looked at that have stayed
+        in the house on a chain of accounts: what has gone to the cold address, whose signer may send a payment that the
+        server has forgotten, and sweeps, of which one may be mined long after the operator let payments go on.
         """
-        sent = () if everything else self._sent_to_cold(outputs)
+        home = house_address(self._context.reads, self._network)
+        sent = () if everything else self._sent_within(outputs, home.address)
         if not everything and not sent:
             return
-        home = house_address(self._context.reads, self._network)
         for spending in await self._chain.spends_in(block.hash, self._position_of):
             if everything or spending.txid in sent:
                 command = self._adoption(spending, home.address)
@@ -102,11 +103,12 @@ class Restoration:
         """Say whether it would be a candidate of a payment that was given up: the sender looks for that one itself."""
         return isinstance(command, AdoptCandidate) and self._context.reads.row(Payment, command.payment).filling
 
-    def _sent_to_cold(self, outputs: Sequence[Output]) -> Collection[str]:
-        """Return the transactions of the hot wallet to the cold address that the books do not know."""
-        if not self._cold or not self._chain.needs_sweeps:
+    def _sent_within(self, outputs: Sequence[Output], home: str) -> Collection[str]:
+        """Return the transactions that the books do not know from the hot wallet to the cold address, and from whomever
+        to the hot wallet: a deposit address, it may be."""
+        if not self._chain.needs_sweeps:
             return ()
-        sent = {it.txid for it in outputs if it.ours and it.address == self._cold}
+        sent = {it.txid for it in outputs if it.address == home or (it.ours and it.address == self._cold)}
         return {txid for txid in sent if not self._context.reads.row(Sent, self._network, txid).payment}
 
     async def end(self) -> EndWaiting | None:

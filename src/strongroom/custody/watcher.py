@@ -17,8 +17,8 @@ again, and what was done already has no effect.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import AsyncGenerator, Sequence
+from typing import Final, TypeVar
 
 import msgspec
 import structlog
@@ -26,6 +26,7 @@ import structlog
 from strongroom.crashpoints import reach
 from strongroom.custody.chain import Block, Chain, ChainError, Fate, Output, TransactionStatus
 from strongroom.custody.restoration import Restoration
+from strongroom.custody.sightings import Report, Sightings, no_report
 from strongroom.engine.command import Command
 from strongroom.engine.port import StoreError
 from strongroom.errors import InvariantBroken, Refused
@@ -36,22 +37,17 @@ from strongroom.records.coins import Sent
 from strongroom.records.deposits import Deposit, DepositState
 from strongroom.records.heads import Head
 from strongroom.records.withdrawals import Payment, PaymentState
-from strongroom.wallet.addresses import house_address, is_retired
-from strongroom.wallet.catalogue import Catalogue
+from strongroom.wallet.addresses import house_address
 from strongroom.wallet.cold import prepare_cold_coin
 from strongroom.wallet.context import Context
 from strongroom.wallet.deposits import (
     CREDITED,
-    Sighting,
-    asset_of_token,
     confirmations_needed,
-    is_bookable,
     prepare_credit,
     prepare_drop,
     prepare_placing,
-    prepare_sighting,
 )
-from strongroom.wallet.epochs import epoch_of
+from strongroom.wallet.foreseen import Foreseen
 from strongroom.wallet.reopenings import prepare_reopening
 from strongroom.wallet.reversals import prepare_reversal
 from strongroom.wallet.tips import PassedBlock, left_blocks, passed_block, prepare_tip
@@ -71,8 +67,9 @@ _AT_ONCE: Final = 100
 _LOOKED_AT_A_TURN: Final = 500
 """After so many outputs requests are answered; that takes some milliseconds."""
 
+Thing = TypeVar("Thing")
+
 _MAX_OPEN: Final = 10_000
-_MAX_REPORTED: Final = 10_000
 
 log = structlog.get_logger("watcher")
 
@@ -92,25 +89,15 @@ class _Behind(Exception):
 class NetworkStatus(msgspec.Struct):
     """How a network's watcher fares: `error` is empty when its latest round succeeded; times in Unix milliseconds.
 
-    `unbooked` counts outputs that reached an address of ours and could not be booked for anybody, `reversed` booked
-    deposits that the chain took back, `reopened` payments whose end it took back.
+    `reversed` counts booked deposits that the chain took back, `reopened` payments whose end it took back.
     """
 
     network: str
     last_success_ms: int = 0
     height: int = 0
     error: str = ""
-    unbooked: int = 0
     reversed: int = 0
     reopened: int = 0
-
-
-Report = Callable[[str, Output], None]
-"""Told the reason and the output of what reached us and could not be booked, once each."""
-
-
-def _no_report(reason: str, output: Output) -> None:
-    """Leave it at the log line and the count."""
 
 
 class Watcher:
@@ -126,7 +113,7 @@ class Watcher:
         network: int,
         *,
         start: int | None = 0,
-        report: Report = _no_report,
+        report: Report = no_report,
         idle_s: float = IDLE_S,
         cold_address: str = "",
     ) -> None:
@@ -138,14 +125,18 @@ class Watcher:
         self._chain = chain
         self._network = network
         self._start = start
-        self._report = report
         self._idle_s = idle_s
         self.restoration = Restoration(context, chain, network, cold_address)
-        self._reported: dict[tuple[str, int], None] = {}
+        self._sightings = Sightings(context, network, chain.network, report)
         self._noted: set[str] = set()
         self._spends: dict[str, Sequence[str]] = {}
         self._finished: int | None = None
         self._round_ended = asyncio.Event()
+
+    @property
+    def unbooked(self) -> int:
+        """How many outputs reached an address of ours and could not be booked for anybody."""
+        return self._sightings.unbooked
 
     async def run(self) -> None:
         """Follow the chain until cancelled; what goes wrong is told by `status`, and tried again."""
@@ -334,10 +325,9 @@ class Watcher:
         if not reads.rows(Payment, {"network": self._network, "state": PaymentState.VOIDED}, 1):
             return
         refs: set[int] = set()
-        for nth, txid in enumerate(dict.fromkeys(output.txid for output in outputs), 1):
-            if nth % _LOOKED_AT_A_TURN == 0:
-                await asyncio.sleep(0)
-            refs.add(reads.row(Sent, self._network, txid).payment)
+        async for turn in _turns(list(dict.fromkeys(output.txid for output in outputs))):
+            rows = Foreseen(reads, (Sent.at(self._network, txid) for txid in turn))
+            refs.update(rows.row(Sent, self._network, txid).payment for txid in turn)
         payments = [reads.row(Payment, ref) for ref in sorted(refs - {0})]
         if voided := [it for it in payments if it.state == PaymentState.VOIDED]:
             await self._reopen(voided)
@@ -363,52 +353,11 @@ class Watcher:
 
     async def _note(self, outputs: Sequence[Output], block: Block | None) -> None:
         """Note every output to an address of ours, of a block or of those that wait."""
-        catalogue, house = self._context.catalogue, house_address(self._context.reads, self._network)
         commands: list[Command] = []
-        for nth, output in enumerate(outputs, 1):
-            if nth % _LOOKED_AT_A_TURN == 0:
-                await asyncio.sleep(0)
-            if output.ours or output.txid in self.restoration.not_adopted:
-                continue
-            sighting = self._sighting(catalogue, output, block, shared=output.address == house.address)
-            command = sighting and prepare_sighting(self._context, sighting)
-            if command:
-                commands.append(command)
+        async for turn in _turns([it for it in outputs if not it.ours]):
+            bookable = [it for it in turn if it.txid not in self.restoration.not_adopted]
+            commands += self._sightings.commands(bookable, block)
         await self._do("note", commands)
-
-    def _sighting(self, catalogue: Catalogue, output: Output, block: Block | None, *, shared: bool) -> Sighting | None:
-        """Return what an output is to us; None for what we paid ourselves, and for what is nobody's, which is told."""
-        address = self._context.reads.row(Address, self._network, output.address, output.tag)
-        asset = asset_of_token(catalogue, self._network, output.asset_id)
-        if not address.ours and not shared:
-            return None
-        if self._context.reads.row(Sent, self._network, output.txid).payment:
-            return None
-        if not address.given_ms:
-            self._tell("the address is given to nobody" if address.ours else "the tag is nobody's", output)
-        if not address.given_ms and not is_retired(address, epoch_of(self._context.reads)):
-            return None
-        if asset is None:
-            return self._tell("the token is unknown", output)
-        if not is_bookable(catalogue, self._network, asset, output.amount):
-            return self._tell("the amount is beyond the ledger's range", output)
-        height, hash_ = (block.height, block.hash) if block else (0, "")
-        place = (self._network, output.txid, output.index, output.address, output.tag)
-        return Sighting(*place, asset, output.amount, height, hash_, output.coinbase)
-
-    def _tell(self, reason: str, output: Output) -> None:
-        """Count and report an output that is not booked, once."""
-        key = (output.txid, output.index)
-        if key in self._reported:
-            return
-        if len(self._reported) >= _MAX_REPORTED:
-            del self._reported[next(iter(self._reported))]
-        self._reported[key] = None
-        self.status.unbooked += 1
-        log.warning(
-            "output_not_booked", network=self.status.network, txid=output.txid, index=output.index, reason=reason
-        )
-        self._report(reason, output)
 
     async def _credit(self) -> None:
         """Credit the deposits that are deep enough, and take those out of their block that it turns out not to hold."""
@@ -497,3 +446,11 @@ class Watcher:
                 overtaken = overtaken or outcome.stale
         if overtaken:
             raise _Behind
+
+
+async def _turns(things: Sequence[Thing]) -> AsyncGenerator[Sequence[Thing]]:
+    """Yield things, as many at a time as are looked at together; in between requests are answered."""
+    for first in range(0, len(things), _LOOKED_AT_A_TURN):
+        if first:
+            await asyncio.sleep(0)
+        yield things[first : first + _LOOKED_AT_A_TURN]

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 import msgspec
 
 from strongroom.engine.command import NOBODY, Command, Decision, Guard, Stale, View
-from strongroom.engine.port import Reads
+from strongroom.engine.port import Reads, ReadsRows
 from strongroom.engine.settle import Outcome
 from strongroom.errors import ADDRESS_UNUSED, INVALID_NETWORK, PARAMETER_INVALID, UNAVAILABLE
 from strongroom.records.addresses import Address, AddressBook, Branch, Placed, branch_of, index_of, position_of
@@ -20,6 +20,7 @@ from strongroom.records.settings import SETTINGS_KEY, NetworkSettings, OfferSett
 from strongroom.wallet.catalogue import catalogue_of
 from strongroom.wallet.context import Context, decline, perform
 from strongroom.wallet.epochs import epoch_of
+from strongroom.wallet.foreseen import Foreseen
 
 HOUSE_POSITION: Final = 0
 """The position of the house's own address; no customer ever gets it."""
@@ -306,11 +307,13 @@ def addresses_of(context: Context, owner: int, asset: str, network: str | None) 
 def listed_addresses(reads: Reads, owner: int, asset: int, network: int, limit: int = MAX_LISTED) -> list[GivenAddress]:
     """Return at most `limit` of a user's not-deleted addresses of an asset on a network, newest first."""
     listed = reads.row(AddressBook, owner, asset, network).listed
-    placed = [reads.row(Placed, network, position) for position in reversed(listed[-limit:])]
-    return [_given(reads.row(Address, network, place.address, place.tag)) for place in placed]
+    rows = Foreseen(reads, (Placed.at(network, position) for position in listed[-limit:]))
+    placed = [rows.row(Placed, network, position) for position in reversed(listed[-limit:])]
+    rows.foresee(Address.at(network, place.address, place.tag) for place in placed)
+    return [_given(rows.row(Address, network, place.address, place.tag)) for place in placed]
 
 
-def house_address(reads: Reads, network: int) -> Placed:
+def house_address(reads: ReadsRows, network: int) -> Placed:
     """Return the house's own address on a network: what arrives there is inventory. Absent before the first stock."""
     return reads.row(Placed, network, HOUSE_POSITION)
 

@@ -335,13 +335,16 @@ def internal_deposit(
     return [*credit(view, address.owner, asset, amount)], [deposit, *paid_rows(view, address)], line
 
 
-def prepare_sighting(context: Context, sighting: Sighting) -> SeeDeposit | PlaceDeposit | None:
+def prepare_sighting(
+    context: Context, sighting: Sighting, rows: ReadsRows | None = None
+) -> SeeDeposit | PlaceDeposit | None:
     """Return the command that notes what a chain shows of an output, None if the books know it already.
 
+    `rows` are what was looked up of them at this moment.
     The address must be given out, or be one of an earlier epoch. A deposit that is booked is left alone, and so is one
     that is in a block already when the mempool shows it.
     """
-    reads = context.reads
+    reads = context.reads if rows is None else rows
     ref = reads.row(Outpoint, sighting.network, sighting.txid, sighting.position).ref
     if ref:
         deposit = reads.row(Deposit, ref)

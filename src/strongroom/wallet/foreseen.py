@@ -13,9 +13,11 @@ from strongroom.records.kept import Kept, Key
 class Foreseen:
     """Look-ups of single rows (`ReadsRows`), each done once; what was not foreseen is looked up when it is wanted."""
 
-    def __init__(self, reads: Reads) -> None:
+    def __init__(self, reads: Reads, keys: Iterable[Key] = ()) -> None:
+        """`keys` are the first to foresee."""
         self._reads = reads
         self._rows: dict[Key, Kept] = {}
+        self.foresee(keys)
 
     def foresee(self, keys: Iterable[Key]) -> None:
         """Look up rows, neither heads nor threads, in one question."""

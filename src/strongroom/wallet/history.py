@@ -172,15 +172,13 @@ def family_transfers(
     strands = _strands(reads, owner, catalogue.assets, _FAMILY, start_ms, end_ms, page_size)
     total = sum(strand.remaining for strand in strands)
     lines = page_of(strands, (page - 1) * page_size, page_size)
-    rows = Foreseen(reads)
-    rows.foresee(Profile.at(uid) for line in lines for uid in (line.owner, line.other))
+    rows = Foreseen(reads, (Profile.at(uid) for line in lines for uid in (line.owner, line.other)))
     return FamilyPage([_family_transfer(rows, catalogue, line) for line in lines], total)
 
 
 def describe(reads: Reads, catalogue: Catalogue, lines: Sequence[Line]) -> list[HistoryRow]:
     """Return what each of the lines tells at this moment."""
-    rows = Foreseen(reads)
-    rows.foresee(_rows_of(lines))
+    rows = Foreseen(reads, _rows_of(lines))
     rows.foresee(_rows_behind(rows, lines))
     return [_describe(rows, catalogue, line) for line in lines]
 

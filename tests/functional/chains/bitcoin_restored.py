@@ -210,11 +210,11 @@ async def test_no_address_of_before_is_given_out_and_all_are_watched(lost: Lost)
         given = {it.address for it in house.store.rows(Address, {"network": NETWORK}, 20_000) if it.given_ms}
         waited = next(address for address in sorted(lost.old) if address not in {*given, lost.later})
         watcher = house.house.application.treasury.watchers["BITCOIN"]
-        before = watcher.status.unbooked
+        before = watcher.unbooked
         await lost.node.pay(waited, "0.1")
         _ = await lost.node.mine(2)
         await house.worked_through()
-        assert watcher.status.unbooked == before + 1
+        assert watcher.unbooked == before + 1
         withheld = house.store.rows(Deposit, {"network": NETWORK, "state": DepositState.WITHHELD}, 10)
         assert sorted(it.amount for it in withheld) == [10_000_000, 200_000_000]
         refused = await house.house.post(

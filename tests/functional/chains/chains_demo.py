@@ -236,7 +236,10 @@ def block_hash(demo: Demo, network: str, height: int) -> str:
 def test_blocks_come_by_themselves_by_hand_and_in_the_place_of_others(demo: Demo, network: str) -> None:
     """The chain grows without anybody's doing; the operator mines and reorganises it as he does a simulated one."""
     mined = demo.ask("chain", "mine", network, "3")
-    assert [block["height"] - mined[0]["height"] for block in mined] == [0, 1, 2]
+    # Others may have come by themselves in between.
+    heights = [block["height"] for block in mined]
+    assert len(heights) == 3
+    assert heights == sorted(set(heights))
     newest = mined[2]
     assert block_hash(demo, network, newest["height"]) == newest["hash"]
     eventually(lambda: block_hash(demo, network, newest["height"] + 1))

@@ -311,3 +311,24 @@ async def test_a_transaction_of_ours_that_waits_for_its_block_holds_everything_u
         await home.mine_until(lambda: len(home.payments()) == 3 and not home.is_busy())
         assert (await network(home)).waits == "1 payments were found that nobody is named for"
         await is_whole(home)
+
+
+async def test_a_sweep_that_is_mined_after_payments_were_let_go_on_is_booked_all_the_same(lost: Lost) -> None:
+    """The operator did not wait for it: what it moved is the hot wallet's, and nobody looks for it where it was."""
+
+    async def after(home: EvmHouse) -> None:
+        await home.anvil.pay(lost.ether, 2 * ETHER)
+        await home.mine_until(lambda: len(home.payments()) == 2)
+        await until_waiting(home, 1)
+
+    await lost.live(after)
+    async with lost.back() as home:
+        told = "1 transactions of ours that the books do not know wait for their block"
+        assert (await network(home)).waits == told
+        _ = await ask(home, protocol.ReleaseNetwork("ERC20"))
+        assert (await network(home)).waits == ""
+        await home.mine_until(lambda: len(home.payments()) == 2 and not home.is_busy())
+        assert [(it.purpose, it.state) for it in home.payments()] == [(SWEEP, FINAL), (SWEEP, FINAL)]
+        assert due_pots(home.store, ETHEREUM) == []
+        assert await home.balance(lost.alice) == (Decimal(5), Decimal(5))
+        await is_whole(home)
