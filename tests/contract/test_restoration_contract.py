@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from strongroom.clock import DAY_MS
 from strongroom.custody.chain import Payee
 from strongroom.custody.sender import PaymentTerms
 from strongroom.engine.command import NOBODY
@@ -15,7 +16,7 @@ from strongroom.ledger.accounts import Purpose, house, owed
 from strongroom.ledger.entries import Posting
 from strongroom.records.addresses import Address, branch_of
 from strongroom.records.deposits import Deposit, DepositState
-from strongroom.records.epochs import Reconciled
+from strongroom.records.epochs import Epoch, Reconciled
 from strongroom.records.withdrawals import Payment, PaymentState, Spent, WithdrawalState
 from strongroom.wallet import addresses
 from strongroom.wallet.approvals import expire_due, prepare_cancellation, prepare_rejection
@@ -23,9 +24,9 @@ from strongroom.wallet.assignments import prepare_deposit_assignment, prepare_wi
 from strongroom.wallet.epochs import prepare_end, prepare_epoch, waits
 from strongroom.wallet.reopenings import prepare_reopening
 from strongroom.wallet.verification import verify
-from support.paying import COIN, OURS, RIPPLE, THEIRS, Payouts, book
+from support.paying import COIN, OURS, RIPPLE, THEIRS, Payouts, book, paying
 from support.restored import AHEAD, House, paid, restored
-from support.world import BITCOIN, BTC, STORES
+from support.world import BITCOIN, BTC, STORES, new_store
 
 AWAITING, APPROVED, PAYING, SETTLED, *_, FAILED = WithdrawalState
 FEE = 500
@@ -448,3 +449,23 @@ async def test_each_epoch_gives_out_addresses_of_its_own(kind: str, tmp_path: Pa
         if network != BITCOIN:
             assert len({address for address, _ in seen}) == 1
         is_whole(payouts)
+
+
+async def test_what_comes_back_from_the_lost_time_is_taken_for_two_weeks(kind: str, tmp_path: Path) -> None:
+    """Payments go on long before, and a house that was never restored has nothing to take."""
+    async with restored(kind, tmp_path, nothing, nothing) as payouts:
+        home, clock = House(payouts), payouts.world.clock
+        await home.stock()
+        await home.work(2)
+        restoration, began_ms = home.watcher.restoration, payouts.reads.row(Epoch, 0).began_ms
+        assert (home.reason, restoration.adopts) == ("", True)
+        clock.at_ms = began_ms + 14 * DAY_MS - 1
+        assert restoration.adopts
+        clock.at_ms += 1
+        assert not restoration.adopts
+
+
+async def test_a_house_that_was_never_restored_takes_nothing_for_its_own(kind: str, tmp_path: Path) -> None:
+    """Whatever spends its coins without its doing stays unexplained, for the operator to see."""
+    async with paying(new_store(kind, tmp_path), tmp_path) as payouts:
+        assert not House(payouts).watcher.restoration.adopts

@@ -25,6 +25,9 @@ SEEDS: Final = 1_000
 FIRST: Final = 1 if os.environ.get("CI") else random.SystemRandom().randrange(10**9)
 TWICE: Final = 6
 A_SEED_WITH_WARNINGS: Final = 41_093_432
+FOUND: Final = {"a sweep after a release": 208_977_812, "a payment that came back": 726_158_204}
+"""Seeds that found a mistake, by what it was about."""
+
 ELSEWHERE: Final = around_commits("prove", "rival")
 """What one house, whose cold wallet sends nothing by itself, does not come by."""
 
@@ -65,6 +68,12 @@ def digests(hash_seed: int, first: int) -> list[str]:
     ]
     ran = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=120)
     return ran.stdout.splitlines()
+
+
+@pytest.mark.parametrize("seed", FOUND.values(), ids=FOUND)
+def test_what_a_seed_has_found_stays_mended(seed: int) -> None:
+    """A restored house takes what comes back from the lost time for what it was, also once payments go on."""
+    assert not play(seed).failure
 
 
 def test_a_seed_always_goes_the_same_way() -> None:

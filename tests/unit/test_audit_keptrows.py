@@ -278,6 +278,7 @@ def test_an_exact_total_without_an_omnibus_account_is_told() -> None:
         ("0", []),
         ("1", [(0, "no offer tells what holding 1 4 comes to")]),
         ("-1", [(0, "no offer tells what holding 1 4 comes to")]),
+        ("one", [(0, "the holding 1 4 has no number for its total")]),
     ],
 )
 def test_a_total_of_what_is_no_longer_offered_cannot_be_told(units: str, expected: Told) -> None:

@@ -153,6 +153,9 @@ DIFFERS = "it does not hash to the seal that covers it"
             ],
             id="back twice",
         ),
+        pytest.param(3, [3, 6], [(4, "a seal over 3 items follows one over 3")], id="the start once more"),
+        pytest.param(3, [2, 6], [(4, "a seal over 2 items follows one over 3"), (4, DIFFERS)], id="before the start"),
+        pytest.param(0, [0, 6], [(1, "a seal over 0 items follows one over 0")], id="over nothing"),
     ],
 )
 def test_a_seal_covers_more_than_the_one_before_it(start: int, kept: list[int], expected: Told) -> None:

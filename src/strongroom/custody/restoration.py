@@ -15,6 +15,7 @@ from typing import Final, cast
 
 import structlog
 
+from strongroom.clock import DAY_MS
 from strongroom.custody.chain import Block, Chain, Fate, Output, Spending, Unreachable
 from strongroom.custody.families import NATIVE
 from strongroom.custody.keeper import Sweepable
@@ -23,7 +24,7 @@ from strongroom.engine.command import Command
 from strongroom.records.addresses import Address
 from strongroom.records.coins import Coin, Sent
 from strongroom.records.deposits import Deposit
-from strongroom.records.epochs import Reconciled
+from strongroom.records.epochs import Epoch, Reconciled
 from strongroom.records.withdrawals import Payment, PaymentPurpose
 from strongroom.wallet.addresses import HOUSE_POSITION, house_address, next_behind
 from strongroom.wallet.adoptions import AdoptCandidate, Found, Moved, NotAdopted, Paid, prepare_adoption
@@ -35,6 +36,10 @@ from strongroom.wallet.settlements import Change
 
 DERIVING: Final = "the addresses that may have been given out after the backup are being derived"
 READING: Final = "the blocks since the backup are being read"
+
+ADOPTED_MS: Final = 14 * DAY_MS
+"""For so long after a restore began, what was sent before it may be mined: Bitcoin's nodes keep a transaction for two
+weeks, and whoever is paid by one may show it to them again."""
 
 log = structlog.get_logger("restoration")
 
@@ -57,6 +62,15 @@ class Restoration:
     def is_waiting(self) -> bool:
         """Whether the network's payments wait."""
         return waits(self._context.reads, self._network)
+
+    @property
+    def adopts(self) -> bool:
+        """Whether all that a block has of ours is taken into the books: while payments wait, and for `ADOPTED_MS`.
+
+        A payment of the lost time that no node remembers cannot be waited for; it may come back all the same.
+        """
+        epoch = self._context.reads.row(Epoch, 0)
+        return self.is_waiting or self._context.clock.now_ms() < epoch.began_ms + ADOPTED_MS
 
     @property
     def reason(self) -> str:

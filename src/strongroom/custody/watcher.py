@@ -289,7 +289,7 @@ class Watcher:
         tip = self._context.reads.row(Tip, self._network)
         self.status.height = tip.height
         blocks = await self._next_blocks(tip)
-        adopting = bool(blocks) and self.restoration.is_waiting
+        adopting = bool(blocks) and self.restoration.adopts
         if adopting:
             await self.restoration.begin()
         for block in blocks:
@@ -346,7 +346,7 @@ class Watcher:
 
     def _told_early(self, waiting: Sequence[Output]) -> Sequence[Output]:
         """Return what is noted before it is mined: not what may be the change of a payment that is adopted later."""
-        if not self.restoration.is_waiting:
+        if not self.restoration.adopts:
             return waiting
         home = house_address(self._context.reads, self._network).address
         return [output for output in waiting if output.address != home]

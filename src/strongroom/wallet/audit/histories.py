@@ -49,7 +49,7 @@ class Histories:
         self._from_nothing = from_nothing
         self._ends: dict[int, bytes] = {}
         self._found_at: array[int] = array("q")
-        self._far: array[int] = array("q")
+        self._far: array[int] = array("Q")
         self._joins = b"\0"
         self.lines = 0
 
@@ -76,6 +76,8 @@ class Histories:
         end = self._ends.get(thread)
         if end is None:
             end = self._begin(line, thread, count - 1, before)
+            if end is None:
+                return
         known, newest = _head_of(end)
         if known >= len(self._joins):
             self._widen(known)
@@ -130,12 +132,16 @@ class Histories:
                 self._tell_next(thread)
             ends[thread] = _filled(end, before)
 
-    def _begin(self, line: int, thread: int, count: int, newest: int) -> bytes:
-        """Return the end that a thread has before its first line in this stretch."""
+    def _begin(self, line: int, thread: int, count: int, newest: int) -> bytes | None:
+        """Return the end that a thread has before its first line in this stretch; None where there can be no such end.
+
+        What a line claims bounds the memory that is taken for it: there are no more lines before it than its number.
+        """
         if self._from_nothing:
             return _NO_LINES
-        if count > newest:
+        if not count <= newest < line:
             self._findings.add(line // LINES_PER_ITEM, f"{_name_of(thread)} had more lines before than there can be")
+            return None
         self._found_at.extend((count, newest))
         return _end(count, newest)
 

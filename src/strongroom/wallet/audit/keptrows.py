@@ -54,7 +54,7 @@ class KeptRows:
                     if (decoder := _ROWS.get(kind)) is not None:
                         row = decoder.decode(text)
                         self._written[row.key()] = _fingerprint(row) + item.number.to_bytes(_ITEM_BYTES, "big")
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 self._findings.add(item.number, f"its effects cannot be read: {error}")
 
     def parcels(self, size: int) -> Iterator[RowsParcel]:
@@ -95,9 +95,14 @@ class KeptRows:
 
     def _units_of(self, holding: Holding, catalogue: Catalogue) -> int:
         """Return a chain's total in ledger units; where the offer is gone nobody can tell its decimals."""
-        offer, units = catalogue.offer_at(holding.asset, holding.network), int(holding.chain_units)
-        if offer is not None:
-            return owned_units(units, offer, catalogue.assets[holding.asset])
+        offer, asset = catalogue.offer_at(holding.asset, holding.network), catalogue.assets.get(holding.asset)
+        try:
+            units = int(holding.chain_units)
+        except ValueError:
+            self._findings.add(0, f"the {_label(holding.key())} has no number for its total")
+            return 0
+        if offer is not None and asset is not None:
+            return owned_units(units, offer, asset)
         if units:
             self._findings.add(0, f"no offer tells what {_label(holding.key())} comes to")
         return 0

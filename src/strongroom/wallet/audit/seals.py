@@ -18,10 +18,10 @@ class Seals:
         self._findings = findings
         self._kept = kept
         self._newest = start.count
-        self._next = self._following()
         self._matched = start.count
         self._is_broken = False
         self.frontier = start
+        self._next = self._following()
 
     def append(self, items: Sequence[Sealed]) -> None:
         """Add items, and compare with the seals that end with one of them."""
