@@ -48,15 +48,29 @@ TARGETS = (
     "wallet/pots.py",
     "wallet/cold.py",
     "wallet/tips.py",
+    "wallet/transfers.py",
+    "wallet/conversions.py",
+    "wallet/bookings.py",
+    "wallet/credits.py",
+    "wallet/audit/stretch.py",
+    "wallet/audit/balances.py",
+    "wallet/audit/histories.py",
+    "wallet/audit/keptrows.py",
+    "wallet/audit/seals.py",
     "engine/settle.py",
 )
 TESTS = (
     "tests/unit/test_money.py",
     "tests/unit/test_ledger_*.py",
     "tests/unit/test_withdrawal_*.py",
-    "tests/unit/test_wallet_conversions.py",
+    "tests/unit/test_wallet_*.py",
+    "tests/unit/test_audit_*.py",
+    "tests/unit/test_kept_rows.py",
     "tests/unit/test_adoptions.py",
     "tests/contract/test_store_contract.py",
+    "tests/contract/test_bookings_contract.py",
+    "tests/contract/test_transfers_contract.py",
+    "tests/contract/test_deposits_contract.py",
     "tests/contract/test_withdrawals_contract.py",
     "tests/contract/test_sender_contract.py",
     "tests/contract/test_moves_contract.py",
@@ -77,7 +91,7 @@ WANTED_PERCENT = 90
 EXAMPLES = 25
 KILLED, SURVIVED = 1, 0
 # Without PostgreSQL: no target knows which store it is kept in, and each mutant would start a server of its own.
-ON_POSTGRES = ("postgres", "same_salts", "newer_release", "no_database_can_hold", "journal_in_a_database")
+ON_POSTGRES = ("postgres", "same_salts", "newer_release", "no_database", "a_database")
 WITHOUT_POSTGRES = " and ".join(f"not {name}" for name in ON_POSTGRES)
 QUIET = ("-q", "--no-header", "--capture=no", "-p", "no:cacheprovider", "-k", WITHOUT_POSTGRES)
 
@@ -218,7 +232,7 @@ class Campaign:
             os.setpgid(0, 0)
             enter(folder)
             try:
-                judge(session, self.source, job)
+                judge(session, self.source, job, self.options.tests)
             except BaseException as error:  # noqa: BLE001 - a mutant that breaks even the trial is noticed
                 print(repr(error))
                 os._exit(KILLED)
@@ -251,7 +265,7 @@ def enter(folder: Path) -> None:
     os.environ["TMPDIR"] = os.environ["PYTEST_DEBUG_TEMPROOT"] = tempfile.tempdir = str(folder)
 
 
-def judge(session: Any, source: Path, job: Job) -> None:
+def judge(session: Any, source: Path, job: Job, patterns: Iterable[str]) -> None:
     """Put a mutant in and run its tests; this process ends as soon as one of them fails."""
     path = source / job.file
     trees = parsed(source)
@@ -266,7 +280,8 @@ def judge(session: Any, source: Path, job: Job) -> None:
         import_anew(source.parent.parent, module_of(job.file), code)
         import pytest
 
-        if pytest.main([*QUIET, *globbed(source.parent.parent)], plugins=[Judge(job.tests)]) != pytest.ExitCode.OK:
+        tests = globbed(source.parent.parent, patterns)
+        if pytest.main([*QUIET, *tests], plugins=[Judge(job.tests)]) != pytest.ExitCode.OK:
             os._exit(KILLED)
 
 
@@ -347,9 +362,9 @@ def told(file: str, mutant: Mutant) -> str:
     return f"{file}:{mutant.lines.start} {mutant.at or 'at import'}{nth}: {mutant.was}  ->  {mutant.now}"
 
 
-def globbed(root: Path) -> list[str]:
-    """Return the files of the tests, as the targets' tests are named."""
-    return [str(path.relative_to(root)) for pattern in TESTS for path in sorted(root.glob(pattern))]
+def globbed(root: Path, patterns: Iterable[str]) -> list[str]:
+    """Return the files of the tests that patterns name."""
+    return [str(path.relative_to(root)) for pattern in patterns for path in sorted(root.glob(pattern))]
 
 
 def copy_tree(folder: Path) -> None:
@@ -434,6 +449,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("targets", nargs="*", help=f"which of {', '.join(TARGETS)}; all without any")
     parser.add_argument("--survivors", action="store_true", help="try only those that the record has as survivors")
+    parser.add_argument("--tests", nargs="+", default=TESTS, help="try them on these files only, as patterns")
     parser.add_argument("--write", action="store_true", help="write counts and survivors into the record")
     parser.add_argument("--list", action="store_true", help="list the mutants and try none")
     parser.add_argument("--processes", type=int, default=2, help="how many are tried at once (2)")
@@ -472,7 +488,7 @@ def run(chosen: argparse.Namespace, is_chosen: Callable[[str, Mutant], bool]) ->
         copy_tree(root)
         os.chdir(root)
         campaign = Campaign(root, chosen, is_chosen)
-        _ = pytest.main([*QUIET, *globbed(root)], plugins=[campaign])
+        _ = pytest.main([*QUIET, *globbed(root, chosen.tests)], plugins=[campaign])
         os.chdir(ROOT)
     return campaign.results
 

@@ -220,11 +220,14 @@ def test_a_history_does_not_go_on_where_it_never_began() -> None:
     assert settled(divided(books, 5)[1]) == [(0, f"{history(WHOLE)} does not go on with its line")]
 
 
+@pytest.mark.parametrize("link", [(7, 5, 0), (2, 96, 96), (2**26 + 1, 2**26, 2**26)], ids=str)
 @pytest.mark.parametrize(("thread", "kind"), [("all", WHOLE), ("kind", USUAL)])
-def test_a_history_with_more_lines_than_there_are_numbers_is_found_by_its_own_stretch(thread: str, kind: Kind) -> None:
-    """A count that no journal could have come to is told with the line that claims it, before any joint."""
+def test_a_history_with_more_lines_than_there_are_numbers_is_found_by_its_own_stretch(
+    thread: str, kind: Kind, link: tuple[int, int, int]
+) -> None:
+    """A count or a line before that no journal could have is told with the line that claims it, before any joint."""
     books = written([[USUAL]] * 6)
-    books.forge_line(6, **{f"{thread}_count": 7, f"{thread}_before": 5, f"{thread}_jump": 0})
+    books.forge_line(6, **dict(zip((f"{thread}_count", f"{thread}_before", f"{thread}_jump"), link, strict=True)))
     findings = Findings()
     Histories(findings, from_nothing=False).link(books.effects()[5:])
     assert settled(findings) == [(6, f"{history(kind)} had more lines before than there can be")]

@@ -139,6 +139,15 @@ def test_every_row_that_is_wrong_is_told() -> None:
     ]
 
 
+def test_a_row_that_is_no_utf_8_is_told_like_any_other_that_cannot_be_read() -> None:
+    """Whoever wrote other bytes into the file ends no audit by it: the item is named."""
+    findings = Findings()
+    rows = KeptRows(findings)
+    text = msgspec.json.encode({"number": 4, "at_ms": 1, "command": {}, "rows": [["Address", {"address": "mine"}]]})
+    rows.note([read_effects(text.replace(b"mine", b"m\xffne"))])
+    assert [(number, what[:27]) for number, what in told(findings)] == [(4, "its effects cannot be read:")]
+
+
 @pytest.mark.parametrize(
     ("kind", "row", "why"),
     [
