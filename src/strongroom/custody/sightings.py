@@ -14,6 +14,7 @@ from strongroom.records.addresses import Address
 from strongroom.records.coins import Sent
 from strongroom.records.deposits import Outpoint
 from strongroom.wallet.addresses import house_address, is_retired
+from strongroom.wallet.catalogue import Catalogue
 from strongroom.wallet.context import Context
 from strongroom.wallet.deposits import Sighting, asset_of_token, is_bookable, prepare_sighting
 from strongroom.wallet.epochs import epoch_of
@@ -45,8 +46,8 @@ class Sightings:
 
     def commands(self, outputs: Sequence[Output], block: Block | None) -> list[Command]:
         """Return the commands that note what is to addresses of ours, of a block or of what waits for one."""
-        rows = self._rows_of(outputs)
-        found = (self._sighting(rows, output, block) for output in outputs)
+        rows, catalogue = self._rows_of(outputs), self._context.catalogue
+        found = (self._sighting(rows, catalogue, output, block) for output in outputs)
         prepared = (prepare_sighting(self._context, sighting, rows) for sighting in found if sighting)
         return [command for command in prepared if command]
 
@@ -59,14 +60,13 @@ class Sightings:
         rows.foresee(Outpoint.at(network, it.txid, it.index) for it in ours)
         return rows
 
-    def _sighting(self, rows: ReadsRows, output: Output, block: Block | None) -> Sighting | None:
+    def _sighting(self, rows: ReadsRows, catalogue: Catalogue, output: Output, block: Block | None) -> Sighting | None:
         """Return what an output is to us; None for what we paid ourselves, and for what is nobody's, which is told."""
         address = rows.row(Address, self._network, output.address, output.tag)
         if not address.ours and output.address != house_address(rows, self._network).address:
             return None
         if rows.row(Sent, self._network, output.txid).payment:
             return None
-        catalogue = self._context.catalogue
         asset = asset_of_token(catalogue, self._network, output.asset_id)
         if not address.given_ms:
             self._tell("the address is given to nobody" if address.ours else "the tag is nobody's", output)
