@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import msgspec
 import pytest
 
@@ -19,16 +16,9 @@ from strongroom.wallet.bookings import BOOKABLE, FundHouse, prepare_booking
 from strongroom.wallet.context import perform_own
 from strongroom.wallet.verification import verify
 from support.paying import book
-from support.world import BITCOIN, BTC, EVERY_STORE, World, new_store, opened
+from support.world import BITCOIN, BTC, World
 
 COIN = 100_000_000
-
-
-@pytest.fixture(params=EVERY_STORE)
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    """A house on each store in turn."""
-    async with opened(new_store(request.param, tmp_path)) as world:
-        yield world
 
 
 async def _book(world: World, owner: int, type_: LineType, amount: int) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
-
-import pytest
 
 from strongroom.clock import Ids, SetClock
 from strongroom.records.chains import Tip
@@ -18,16 +15,9 @@ from strongroom.wallet.history import describe, lines_of, newest_lines
 from support.counted import Counted
 from support.histories import OWNER, see_pages, tell, tell_randomly
 from support.postgres import database_of
-from support.world import BITCOIN, BTC, ERC20, ETH, EVERY_STORE, NOW_MS, USDT, World, new_store, opened
+from support.world import BITCOIN, BTC, ERC20, ETH, NOW_MS, USDT, World, opened
 
 LINES = 300
-
-
-@pytest.fixture(params=EVERY_STORE)
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    """A house on each store in turn."""
-    async with opened(new_store(request.param, tmp_path)) as world:
-        yield world
 
 
 async def test_every_page_has_the_lines_a_scan_would_find(world: World) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
-import pytest
 from prometheus_client.core import Metric
 
 from strongroom.clock import Ids, SetClock
@@ -23,17 +22,10 @@ from strongroom.wallet.settings import prepare_settings
 from support.counted import Counted
 from support.effects import Do
 from support.postgres import database_of
-from support.world import BITCOIN, BTC, ERC20, EVERY_STORE, NOW_MS, SNAPSHOT, USDT, World, new_store, opened
+from support.world import BITCOIN, BTC, ERC20, NOW_MS, SNAPSHOT, USDT, World, opened
 
 COIN = 100_000_000
 ASSETS = 30
-
-
-@pytest.fixture(params=EVERY_STORE)
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    """A house on each store in turn."""
-    async with opened(new_store(request.param, tmp_path)) as world:
-        yield world
 
 
 def samples(metrics: Iterable[Metric]) -> dict[tuple[str, ...], float]:

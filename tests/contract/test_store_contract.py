@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psycopg
@@ -21,16 +20,9 @@ from strongroom.store.postgres.store import PostgresStore
 from strongroom.store.sqlite.store import SqliteStore
 from strongroom.wallet.context import Remember
 from support.postgres import database_of, shared_server
-from support.world import BTC, EVERY_STORE, NOW_MS, World, new_store, opened
+from support.world import BTC, NOW_MS, World, new_store, opened
 
 COIN = 100_000_000
-
-
-@pytest.fixture(params=EVERY_STORE)
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    """A house on each store in turn."""
-    async with opened(new_store(request.param, tmp_path)) as world:
-        yield world
 
 
 async def test_a_transfer_moves_money_from_one_user_to_the_other(world: World) -> None:

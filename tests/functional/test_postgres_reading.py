@@ -78,7 +78,7 @@ async def test_a_read_that_waits_keeps_nobody_else_waiting(tmp_path: Path, house
 
 async def is_waiting(house: Served, count: int) -> bool:
     """Say whether so many reads wait."""
-    return float(await waiting(house)) == count
+    return await waiting(house) == f"{count}.0"
 
 
 async def test_no_more_reads_wait_than_the_bound(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from heapq import heapify, heappop, heappush
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from strongroom.engine.port import LineLink, Reads
 from strongroom.records.history import Line, Thread
@@ -25,14 +25,15 @@ first."""
 
 
 class _Links(NamedTuple):
-    """How lines of a thread are linked: to the line before, and to one far before."""
+    """The fields of a thread's lines: how many it has up to one, the line before, and one far before."""
 
+    length: Literal["all_count", "kind_count"]
     near: LineLink
     far: LineLink
 
 
-_WHOLE: Final = _Links("all_before", "all_jump")
-_KIND: Final = _Links("kind_before", "kind_jump")
+_WHOLE: Final = _Links("all_count", "all_before", "all_jump")
+_KIND: Final = _Links("kind_count", "kind_before", "kind_jump")
 
 
 class KnownLines:
@@ -72,7 +73,6 @@ class Strand:
         self, lines: KnownLines, thread: Thread, start_ms: int | None, end_ms: int | None, ahead: int = 1
     ) -> None:
         self._lines = lines
-        self._is_whole = not thread.asset
         self._links = _KIND if thread.asset else _WHOLE
         self._ahead = min(ahead, MOST_AHEAD)
         newest, older = self._at(thread.newest) if end_ms is None else self._at_far(thread.newest), _NO_LINE
@@ -109,7 +109,7 @@ class Strand:
         self.newest = _NO_LINE
 
     def _count(self, line: Line) -> int:
-        return line.all_count if self._is_whole else line.kind_count
+        return getattr(line, self._links.length)
 
     def _back(self, line: Line, is_reached: Callable[[Line], bool]) -> Line:
         """Return the newest line, from this one back, that is reached; all older ones must be reached as well."""
